@@ -1,0 +1,23 @@
+# LibTorch from the torch wheel, and one precompiled header for everything that uses it.
+execute_process(
+  COMMAND ${UNBEND_PYTHON} -c "import torch; print(torch.utils.cmake_prefix_path)"
+  OUTPUT_VARIABLE torch_prefix OUTPUT_STRIP_TRAILING_WHITESPACE RESULT_VARIABLE torch_missing)
+if(torch_missing)
+  message(FATAL_ERROR "torch not found by ${UNBEND_PYTHON}: run tools/setup.sh torch")
+endif()
+list(APPEND CMAKE_PREFIX_PATH ${torch_prefix})
+find_package(Torch REQUIRED)
+
+file(WRITE ${CMAKE_BINARY_DIR}/pch.cc "")
+add_library(unbend_pch STATIC ${CMAKE_BINARY_DIR}/pch.cc)
+target_link_libraries(unbend_pch PUBLIC unbend_flags fmt::fmt nlohmann_json::nlohmann_json ${TORCH_LIBRARIES})
+target_compile_options(unbend_pch PUBLIC ${TORCH_CXX_FLAGS})
+target_precompile_headers(unbend_pch PRIVATE
+  <torch/types.h> <torch/csrc/autograd/autograd.h> <torch/csrc/autograd/custom_function.h>
+  <fmt/format.h> <fmt/ranges.h> <algorithm> <functional> <map> <memory> <optional> <string> <vector>)
+
+# unbend_torch_target(NAME): links LibTorch and takes the shared precompiled header.
+function(unbend_torch_target name)
+  target_link_libraries(${name} PUBLIC unbend_pch)
+  target_precompile_headers(${name} REUSE_FROM unbend_pch)
+endfunction()

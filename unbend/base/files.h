@@ -1,0 +1,38 @@
+// Files: whole reads, memory maps, atomic writes, content hashes. Every failure is an Error that names the path.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace unbend {
+
+/// Contents of `path`. Input error if it cannot be opened or read.
+std::string read_file(const std::filesystem::path& path);
+
+/// Writes beside `path` (same folder), syncs, then renames: readers see the old or the new contents, never a half.
+/// Computation error if the disk is full or the folder is not writable; the temporary file is removed.
+void write_file(const std::filesystem::path& path, std::string_view contents);
+
+/// SHA-256 in lower-case hexadecimal.
+std::string sha256(std::span<const std::byte> bytes);
+std::string sha256_file(const std::filesystem::path& path);
+
+/// A read-only memory map. Movable, not copyable.
+class MappedFile {
+ public:
+  explicit MappedFile(const std::filesystem::path& path);
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+  ~MappedFile();
+  std::span<const std::byte> bytes() const { return {data_, size_}; }
+
+ private:
+  const std::byte* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+}  // namespace unbend

@@ -1,0 +1,48 @@
+// Tokenizer and chat template of a GGUF file, by libllama.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace unbend::engine {
+
+using TokenId = std::int32_t;
+
+struct ChatMessage {
+  std::string role, content;
+};
+
+/// Value type over shared immutable state; safe to use from several threads.
+class Tokenizer {
+ public:
+  /// Checks the file with Gguf::open first. Input error if it has no usable tokenizer.
+  static Tokenizer load(const std::filesystem::path& gguf);
+
+  int size() const;
+  TokenId bos() const;                     ///< -1 if none
+  TokenId eos() const;                     ///< -1 if none
+  bool adds_bos() const;                   ///< whether the model wants a leading BOS
+  bool is_end(TokenId id) const;           ///< ends a generation (EOS, EOT, ...)
+
+  /// `parse_special`: text such as "<|im_start|>" becomes the special token. Never adds BOS by itself.
+  /// Invalid UTF-8 is accepted (byte tokens, as libllama does).
+  std::vector<TokenId> encode(std::string_view text, bool parse_special = false) const;
+
+  /// Bytes of the tokens; special tokens only if `special`. Input error for an id out of range.
+  std::string decode(std::span<const TokenId> ids, bool special = false) const;
+
+  /// The conversation in the file's chat template; `answer` opens the assistant's turn.
+  /// Input error if the file has no template or libllama does not know it.
+  std::string chat(const std::vector<ChatMessage>& messages, bool answer = true) const;
+
+ private:
+  struct Data;
+  std::shared_ptr<const Data> data_;
+};
+
+}  // namespace unbend::engine
