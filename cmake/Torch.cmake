@@ -12,6 +12,8 @@ file(WRITE ${CMAKE_BINARY_DIR}/pch.cc "")
 add_library(unbend_pch STATIC ${CMAKE_BINARY_DIR}/pch.cc)
 target_link_libraries(unbend_pch PUBLIC unbend_flags fmt::fmt nlohmann_json::nlohmann_json ${TORCH_LIBRARIES})
 target_compile_options(unbend_pch PUBLIC ${TORCH_CXX_FLAGS})
+# The wheel carries the headers of another fmt (another inline namespace) than the system library, and no library.
+target_compile_definitions(unbend_pch PUBLIC FMT_HEADER_ONLY=1)
 target_precompile_headers(unbend_pch PRIVATE
   <torch/types.h> <torch/csrc/autograd/autograd.h> <torch/csrc/autograd/custom_function.h>
   <fmt/format.h> <fmt/ranges.h> <algorithm> <functional> <map> <memory> <optional> <string> <vector>)
@@ -20,4 +22,7 @@ target_precompile_headers(unbend_pch PRIVATE
 function(unbend_torch_target name)
   target_link_libraries(${name} PUBLIC unbend_pch)
   target_precompile_headers(${name} REUSE_FROM unbend_pch)
+  # The precompiled header is -fPIC; an executable must not be compiled with CMake's -fPIE instead.
+  set_target_properties(${name} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+  target_compile_options(${name} PRIVATE -fPIC)
 endfunction()
