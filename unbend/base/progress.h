@@ -1,4 +1,5 @@
-// Progress of long work on standard error: a line that is rewritten on a terminal, plain lines (at most one every ten seconds) elsewhere.
+// Progress of long work on standard error: a line that is rewritten on a terminal, plain lines (at most one every ten
+// seconds) elsewhere.
 #pragma once
 
 #include <chrono>
@@ -17,6 +18,7 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
+  /// `done` counts from the very beginning. Resumed work says first how much was done before: the rate leaves it out.
   void update(std::int64_t done, std::string_view note = {});
   void finish(std::string_view note = {});
   double seconds() const;  ///< since construction
@@ -26,7 +28,7 @@ class Progress {
   std::string label_, unit_;
   std::int64_t total_, done_ = 0, first_ = -1;
   bool quiet_, terminal_, finished_ = false;
-  std::chrono::steady_clock::time_point start_, shown_;
+  std::chrono::steady_clock::time_point start_, first_time_, shown_;
 };
 
 /// "850", "12.3K", "4.1M"; "1m 05s", "2h 10m".
