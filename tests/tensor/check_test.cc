@@ -48,7 +48,7 @@ TEST(Check, FirstValueThatIsNotFiniteIsLocated) {
   t[1][2] = -std::numeric_limits<float>::infinity();
   t[2][0] = std::numeric_limits<float>::quiet_NaN();
   EXPECT_EQ(message([&] { check_finite(t, "x"); }), "x has 2 of 12 values that are not finite, the first (-inf) at [1, 2]");
-  EXPECT_THAT(message([&] { check_finite(t.to(at::kBFloat16).t(), "x"); }), HasSubstr("the first (nan) at [0, 2]"));
+  EXPECT_THAT(message([&] { check_finite(t.to(at::kBFloat16).t(), "x"); }), HasSubstr("the first (NaN) at [0, 2]"));
 }
 
 TEST(Check, IndicesStayInRange) {

@@ -3,11 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <fstream>
+#include <cstring>
 
 #include "unbend/base/error.h"
 #include "unbend/base/files.h"
 #include "unbend/base/random.h"
+#include "unbend/base/safetensors_header.h"
 
 namespace unbend {
 namespace {
@@ -138,16 +139,20 @@ TEST_F(Safetensors, DamagedFilesNeverDoMoreThanThrow) {
   save_safetensors(path_, {{"a", at::arange(6)}, {"b", at::ones({2, 3})}}, {{"k", "v"}});
   const auto good = read_file(path_);
   Random random(1);
-  for (int i = 0; i < 2000; ++i) {
+  int accepted = 0;
+  for (int i = 0; i < 5000; ++i) {
     auto bytes = good;
-    if (random.below(2)) bytes.resize(random.below(bytes.size() + 1));
-    for (auto n = random.below(4); n-- > 0 && !bytes.empty();) bytes[random.below(bytes.size())] = static_cast<char>(random.bits());
-    std::ofstream(path_, std::ios::binary) << bytes;
+    if (random.below(4) == 0) bytes.resize(random.below(bytes.size() + 1));
+    for (auto n = random.below(3); n-- > 0 && !bytes.empty();) bytes[random.below(bytes.size())] = static_cast<char>(random.bits());
     try {
-      load_safetensors(path_);
+      const auto header = parse_safetensors_header(std::as_bytes(std::span(bytes)), "memory");
+      ++accepted;
+      for (const auto& entry : header.tensors) ASSERT_LE(entry.end, bytes.size());
     } catch (const Error&) {
     }
   }
+  EXPECT_GT(accepted, 500);  // undamaged, or damaged only in the data
+  EXPECT_LT(accepted, 4500);
 }
 
 }  // namespace

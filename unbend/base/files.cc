@@ -111,7 +111,9 @@ std::string read_file(const std::filesystem::path& path) {
   return contents;
 }
 
-void write_file(const std::filesystem::path& path, std::string_view contents) {
+void write_file(const std::filesystem::path& path, std::string_view contents) { write_file(path, std::span(&contents, 1)); }
+
+void write_file(const std::filesystem::path& path, std::span<const std::string_view> pieces) {
   const auto fail = [&](const std::string& why) { fail_computation("cannot write {}: {}", path.string(), why); };
   std::error_code ignored;
   if (path.filename().empty() || std::filesystem::is_directory(path, ignored)) fail("it is a folder, not a file");
@@ -126,11 +128,13 @@ void write_file(const std::filesystem::path& path, std::string_view contents) {
   const Descriptor file(number);
   struct stat old;
   ::fchmod(number, ::stat(path.c_str(), &old) == 0 ? old.st_mode & 07777 : default_mode());
-  while (!contents.empty()) {
-    const ssize_t count = ::write(number, contents.data(), contents.size());
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) fail(reason());
-    contents.remove_prefix(static_cast<std::size_t>(count));
+  for (std::string_view piece : pieces) {
+    while (!piece.empty()) {
+      const ssize_t count = ::write(number, piece.data(), piece.size());
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0) fail(reason());
+      piece.remove_prefix(static_cast<std::size_t>(count));
+    }
   }
   if (::fsync(number) != 0) fail(reason());
   if (::rename(temporary.path.c_str(), path.c_str()) != 0) fail(reason());

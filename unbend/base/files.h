@@ -16,6 +16,8 @@ std::string read_file(const std::filesystem::path& path);
 /// Writes beside `path` (same folder), syncs, then renames: readers see the old or the new contents, never a half.
 /// Computation error if the disk is full or the folder is not writable; the temporary file is removed.
 void write_file(const std::filesystem::path& path, std::string_view contents);
+/// The same for contents in pieces, which need not be joined in memory.
+void write_file(const std::filesystem::path& path, std::span<const std::string_view> pieces);
 
 /// SHA-256 in lower-case hexadecimal.
 std::string sha256(std::span<const std::byte> bytes);

@@ -1,6 +1,7 @@
 #include "unbend/tensor/check.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "unbend/base/error.h"
 
@@ -62,8 +63,9 @@ void check_finite(const at::Tensor& t, std::string_view name) {
   const auto count = bad.sum().item<std::int64_t>();
   if (count == 0) return;
   const auto first = bad.to(at::kByte).argmax().item<std::int64_t>();
+  const auto value = t.flatten()[first].item<double>();
   fail_input("{} has {} of {} values that are not finite, the first ({}) at {}", name, count, t.numel(),
-             t.flatten()[first].item<double>(), index_string(first, t.sizes()));
+             std::isnan(value) ? "NaN" : value > 0 ? "inf" : "-inf", index_string(first, t.sizes()));
 }
 
 void check_indices(const at::Tensor& t, std::int64_t bound, std::string_view name) {

@@ -44,6 +44,7 @@ void save_safetensors(const std::filesystem::path& path, const std::map<std::str
   std::vector<const std::pair<const std::string, at::Tensor>*> order;
   for (const auto& item : tensors) {
     require(item.second.defined(), "{}: tensor '{}' is undefined", path.string(), item.first);
+    require(item.first != "__metadata__", "{}: __metadata__ cannot name a tensor", path.string());
     require(type_rank(item.second.scalar_type()) < kScalarTypes.size(), "{}: safetensors cannot hold tensor '{}' of type {}", path.string(),
             item.first, at::toString(item.second.scalar_type()));
     order.push_back(&item);
