@@ -26,7 +26,8 @@ struct Partial {
 /// Attention of a sequence that starts at position 0, fused: scores never exist beyond a tile, forward and backward cost
 /// O(T (window + sinks)) per head. q [B, H, T, d]; k [B, Hkv, T, d]; v [B, Hkv, T, dv]; Hkv divides H, and query head h
 /// reads kv head h / (H / Hkv). All float32, float64 or bfloat16; results are float64 for float64, else float32.
-/// Differentiable in q, k, v from all three outputs, twice in the cotangents (so forward mode works by double backward).
+/// Differentiable in q, k, v from all three outputs; the gradient once more in its cotangents (so that forward mode works
+/// by double backward) and in q, k, v (through the definition below, at its memory). Third derivatives are not offered.
 /// The gradient of `max` goes to the key with the largest score, the first one among equals.
 /// Throws Error (Input) on shapes or dtypes that do not fit, window < 1, sinks < 0 or a scale that is not finite.
 Partial window_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const WindowOptions& options);
