@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -20,11 +21,15 @@ struct TensorInfo {
   std::string name;
   int type;                         ///< a ggml_type
   std::vector<std::int64_t> shape;
-  std::uint64_t offset;             ///< from the start of the file, bytes
+  std::uint64_t offset;             ///< from the start of its shard, bytes
   std::uint64_t bytes;
+  int shard = 0;                    ///< which file of a split model, from 0
   std::int64_t elements() const;
+  std::int64_t rows() const;        ///< elements / last dimension
 };
 
+/// Unsigned integers of every width become std::uint64_t, signed ones and all arrays of integers std::int64_t, floats
+/// double.
 using MetaValue = std::variant<std::int64_t, std::uint64_t, double, bool, std::string, std::vector<std::int64_t>,
                                std::vector<double>, std::vector<bool>, std::vector<std::string>>;
 
@@ -49,13 +54,18 @@ class Gguf {
   std::int64_t integer(std::string_view key, std::int64_t fallback) const;
   double real(std::string_view key, double fallback) const;
   std::string text(std::string_view key, std::string_view fallback) const;
+  bool flag(std::string_view key, bool fallback) const;
+  /// The metadata entry (key, type, value) as stored, to be copied into another file. Input error if absent.
+  std::span<const std::byte> encoded(std::string_view key) const;
 
   std::span<const std::byte> data(const TensorInfo& tensor) const;
 
-  /// Rows [first, first + count) of the tensor seen as [rows, last dimension], dequantised to float32 by ggml.
+  /// Rows [first, first + count) of the tensor seen as [rows, last dimension], dequantised to float32 by ggml into
+  /// `out` [count, last dimension]. Input error for rows out of range and for types without such a conversion.
   void dequantize(const TensorInfo& tensor, std::int64_t first, std::int64_t count, float* out) const;
 
-  /// SHA-256 over the bytes of all shards: the identity of a base model in deltas.
+  /// Identity of a base model in deltas: SHA-256 of the file; of a split model, SHA-256 of its shards' hashes joined.
+  /// Computed at the first call.
   std::string content_hash() const;
 
  private:
@@ -63,8 +73,10 @@ class Gguf {
   std::shared_ptr<const Data> data_;
 };
 
-/// "F32", "Q4_1", ...; the types that dequantize() accepts.
+/// "F32", "Q4_1", ...
 std::string type_name(int type);
+/// The types that dequantize() accepts.
 std::vector<int> supported_types();
+bool is_supported(int type);
 
 }  // namespace unbend::engine

@@ -20,7 +20,8 @@ struct ChatMessage {
 /// Value type over shared immutable state; safe to use from several threads.
 class Tokenizer {
  public:
-  /// Checks the file with Gguf::open first. Input error if it has no usable tokenizer.
+  /// Checks the file with Gguf::open and the vocabulary before libllama sees them. Input error if it has no usable
+  /// tokenizer: byte-level BPE ("gpt2") and SentencePiece ("llama") are supported.
   static Tokenizer load(const std::filesystem::path& gguf);
 
   int size() const;
@@ -30,14 +31,15 @@ class Tokenizer {
   bool is_end(TokenId id) const;           ///< ends a generation (EOS, EOT, ...)
 
   /// `parse_special`: text such as "<|im_start|>" becomes the special token. Never adds BOS by itself.
-  /// Invalid UTF-8 is accepted (byte tokens, as libllama does).
+  /// Bytes that are not UTF-8 are encoded as U+FFFD, as libllama does. Input error if the vocabulary lacks a byte.
   std::vector<TokenId> encode(std::string_view text, bool parse_special = false) const;
 
   /// Bytes of the tokens; special tokens only if `special`. Input error for an id out of range.
   std::string decode(std::span<const TokenId> ids, bool special = false) const;
 
   /// The conversation in the file's chat template; `answer` opens the assistant's turn.
-  /// Input error if the file has no template or libllama does not know it.
+  /// Input error if the file has no template or libllama does not know it. libllama recognises the family of a template
+  /// and formats by its own code, so what a template adds beyond that (a default system message) is left out.
   std::string chat(const std::vector<ChatMessage>& messages, bool answer = true) const;
 
  private:

@@ -1,0 +1,168 @@
+#include "unbend/engine/tokenizer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "tests/engine/gguf_bytes.h"
+#include "unbend/base/error.h"
+
+namespace unbend::engine {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+/// A byte-level BPE of a few tokens: all printable ASCII, "th" and "the", an end token.
+struct SmallTokenizer {
+  std::string model = "gpt2", pre = "gpt-2";
+  std::vector<std::string> tokens, merges = {"t h", "th e"};
+  std::vector<std::int32_t> types;
+  std::vector<std::string> extra;
+
+  SmallTokenizer() {
+    for (char c = '!'; c <= '~'; ++c) tokens.push_back(std::string(1, c));
+    for (const char* text : {"\u0120", "\u010a", "th", "the", "<|end|>"}) tokens.push_back(text);
+    types.assign(tokens.size(), 1);
+    types.back() = 3;
+    extra = {u32_entry("tokenizer.ggml.eos_token_id", static_cast<std::uint32_t>(tokens.size() - 1)),
+             u32_entry("tokenizer.ggml.bos_token_id", 0)};
+  }
+
+  std::string file() const {
+    std::string stored_types;
+    for (const std::int32_t type : types) stored_types += bytes_of(type);
+    GgufBytes gguf;
+    gguf.metadata = {text_entry("general.architecture", "llama"), text_entry("tokenizer.ggml.model", model),
+                     text_entry("tokenizer.ggml.pre", pre), strings_entry("tokenizer.ggml.tokens", tokens),
+                     strings_entry("tokenizer.ggml.merges", merges),
+                     array_entry("tokenizer.ggml.token_type", kI32, types.size(), stored_types)};
+    gguf.metadata.insert(gguf.metadata.end(), extra.begin(), extra.end());
+    return gguf.file();
+  }
+};
+
+Tokenizer load(const std::string& bytes) {
+  const Folder folder;
+  return Tokenizer::load(folder.write("t.gguf", bytes));
+}
+
+std::string error_of(const std::string& bytes) {
+  try {
+    load(bytes);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::Input);
+    EXPECT_THAT(error.what(), HasSubstr("t.gguf"));
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST(Tokenizer, EncodesAndDecodes) {
+  const Tokenizer tokenizer = load(SmallTokenizer().file());
+  EXPECT_EQ(tokenizer.size(), 99);
+  EXPECT_EQ(tokenizer.eos(), 98);
+  EXPECT_EQ(tokenizer.bos(), 0);
+  EXPECT_TRUE(tokenizer.is_end(98));
+  EXPECT_FALSE(tokenizer.is_end(97));
+  const auto ids = tokenizer.encode("the a");
+  EXPECT_THAT(ids, ElementsAre(97, 94, 'a' - '!'));
+  EXPECT_EQ(tokenizer.decode(ids), "the a");
+  EXPECT_TRUE(tokenizer.encode("").empty());
+  EXPECT_EQ(tokenizer.encode("<|end|>").size(), 7u);
+  EXPECT_THAT(tokenizer.encode("a<|end|>", true), ElementsAre('a' - '!', 98));
+  EXPECT_EQ(tokenizer.decode(std::vector<TokenId>{98}), "");
+  EXPECT_EQ(tokenizer.decode(std::vector<TokenId>{98}, true), "<|end|>");
+}
+
+TEST(Tokenizer, RefusesIdsOutOfRange) {
+  const Tokenizer tokenizer = load(SmallTokenizer().file());
+  for (const TokenId id : {-1, 99, INT32_MAX}) EXPECT_THROW(tokenizer.decode(std::vector<TokenId>{id}), Error);
+}
+
+TEST(Tokenizer, RefusesWhatLibllamaWouldAbortOn) {
+  SmallTokenizer small;
+  small.tokens[5] = small.tokens[6];
+  EXPECT_THAT(error_of(small.file()), HasSubstr("token 6 of 'tokenizer.ggml.tokens' has the same text"));
+  small = {};
+  small.tokens[5] = std::string("a\0b", 3);  // equal to "a" when read as a C string
+  EXPECT_THAT(error_of(small.file()), HasSubstr("has the same text"));
+  small = {};
+  small.tokens[5] = "[EMPTY_6]";
+  small.tokens[6] = "";
+  EXPECT_THAT(error_of(small.file()), HasSubstr("has the same text"));
+}
+
+TEST(Tokenizer, RefusesInconsistentFiles) {
+  EXPECT_THAT(error_of(valid_gguf().file()), HasSubstr("has no tokenizer"));
+  SmallTokenizer small;
+  small.model = "bert";
+  EXPECT_THAT(error_of(small.file()), HasSubstr("tokenizer 'bert' is not supported"));
+  small = {};
+  small.pre = "nobody's";
+  EXPECT_THAT(error_of(small.file()), HasSubstr("unknown pre-tokenizer type: 'nobody's'"));
+  small = {};
+  small.types.pop_back();
+  EXPECT_THAT(error_of(small.file()), HasSubstr("'tokenizer.ggml.token_type' has 98 entries for 99 tokens"));
+  small = {};
+  small.merges = {"th"};
+  EXPECT_THAT(error_of(small.file()), HasSubstr("entry 0 of 'tokenizer.ggml.merges'"));
+  small = {};
+  small.merges = {""};
+  EXPECT_THAT(error_of(small.file()), HasSubstr("entry 0 of 'tokenizer.ggml.merges'"));
+  small = {};
+  small.extra[0] = u32_entry("tokenizer.ggml.eos_token_id", 99);
+  EXPECT_THAT(error_of(small.file()), HasSubstr("tokenizer.ggml.eos_token_id is 99, but there are 99 tokens"));
+  small = {};
+  small.extra[0] = text_entry("tokenizer.ggml.eos_token_id", "x");
+  EXPECT_THAT(error_of(small.file()), HasSubstr("expected an integer"));
+  small = {};
+  small.extra.push_back(array_entry("tokenizer.ggml.scores", kF32, 1, bytes_of(1.f)));
+  EXPECT_THAT(error_of(small.file()), HasSubstr("'tokenizer.ggml.scores' has 1 numbers"));
+  small = {};
+  small.extra.push_back(u32_entry("tokenizer.chat_template", 1));
+  EXPECT_THAT(error_of(small.file()), HasSubstr("'tokenizer.chat_template' has another type"));
+  small = {};
+  small.tokens.clear();
+  EXPECT_THAT(error_of(small.file()), HasSubstr("'tokenizer.ggml.tokens' is empty"));
+}
+
+TEST(Tokenizer, ChatTemplates) {
+  SmallTokenizer small;
+  const std::vector<ChatMessage> messages = {{"user", "the"}};
+  EXPECT_THROW(load(small.file()).chat(messages), Error);
+  small.extra.push_back(text_entry("tokenizer.chat_template", "nothing known"));
+  EXPECT_THROW(load(small.file()).chat(messages), Error);
+  small.extra.back() = text_entry("tokenizer.chat_template", "{{ '<|im_start|>' + message['role'] }}");
+  EXPECT_EQ(load(small.file()).chat(messages), "<|im_start|>user\nthe<|im_end|>\n<|im_start|>assistant\n");
+  EXPECT_EQ(load(small.file()).chat(messages, false), "<|im_start|>user\nthe<|im_end|>\n");
+  const std::vector<ChatMessage> many(500, ChatMessage{"u", ""});
+  EXPECT_EQ(load(small.file()).chat(many, false).size(), 500 * std::string("<|im_start|>u\n<|im_end|>\n").size());
+}
+
+TEST(Tokenizer, SmolLM2FromSeveralThreads) {
+  if (!std::filesystem::exists(smollm2())) GTEST_SKIP() << "tools/setup.sh model";
+  const Tokenizer tokenizer = Tokenizer::load(smollm2());
+  EXPECT_EQ(tokenizer.size(), 49152);
+  EXPECT_FALSE(tokenizer.adds_bos());
+  EXPECT_EQ(tokenizer.decode(std::vector<TokenId>{tokenizer.eos()}, true), "<|im_end|>");
+  EXPECT_TRUE(tokenizer.is_end(tokenizer.eos()));
+  const std::string text = "Grüße, 世界! 12345 \xf0\x9f\xa6\x99\n\n\tdef f(x): return x**2";
+  const auto ids = tokenizer.encode(text);
+  EXPECT_EQ(tokenizer.decode(ids), text);
+  EXPECT_EQ(tokenizer.encode("a\xff\xfe" "b"), tokenizer.encode("a\xef\xbf\xbd\xef\xbf\xbd" "b"));
+  std::vector<std::thread> threads;
+  std::vector<std::vector<TokenId>> results(4);
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&, i] {
+      for (int round = 0; round < 50; ++round) results[i] = tokenizer.encode(text);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const auto& result : results) EXPECT_EQ(result, ids);
+  EXPECT_THAT(tokenizer.chat({{"user", "Hi"}}), testing::EndsWith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"));
+}
+
+}  // namespace
+}  // namespace unbend::engine
