@@ -1,1 +1,124 @@
-int main() { return 0; }
+// The `unbend` command: builds the verbs, runs one, and turns every failure into one line and an exit code.
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <exception>
+#include <filesystem>
+#include <new>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "cli/verbs.h"
+#include "unbend/base/error.h"
+#include "unbend/base/methods.h"
+
+namespace unbend {
+
+void print_json(const Json& json) { fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace)); }
+
+namespace {
+
+constexpr int kInternalError = 70;  // EX_SOFTWARE of sysexits.h
+
+std::string first_line(std::string_view text) { return std::string(text.substr(0, text.find('\n'))); }
+
+int complain(std::string_view message, int code) {
+  std::fflush(stdout);
+  fmt::print(stderr, "unbend: {}\n", message);
+  return code;
+}
+
+/// The innermost verb that was recognised, and its full name ("unbend lm convert").
+const CLI::App* innermost(const CLI::App& app, std::string* name) {
+  const CLI::App* verb = &app;
+  *name = app.get_name();
+  while (!verb->get_subcommands().empty()) {
+    verb = verb->get_subcommands().front();
+    *name += " " + verb->get_name();
+  }
+  return verb;
+}
+
+/// The names that could have been meant instead of `word`: options if it looks like one, verbs otherwise.
+std::vector<std::string> alternatives(const CLI::App& verb, bool option) {
+  std::vector<std::string> names;
+  if (option) {
+    for (const CLI::Option* o : verb.get_options()) {
+      for (const std::string& name : o->get_lnames()) names.push_back("--" + name);
+    }
+  } else {
+    for (const CLI::App* sub : verb.get_subcommands([](const CLI::App*) { return true; })) names.push_back(sub->get_name());
+  }
+  return names;
+}
+
+/// One line that says what was wrong with the arguments and where help is.
+std::string usage_message(const CLI::App& app, const CLI::ParseError& error) {
+  std::string name;
+  const CLI::App* verb = innermost(app, &name);
+  const std::string hint = fmt::format("see '{} --help'", name);
+  const std::vector<std::string> rest = app.remaining(true);
+  const std::vector<std::string> verbs = alternatives(*verb, false);
+  if (rest.empty() && !verbs.empty()) return fmt::format("'{}' needs a verb: {}; {}", name, fmt::join(verbs, ", "), hint);
+  if (rest.empty()) return fmt::format("{}; {}", first_line(error.what()), hint);
+
+  const bool option = rest[0].starts_with("-");
+  if (!option && verbs.empty()) return fmt::format("'{}' takes no argument '{}'; {}", name, rest[0], hint);
+  const std::string near = nearest(rest[0], alternatives(*verb, option));
+  return fmt::format("'{}' has no {} '{}'{}; {}", name, option ? "option" : "verb", rest[0],
+                     near.empty() ? "" : fmt::format(", did you mean '{}'?", near), hint);
+}
+
+int run(int argc, const char* const* argv) {
+  CLI::App app("Linearize what you already have, and measure how close the result is.", "unbend");
+  app.set_version_flag("--version", "unbend " UNBEND_VERSION, "Print the version and exit");
+  app.set_help_flag("-h,--help", "Print this help and exit");
+  app.require_subcommand(1);
+  app.get_formatter()->column_width(34);
+  app.footer(
+      "Exit codes: 0 success, 1 a study missed a bar, 2 bad usage, 3 bad input, 4 a computation failed.\n\n"
+      "Examples:\n"
+      "  unbend methods\n"
+      "  unbend study liger\n"
+      "  unbend study --help");
+  add_method_verbs(app);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::RuntimeError& end) {
+    return end.get_exit_code();
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    return complain(usage_message(app, error), static_cast<int>(ErrorKind::Usage));
+  }
+  return 0;
+}
+
+/// Output that could not be written (a full disk) is a failure too.
+int flushed(int code) {
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
+  return complain(fmt::format("cannot write to standard output: {}", std::strerror(errno)),
+                  static_cast<int>(ErrorKind::Computation));
+}
+
+}  // namespace
+}  // namespace unbend
+
+int main(int argc, char** argv) {
+  using namespace unbend;
+  try {
+    return flushed(run(argc, argv));
+  } catch (const Error& error) {
+    return complain(first_line(error.what()), error.exit_code());
+  } catch (const std::filesystem::filesystem_error& error) {
+    return complain(first_line(error.what()), static_cast<int>(ErrorKind::Computation));
+  } catch (const std::bad_alloc&) {
+    return complain("out of memory", static_cast<int>(ErrorKind::Computation));
+  } catch (const std::exception& error) {  // LibTorch's errors carry a stack trace after their first line
+    return complain(fmt::format("internal error: {}; please report it", first_line(error.what())), kInternalError);
+  } catch (...) {
+    return complain("internal error of unknown kind; please report it", kInternalError);
+  }
+}

@@ -1,0 +1,19 @@
+// The verbs of the `unbend` command, in groups; each group is one file of this folder and parses and prints only.
+//
+// A verb is a subcommand whose callback does the work. It fails by throwing: unbend::Error for what the caller can mend,
+// CLI::RuntimeError(code) to end with another exit code after it has printed its result. main() turns both into one line
+// and an exit code. Each verb has a footer with examples.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include "unbend/base/json.h"
+
+namespace unbend {
+
+void add_method_verbs(CLI::App& app);  ///< methods, study
+
+/// Prints to standard output, indented; invalid UTF-8 inside strings is replaced.
+void print_json(const Json& json);
+
+}  // namespace unbend

@@ -1,0 +1,23 @@
+// From slugs to study functions, made from the table of methods.
+#include "studies/study.h"
+
+namespace unbend {
+
+#define STUDY_planned(slug)
+#define STUDY_trial(slug) StudyResult study_##slug(const StudyOptions& options);
+#define STUDY_works(slug) STUDY_trial(slug)
+#define METHOD(slug, name, title, authors, venue, arxiv, foundation, status) STUDY_##status(slug)
+#include "unbend/methods.def"
+#undef METHOD
+#undef STUDY_trial
+
+StudyFunction find_study([[maybe_unused]] std::string_view wanted) {
+#define STUDY_trial(slug) \
+  if (wanted == #slug) return study_##slug;
+#define METHOD(slug, name, title, authors, venue, arxiv, foundation, status) STUDY_##status(slug)
+#include "unbend/methods.def"
+#undef METHOD
+  return nullptr;
+}
+
+}  // namespace unbend

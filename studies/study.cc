@@ -1,0 +1,140 @@
+#include "studies/study.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+namespace unbend {
+namespace {
+
+std::string number(double value) { return fmt::format("{:.4g}", value); }
+
+std::string bar_text(const Bar& bar) {
+  switch (bar.kind) {
+    case Bar::Kind::None: return "-";
+    case Bar::Kind::AtLeast: return fmt::format(">= {}", number(bar.value));
+    case Bar::Kind::AtMost: return fmt::format("<= {}", number(bar.value));
+    case Bar::Kind::Within: return fmt::format("{} \u00b1 {}", number(bar.value), number(bar.tolerance));
+  }
+  return "-";
+}
+
+std::string measured_text(const Claim& claim) {
+  if (claim.measured.empty()) return "-";
+  std::string text = number(mean(claim.measured));
+  if (claim.measured.size() > 1) text += fmt::format(" \u00b1 {:.2g}", spread(claim.measured));
+  return claim.unit.empty() ? text : fmt::format("{} {}", text, claim.unit);
+}
+
+std::string verdict_text(const Claim& claim) {
+  const std::optional<bool> reached = verdict(claim);
+  return !reached ? "-" : *reached ? "pass" : "MISS";
+}
+
+std::string form(const StudyOptions& options) {
+  return fmt::format("{} form, {} seed{}", options.full ? "full" : "quick", options.seeds, options.seeds == 1 ? "" : "s");
+}
+
+std::string summary(const StudyResult& result) {
+  const auto count = [&](bool reached) {
+    return std::count_if(result.claims.begin(), result.claims.end(),
+                         [&](const Claim& claim) { return verdict(claim) == std::optional(reached); });
+  };
+  const auto reached = count(true), missed = count(false);
+  return fmt::format("{} of {} bars reached{}", reached, reached + missed, missed > 0 ? fmt::format(", {} MISSED", missed) : "");
+}
+
+Json bar_json(const Bar& bar) {
+  switch (bar.kind) {
+    case Bar::Kind::None: return nullptr;
+    case Bar::Kind::AtLeast: return {{"at_least", bar.value}};
+    case Bar::Kind::AtMost: return {{"at_most", bar.value}};
+    case Bar::Kind::Within: return {{"within", bar.tolerance}, {"of", bar.value}};
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+double mean(const std::vector<double>& values) {
+  if (values.empty()) return std::numeric_limits<double>::quiet_NaN();
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+double spread(const std::vector<double>& values) {
+  if (values.size() < 2) return 0;
+  const double center = mean(values);
+  double sum = 0;
+  for (const double value : values) sum += (value - center) * (value - center);
+  return std::sqrt(sum / static_cast<double>(values.size() - 1));
+}
+
+std::optional<bool> verdict(const Claim& claim) {
+  const double measured = mean(claim.measured);
+  switch (claim.bar.kind) {
+    case Bar::Kind::None: return std::nullopt;
+    case Bar::Kind::AtLeast: return std::isfinite(measured) && measured >= claim.bar.value;
+    case Bar::Kind::AtMost: return std::isfinite(measured) && measured <= claim.bar.value;
+    case Bar::Kind::Within: return std::isfinite(measured) && std::abs(measured - claim.bar.value) <= claim.bar.tolerance;
+  }
+  return std::nullopt;
+}
+
+bool passed(const StudyResult& result) {
+  return std::none_of(result.claims.begin(), result.claims.end(),
+                      [](const Claim& claim) { return verdict(claim) == std::optional(false); });
+}
+
+Table claims_table(const StudyResult& result) {
+  Table table{"Claims", {"claim", "published", "measured", "bar", "verdict"}, {}};
+  for (const Claim& claim : result.claims) {
+    table.rows.push_back(
+        {claim.what, claim.published, measured_text(claim), bar_text(claim.bar), verdict_text(claim)});
+  }
+  return table;
+}
+
+std::string study_text(const StudyResult& result, const StudyOptions& options) {
+  std::string text = fmt::format("{}: {} ({})\n\n", result.slug, result.title, form(options));
+  text += to_text(claims_table(result));
+  for (const Table& table : result.tables) text += fmt::format("\n{}", to_text(table));
+  if (!result.notes.empty()) text += "\n";
+  for (const std::string& note : result.notes) text += fmt::format("- {}\n", note);
+  return fmt::format("{}\n{}\n", text, summary(result));
+}
+
+Json study_json(const StudyResult& result, const StudyOptions& options) {
+  Json json{{"slug", result.slug},     {"title", result.title},        {"form", options.full ? "full" : "quick"},
+            {"seeds", options.seeds},  {"passed", passed(result)},     {"claims", Json::array()},
+            {"tables", Json::array()}, {"notes", result.notes}};
+  for (const Claim& claim : result.claims) {
+    const std::optional<bool> reached = verdict(claim);
+    json["claims"].push_back({{"what", claim.what},
+                              {"published", claim.published},
+                              {"measured", claim.measured},
+                              {"mean", mean(claim.measured)},
+                              {"spread", spread(claim.measured)},
+                              {"unit", claim.unit},
+                              {"bar", bar_json(claim.bar)},
+                              {"pass", reached ? Json(*reached) : Json(nullptr)}});
+  }
+  for (const Table& table : result.tables) json["tables"].push_back(to_json(table));
+  return json;
+}
+
+HtmlReport study_report(const StudyResult& result, const StudyOptions& options) {
+  HtmlReport report("Study: " + result.slug, result.title + " (" + form(options) + ")");
+  report.heading("Claims").paragraph(summary(result) + ".").table(claims_table(result));
+  if (!result.plots.empty() || !result.bar_plots.empty()) report.heading("Plots");
+  for (const LinePlot& plot : result.plots) report.plot(plot);
+  for (const BarPlot& plot : result.bar_plots) report.plot(plot);
+  if (!result.tables.empty()) report.heading("Measurements");
+  for (const Table& table : result.tables) report.table(table);
+  if (!result.notes.empty()) report.heading("Notes").list(result.notes);
+  return report;
+}
+
+}  // namespace unbend

@@ -1,0 +1,74 @@
+// Studies: programs that check a method's published claims and print claim and measurement side by side.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "unbend/base/json.h"
+#include "unbend/report/html.h"
+#include "unbend/report/table.h"
+
+namespace unbend {
+
+/// What a measurement must reach. It follows from the published claim and is never loosened to make a run pass.
+struct Bar {
+  enum class Kind { None, AtLeast, AtMost, Within };
+  Kind kind = Kind::None;
+  double value = 0;
+  double tolerance = 0;  ///< of Within: |measured - value| <= tolerance
+
+  static Bar none() { return {}; }  ///< reported, not judged
+  static Bar at_least(double value) { return {Kind::AtLeast, value, 0}; }
+  static Bar at_most(double value) { return {Kind::AtMost, value, 0}; }
+  static Bar within(double value, double tolerance) { return {Kind::Within, value, tolerance}; }
+};
+
+/// One published claim beside what was measured.
+struct Claim {
+  std::string what;
+  std::string published;         ///< as the paper states it, with its table or section; "-" for a check of our own
+  std::vector<double> measured;  ///< one value per seed
+  std::string unit;              ///< may be empty
+  Bar bar;
+};
+
+struct StudyResult {
+  std::string slug, title;
+  std::vector<Claim> claims;
+  std::vector<std::string> notes;  ///< deviations from the paper, data, what was tried on a miss
+  std::vector<Table> tables;
+  std::vector<LinePlot> plots;
+  std::vector<BarPlot> bar_plots;
+};
+
+struct StudyOptions {
+  bool full = false;          ///< the whole study; otherwise the quick form that runs in CI
+  int seeds = 1;              ///< seeds 1..seeds; at least 1
+  std::filesystem::path out;  ///< folder for files of the study; empty: it writes none
+  bool quiet = false;         ///< no progress
+};
+
+using StudyFunction = StudyResult (*)(const StudyOptions&);
+
+/// The study of a method, or null while the method is planned. Every method of unbend/methods.def with another status
+/// has `StudyResult study_<slug>(const StudyOptions&)` in studies/<slug>.cc.
+StudyFunction find_study(std::string_view slug);
+
+double mean(const std::vector<double>& values);    ///< NaN if there are none
+double spread(const std::vector<double>& values);  ///< sample standard deviation; 0 for fewer than two values
+
+/// Whether the mean over seeds reaches the bar; nothing if there is no bar. A missing or non-finite measurement fails.
+std::optional<bool> verdict(const Claim& claim);
+
+/// Whether no bar is missed.
+bool passed(const StudyResult& result);
+
+Table claims_table(const StudyResult& result);  ///< claim, published, measured, bar, verdict ("pass", "MISS" or "-")
+std::string study_text(const StudyResult& result, const StudyOptions& options);
+Json study_json(const StudyResult& result, const StudyOptions& options);
+HtmlReport study_report(const StudyResult& result, const StudyOptions& options);
+
+}  // namespace unbend
