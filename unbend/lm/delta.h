@@ -1,0 +1,38 @@
+// A student as a delta to its base model: adapter tensors in a safetensors file whose metadata say what they belong to.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "unbend/base/json.h"
+#include "unbend/engine/gguf.h"
+#include "unbend/lm/recipe.h"
+
+namespace unbend::lm {
+
+/// What a delta says of itself (JSON in the file's metadata under "unbend.delta").
+struct DeltaInfo {
+  std::string recipe;
+  Json options;
+  std::string base_name;  ///< general.name of the base, for people
+  std::string base_hash;  ///< Gguf::content_hash() of the base
+  Json training;          ///< how it was made: texts, tokens, seed, measured losses
+};
+
+/// Adapter tensors are stored as float32, or as float16 if `half`.
+void save_delta(const std::filesystem::path& path, const Student& student, const DeltaInfo& info, bool half = false);
+
+/// Input error if `path` is not a delta.
+DeltaInfo read_delta_info(const std::filesystem::path& path);
+
+/// Rebuilds the student of `teacher`, which was loaded from `base`. Input error if the delta belongs to another base, or if its tensors
+/// are not exactly those that its recipe and options make.
+Student load_delta(const std::filesystem::path& path, const Decoder& teacher, const engine::Gguf& base);
+
+/// Copies tensors by name into `parameters`; Input error (naming `where`) unless names, shapes and floating types all fit.
+void assign(const std::vector<Parameter>& parameters, const std::map<std::string, at::Tensor>& tensors, const std::string& where);
+
+/// Adds the low-rank corrections to the weights: the student without Lora, equal up to rounding and faster.
+Decoder merge_lora(const Decoder& student);
+
+}  // namespace unbend::lm

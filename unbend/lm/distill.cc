@@ -1,0 +1,309 @@
+#include "unbend/lm/distill.h"
+
+#include <torch/types.h>
+
+#include <chrono>
+#include <cmath>
+#include <ctime>
+#include <deque>
+#include <fstream>
+
+#include "unbend/base/error.h"
+#include "unbend/base/interrupt.h"
+#include "unbend/base/progress.h"
+#include "unbend/lm/delta.h"
+#include "unbend/lm/losses.h"
+#include "unbend/tensor/adamw.h"
+#include "unbend/tensor/check.h"
+#include "unbend/tensor/checkpoint.h"
+#include "unbend/tensor/schedule.h"
+
+namespace unbend::lm {
+namespace {
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+double cpu_now() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
+
+bool ends_with_any(const std::string& name, const std::vector<std::string>& endings) {
+  for (const auto& ending : endings)
+    if (name.ends_with(ending)) return true;
+  return false;
+}
+
+/// Everything that a checkpoint brings back.
+struct Place {
+  std::int64_t stage = 0, step = 0, tokens = 0, stage_tokens = 0, total_steps = 0, skipped = 0;
+  double seconds = 0, cpu_seconds = 0, stage_seconds = 0, validation = -1, first_loss = 0;
+  std::vector<double> recent;  // losses of this stage, at most the last tenth is reported
+  Json finished = Json::array();
+  Json plateau, source;
+
+  Json to_json(const std::string& identity) const {
+    return {{"identity", identity}, {"stage", stage}, {"step", step}, {"tokens", tokens}, {"stage_tokens", stage_tokens}, {"total_steps", total_steps},
+            {"skipped", skipped}, {"seconds", seconds}, {"cpu_seconds", cpu_seconds}, {"stage_seconds", stage_seconds}, {"validation", validation},
+            {"first_loss", first_loss}, {"recent", recent}, {"finished", finished}, {"plateau", plateau}, {"source", source}};
+  }
+  static Place from_json(const Json& j) {
+    Place p;
+    j.at("stage").get_to(p.stage), j.at("step").get_to(p.step), j.at("tokens").get_to(p.tokens), j.at("stage_tokens").get_to(p.stage_tokens);
+    j.at("total_steps").get_to(p.total_steps), j.at("skipped").get_to(p.skipped), j.at("seconds").get_to(p.seconds);
+    j.at("cpu_seconds").get_to(p.cpu_seconds), j.at("stage_seconds").get_to(p.stage_seconds), j.at("validation").get_to(p.validation);
+    j.at("first_loss").get_to(p.first_loss), j.at("recent").get_to(p.recent);
+    p.finished = j.at("finished"), p.plateau = j.at("plateau"), p.source = j.at("source");
+    return p;
+  }
+};
+
+double mean_of_last_tenth(const std::vector<double>& losses) {
+  if (losses.empty()) return 0;
+  const auto count = std::max<std::size_t>(1, losses.size() / 10);
+  double sum = 0;
+  for (std::size_t i = losses.size() - count; i < losses.size(); ++i) sum += losses[i];
+  return sum / static_cast<double>(count);
+}
+
+std::string first_bad_layer(const Decoder& student, const at::Tensor& ids) {
+  const at::NoGradGuard no_grad;
+  std::int64_t bad = -1;
+  student.hidden(ids, Form::Chunked, [&](std::int64_t layer, const MixerInput&, const at::Tensor& heads) {
+    if (bad < 0 && !at::isfinite(heads).all().item<bool>()) bad = layer;
+  });
+  return bad < 0 ? "no layer's heads" : fmt::format("layer {}", bad);
+}
+
+class Trainer {
+ public:
+  Trainer(const Decoder& teacher, Decoder& student, const std::vector<Stage>& stages, BatchSource& source, const TrainOptions& options)
+      : teacher_(teacher), student_(student), stages_(stages), source_(source), options_(options) {}
+
+  TrainReport run() {
+    for (const auto& stage : stages_) all_tokens_ += stage.tokens;
+    auto checkpoint = resume();
+    Progress progress("distill", all_tokens_, "tokens", options_.quiet);
+    progress_ = &progress;
+    while (place_.stage < static_cast<std::int64_t>(stages_.size()) && !stopped_) {
+      run_stage(stages_[place_.stage], checkpoint ? &*checkpoint : nullptr);
+      checkpoint.reset();
+    }
+    progress.finish();
+    TrainReport report;
+    report.tokens = place_.tokens;
+    report.steps = place_.total_steps;
+    report.skipped = place_.skipped;
+    report.seconds = place_.seconds;
+    report.cpu_seconds = place_.cpu_seconds;
+    report.validation = place_.validation;
+    report.stages = place_.finished;
+    report.loss = report.stages.empty() ? mean_of_last_tenth(place_.recent) : report.stages.back().at("last_loss").get<double>();
+    report.interrupted = stopped_;
+    return report;
+  }
+
+ private:
+  std::optional<Checkpoint> resume() {
+    if (options_.checkpoints.empty()) return {};
+    const auto file = latest_checkpoint(options_.checkpoints);
+    if (!file) return {};
+    auto checkpoint = load_checkpoint(*file);
+    require(checkpoint.state.value("identity", "") == options_.identity,
+            "{}: this checkpoint belongs to another run (other model, texts, recipe or options): use another folder", file->string());
+    place_ = Place::from_json(checkpoint.state);
+    source_.restore(place_.source);
+    if (!options_.quiet) fmt::print(stderr, "going on from {} ({} tokens done)\n", file->string(), place_.tokens);
+    return checkpoint;
+  }
+
+  std::vector<Parameter> parameters(const Trainables& t) const {
+    auto all = t.mixer;
+    all.insert(all.end(), t.weights.begin(), t.weights.end());
+    return all;
+  }
+
+  void run_stage(const Stage& stage, const Checkpoint* from) {
+    // Parameters of earlier stages are part of every checkpoint too: all that any stage may have changed.
+    std::vector<Parameter> changed = parameters(trainables(student_, Stage::Kind::EndToEnd, options_.also));
+    const auto t = trainables(student_, stage.kind, stage.kind == Stage::Kind::EndToEnd ? options_.also : std::vector<std::string>{});
+    if (from) assign(changed, tensors_under(from->tensors, "student."), "checkpoint");
+    std::vector<ParameterGroup> groups;
+    for (const auto& [list, rate] : {std::pair{&t.mixer, stage.mixer_learning_rate}, {&t.weights, stage.learning_rate}}) {
+      if (list->empty()) continue;
+      ParameterGroup group{{}, rate, stage.weight_decay, stage.beta1, stage.beta2};
+      for (const auto& p : *list) {
+        *p.tensor = p.tensor->detach().clone().requires_grad_(true);  // never the teacher's own storage
+        group.parameters.push_back(*p.tensor);
+      }
+      groups.push_back(std::move(group));
+    }
+    if (student_.config.tied) student_.head = student_.embedding;
+    AdamW optimizer(std::move(groups));
+    PlateauSchedule plateau;
+    if (from && place_.step > 0) {
+      optimizer.load_state(tensors_under(from->tensors, "adamw."));
+      plateau.load_state(place_.plateau);
+    }
+    saved_at_ = now();
+    stage_start_ = now() - place_.stage_seconds;
+    const double elapsed_before = place_.seconds - place_.stage_seconds, cpu_start = cpu_now() - place_.cpu_seconds;
+    std::int64_t later_tokens = 0;
+    for (std::size_t i = place_.stage; i < stages_.size(); ++i) later_tokens += stages_[i].tokens;
+    const double stage_time = options_.seconds > 0 && later_tokens > 0
+                                  ? (options_.seconds - elapsed_before) * static_cast<double>(stage.tokens) / static_cast<double>(later_tokens) : 0;
+
+    const auto store = [&] {
+      if (options_.checkpoints.empty()) return;
+      place_.plateau = plateau.state();
+      place_.source = source_.state();
+      Checkpoint checkpoint;
+      std::map<std::string, at::Tensor> tensors;
+      for (const auto& p : changed) tensors[p.name] = p.tensor->detach();
+      add_under(checkpoint.tensors, "student.", tensors);
+      add_under(checkpoint.tensors, "adamw.", optimizer.state());
+      checkpoint.state = place_.to_json(options_.identity);
+      save_checkpoint(options_.checkpoints, place_.total_steps, checkpoint);
+      saved_at_ = now();
+    };
+
+    const auto done = [&] {
+      double fraction = static_cast<double>(place_.stage_tokens) / static_cast<double>(std::max<std::int64_t>(1, stage.tokens));
+      if (stage_time > 0) fraction = std::max(fraction, place_.stage_seconds / stage_time);
+      return fraction;
+    };
+    while (done() < 1 - 1e-9) {
+      if (interrupted()) {
+        stopped_ = true;
+        store();
+        break;
+      }
+      step(stage, optimizer, plateau, done());
+      place_.stage_seconds = now() - stage_start_;
+      place_.seconds = elapsed_before + place_.stage_seconds;
+      place_.cpu_seconds = cpu_now() - cpu_start;
+      if (now() - saved_at_ > options_.checkpoint_seconds) store();
+    }
+    for (const auto& p : parameters(t)) *p.tensor = p.tensor->detach();
+    if (student_.config.tied) student_.head = student_.embedding;
+    if (stopped_) return;
+    place_.finished.push_back({{"name", stage.name}, {"tokens", place_.stage_tokens}, {"steps", place_.step},
+                               {"tokens_per_second", static_cast<double>(place_.stage_tokens) / std::max(1e-9, place_.stage_seconds)},
+                               {"first_loss", place_.first_loss}, {"last_loss", mean_of_last_tenth(place_.recent)}});
+    ++place_.stage;
+    place_.step = place_.stage_tokens = 0;
+    place_.stage_seconds = 0;
+    place_.recent.clear();
+    store();
+  }
+
+  void step(const Stage& stage, AdamW& optimizer, PlateauSchedule& plateau, double fraction) {
+    double loss = 0;
+    std::int64_t tokens = 0;
+    optimizer.zero_grad();
+    for (std::int64_t i = 0; i < options_.accumulate; ++i) {
+      const auto batch = source_.next();
+      tokens += batch.ids.numel();
+      loss += (stage.kind == Stage::Kind::Transfer ? transfer(stage, batch) : end_to_end(stage, batch)) / static_cast<double>(options_.accumulate);
+      if (!std::isfinite(loss)) {
+        if (++bad_steps_ >= 3)
+          fail_computation("distill: the loss of stage {} is {} at step {}; {} is the first with a non-finite value: lower the learning rate",
+                           stage.name, loss, place_.step, first_bad_layer(student_, batch.ids));
+      } else {
+        bad_steps_ = 0;
+      }
+    }
+    // The schedule counts steps of the stage as if all its steps were of this size.
+    const auto per_stage = std::max<std::int64_t>(1, (stage.tokens + tokens - 1) / tokens);
+    const double rate = stage.schedule == Stage::Schedule::Cosine
+                            ? warmup_cosine(static_cast<std::int64_t>(std::llround(fraction * static_cast<double>(per_stage))), per_stage, stage.warmup, stage.floor)
+                            : plateau.scale;
+    if (!std::isfinite(loss) || !optimizer.step(rate, stage.clip > 0 ? stage.clip : std::numeric_limits<double>::infinity())) ++place_.skipped;
+    if (place_.step == 0) place_.first_loss = loss;
+    place_.recent.push_back(loss);
+    ++place_.step;
+    ++place_.total_steps;
+    place_.tokens += tokens;
+    place_.stage_tokens += tokens;
+    if (options_.validate && options_.validate_every > 0 && place_.step % options_.validate_every == 0) {
+      place_.validation = options_.validate(student_);
+      plateau.update(place_.validation);
+    }
+    progress_->update(place_.tokens, place_.validation >= 0 ? fmt::format("{} loss {:.4f} validation ppl {:.2f}", stage.name, loss, std::exp(place_.validation))
+                                                            : fmt::format("{} loss {:.4f}", stage.name, loss));
+    if (!options_.log.empty()) {
+      std::ofstream log(options_.log, std::ios::app);
+      log << Json{{"stage", stage.name}, {"step", place_.step}, {"tokens", place_.tokens}, {"loss", loss}, {"rate", rate},
+                  {"grad_norm", optimizer.grad_norm()}, {"validation", place_.validation}, {"seconds", now() - stage_start_}}.dump() << "\n";
+    }
+  }
+
+  /// Heads of each converted layer against the teacher's, on the teacher's inputs; gradients stay within the layer's mixer.
+  double transfer(const Stage& stage, const Batch& batch) {
+    double total = 0;
+    std::int64_t layers = 0;
+    const at::NoGradGuard no_grad;
+    teacher_.hidden(batch.ids, Form::Chunked, [&](std::int64_t layer, const MixerInput& input, const at::Tensor& heads) {
+      auto& mixer = *student_.layers[layer].mixer;
+      if (mixer.parameters().empty()) return;
+      const at::AutoGradMode grad(true);
+      const auto loss = at::mse_loss(mixer.forward(input, Form::Chunked), heads) * (stage.mse_scale / static_cast<double>(options_.accumulate));
+      if (loss.requires_grad()) loss.backward();
+      total += loss.item<double>() * static_cast<double>(options_.accumulate);
+      ++layers;
+    });
+    return total / static_cast<double>(std::max<std::int64_t>(1, layers));
+  }
+
+  double end_to_end(const Stage& stage, const Batch& batch) {
+    const auto targets = batch.targets.reshape({-1});
+    at::Tensor top_ids, top_logprobs;
+    if (stage.kl > 0) {
+      const at::NoGradGuard no_grad;
+      const auto scores = next_token_scores(teacher_.hidden(batch.ids).reshape({-1, teacher_.config.hidden}), teacher_.head, targets, stage.top_k);
+      top_ids = scores.top_ids;
+      top_logprobs = scores.top_logprobs;
+    }
+    const at::AutoGradMode grad(true);
+    const auto hidden = student_.hidden(batch.ids).reshape({-1, student_.config.hidden});
+    const auto loss = student_.head.requires_grad()
+                          ? plain_cross_entropy(hidden, student_.head, targets) * stage.cross_entropy
+                          : distillation_loss(hidden, student_.head, targets, top_ids, top_logprobs, stage.kl, stage.cross_entropy).loss;
+    (loss / static_cast<double>(options_.accumulate)).backward();
+    return loss.item<double>();
+  }
+
+  const Decoder& teacher_;
+  Decoder& student_;
+  const std::vector<Stage>& stages_;
+  BatchSource& source_;
+  const TrainOptions& options_;
+  Place place_;
+  Progress* progress_ = nullptr;
+  std::int64_t all_tokens_ = 0, bad_steps_ = 0;
+  double saved_at_ = 0, stage_start_ = 0;
+  bool stopped_ = false;
+};
+
+}  // namespace
+
+Trainables trainables(Decoder& student, Stage::Kind kind, const std::vector<std::string>& also) {
+  Trainables t;
+  for (const auto& p : adapter(student)) {
+    const bool mixer = p.name.find(".mixer.") != std::string::npos;
+    if (mixer) t.mixer.push_back(p);
+    else if (kind == Stage::Kind::EndToEnd) t.weights.push_back(p);
+  }
+  if (!also.empty())
+    for (const auto& p : weights(student))
+      if (ends_with_any(p.name, also)) t.weights.push_back(p);
+  return t;
+}
+
+TrainReport train(const Decoder& teacher, Decoder& student, const std::vector<Stage>& stages, BatchSource& source, const TrainOptions& options) {
+  require(options.accumulate >= 1, "distill: accumulate must be at least 1, not {}", options.accumulate);
+  require(options.also.empty() || student.type() != at::kBFloat16, "distill: a decoder's own weights are trained in float32 only");
+  for (const auto& stage : stages) {
+    require(stage.tokens > 0, "distill: stage {} has a budget of {} tokens", stage.name, stage.tokens);
+    require(stage.kind == Stage::Kind::Transfer || stage.kl > 0 || stage.cross_entropy > 0, "distill: stage {} has no loss", stage.name);
+  }
+  return Trainer(teacher, student, stages, source, options).run();
+}
+
+}  // namespace unbend::lm

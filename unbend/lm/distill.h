@@ -1,0 +1,69 @@
+// Training students (and, for studies, small teachers): stages, budgets, checkpoints.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "unbend/base/json.h"
+#include "unbend/lm/recipe.h"
+
+namespace unbend::lm {
+
+/// Sequences to train on.
+struct Batch {
+  at::Tensor ids;      ///< [B, T] int64
+  at::Tensor targets;  ///< [B, T] int64: the token that follows each position, or -1 where there is no loss
+};
+
+/// An endless supply of batches whose place can be stored.
+class BatchSource {
+ public:
+  virtual ~BatchSource() = default;
+  virtual Batch next() = 0;
+  virtual Json state() const = 0;
+  virtual void restore(const Json& state) = 0;
+};
+
+/// What is trained in a stage, by reference.
+struct Trainables {
+  std::vector<Parameter> mixer;    ///< at Stage::mixer_learning_rate
+  std::vector<Parameter> weights;  ///< at Stage::learning_rate
+};
+
+/// Mixer parameters (Transfer), or mixer parameters and Lora factors, plus the decoder's own weights whose name ends in one of `also`
+/// ("output.weight"; "" for all of them). Those are made private to the student first.
+Trainables trainables(Decoder& student, Stage::Kind kind, const std::vector<std::string>& also = {});
+
+struct TrainOptions {
+  std::int64_t accumulate = 1;             ///< batches per optimiser step
+  double seconds = 0;                      ///< time budget of all stages together; 0 = none
+  std::filesystem::path checkpoints;       ///< folder; empty = none. Training goes on from the latest one found there
+  double checkpoint_seconds = 60;          ///< time between checkpoints (one more at the end of each stage and on Ctrl-C)
+  std::int64_t validate_every = 0;         ///< optimiser steps; 0 = never
+  std::function<double(const Decoder&)> validate;  ///< mean nats per token on held-out text
+  std::filesystem::path log;               ///< JSON lines, one per step; empty = none
+  std::vector<std::string> also;           ///< see trainables()
+  std::string identity;                    ///< of model, texts and options: a checkpoint of another run is refused
+  bool quiet = false;
+};
+
+struct TrainReport {
+  std::int64_t tokens = 0, steps = 0, skipped = 0;  ///< skipped: steps with non-finite gradients
+  double seconds = 0, cpu_seconds = 0;
+  double loss = 0;                 ///< mean over the last tenth of the last stage
+  double validation = -1;          ///< last, or -1
+  bool interrupted = false;        ///< Ctrl-C or time budget before the token budget
+  Json stages;                     ///< per stage: name, tokens, steps, tokens per second, first and last loss
+};
+
+/// Runs `stages` one after the other on `student`, in place. Stage::tokens are the budgets. Equal inputs give equal weights bit for bit on
+/// one machine and thread count, with or without interruptions. Computation error naming the step and layer if the loss is not finite
+/// three steps in a row (the last checkpoint stays).
+TrainReport train(const Decoder& teacher, Decoder& student, const std::vector<Stage>& stages, BatchSource& source, const TrainOptions& options);
+
+}  // namespace unbend::lm

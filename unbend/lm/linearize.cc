@@ -1,0 +1,236 @@
+#include "unbend/lm/linearize.h"
+
+#include <torch/types.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "unbend/base/error.h"
+#include "unbend/base/progress.h"
+#include "unbend/lm/generate.h"
+#include "unbend/lm/head.h"
+
+namespace unbend::lm {
+namespace {
+
+double perplexity(const at::Tensor& nats) { return std::exp(nats.mean().item<double>()); }
+
+std::string bucket_name(std::pair<std::int64_t, std::int64_t> bucket) { return fmt::format("{}-{}", bucket.first, bucket.second - 1); }
+
+std::string with_error(const Estimate& e, int digits) { return fmt::format("{:.{}f} +- {:.{}f}", e.mean, digits, e.error, digits); }
+
+/// Nats by position in bins, for plots: x at the middle of each bin.
+Series by_position(const std::string& name, const at::Tensor& values, std::int64_t bin) {
+  Series series{name, {}, {}};
+  for (std::int64_t at = 0; at + bin <= values.size(1); at += bin) {
+    series.x.push_back(static_cast<double>(at) + static_cast<double>(bin) / 2);
+    series.y.push_back(values.slice(1, at, at + bin).mean().item<double>());
+  }
+  return series;
+}
+
+}  // namespace
+
+std::pair<Estimate, Estimate> copy_test(const Decoder& decoder, const at::Tensor& texts, std::int64_t window) {
+  const at::NoGradGuard no_grad;
+  // The second showing starts 2w tokens after the first: [text, text] with a text of 2w tokens, scored on its first w..2w tokens.
+  const std::int64_t length = texts.size(1);
+  const auto ids = at::cat({texts, texts}, 1);
+  auto nats = at::zeros({texts.size(0), 2 * length - 1});
+  for (std::int64_t n = 0; n < texts.size(0); ++n) {
+    const auto row = ids.slice(0, n, n + 1);
+    const auto hidden = decoder.hidden(row.slice(1, 0, 2 * length - 1)).reshape({-1, decoder.config.hidden});
+    nats[n] = -next_token_scores(hidden, decoder.head, row.slice(1, 1).reshape({-1}), 0).logprob;
+  }
+  // The first token of the second showing cannot be foreseen.
+  return {mean_over(nats, 0, length - 1), mean_over(nats, length, 2 * length - 1)};
+}
+
+Comparison compare(const std::vector<Contestant>& models, const engine::Tokenizer& tokenizer, const ComparisonOptions& options) {
+  const at::NoGradGuard no_grad;
+  Comparison result;
+  result.options = options;
+  result.weight_bytes = weight_bytes(*models[0].decoder);
+  std::vector<const Decoder*> decoders;
+  for (const auto& model : models) {
+    decoders.push_back(model.decoder);
+    result.models.push_back({model.name, {}, {}, {}, {}, {}, {}});
+  }
+  for (const auto& [name, windows] : {std::pair{"evaluate, short texts", options.short_windows}, {"evaluate, long texts", options.long_windows}}) {
+    if (!windows.defined() || windows.size(0) == 0) continue;
+    Progress progress(name, windows.numel() * static_cast<std::int64_t>(models.size()), "tokens", options.quiet);
+    const auto scores = evaluate(decoders, windows, [&](std::int64_t done) { progress.update(done); });
+    for (std::size_t m = 0; m < models.size(); ++m) result.models[m].scores.push_back(scores[m]);
+  }
+  if (options.copies > 0) {
+    Progress progress("recall of a copied text", static_cast<std::int64_t>(models.size()), "models", options.quiet);
+    const auto& source = options.long_windows.defined() && options.long_windows.size(0) > 0 ? options.long_windows : options.short_windows;
+    const auto count = std::min(options.copies, source.size(0)), length = std::min(source.size(1), 2 * options.window);
+    const auto texts = source.slice(0, 0, count).slice(1, 0, length);
+    for (std::size_t m = 0; m < models.size(); ++m) {
+      std::tie(result.models[m].copy_first, result.models[m].copy_second) = copy_test(*decoders[m], texts, options.window);
+      progress.update(static_cast<std::int64_t>(m) + 1);
+    }
+  }
+  {
+    Progress progress("fidelity per layer", static_cast<std::int64_t>(models.size()) - 1, "models", options.quiet);
+    const auto& source = options.long_windows.defined() && options.long_windows.size(0) > 0 ? options.long_windows : options.short_windows;
+    for (std::size_t m = 1; m < models.size(); ++m) {
+      result.models[m].fidelity = head_fidelity(*decoders[0], *decoders[m], source.slice(0, 0, std::min<std::int64_t>(2, source.size(0))));
+      progress.update(static_cast<std::int64_t>(m));
+    }
+  }
+  if (!options.prompts.empty()) {
+    Progress progress("generate", static_cast<std::int64_t>(models.size() * options.prompts.size()), "texts", options.quiet);
+    GenerateOptions generation;
+    generation.max_tokens = options.prompt_tokens;
+    generation.sampler.temperature = 0;
+    std::int64_t done = 0;
+    for (auto& model : result.models)
+      for (const auto& prompt : options.prompts) {
+        const auto& decoder = *decoders[&model - result.models.data()];
+        model.texts.push_back(generate(decoder, tokenizer, tokenizer.encode(tokenizer.chat({{"user", prompt}}), true), generation).text);
+        progress.update(++done);
+      }
+  }
+  if (!options.contexts.empty()) {
+    Progress progress("decoding speed", static_cast<std::int64_t>(models.size() * options.contexts.size()), "contexts", options.quiet);
+    std::int64_t done = 0;
+    for (auto& model : result.models)
+      model.speed = decode_speed(*decoders[&model - result.models.data()], options.contexts, options.speed_tokens, [&] { progress.update(++done); });
+  }
+  return result;
+}
+
+Table comparison_table(const Comparison& c) {
+  Table table{"Model and surrogate", {"measure"}, {}};
+  for (const auto& model : c.models) table.columns.push_back(model.name);
+  const auto row = [&](const std::string& name, const std::function<std::string(const ModelComparison&)>& cell) {
+    std::vector<std::string> cells{name};
+    for (const auto& model : c.models) cells.push_back(cell(model));
+    table.rows.push_back(std::move(cells));
+  };
+  const auto& teacher = c.models[0];
+  for (std::size_t s = 0; s < teacher.scores.size(); ++s) {
+    const auto length = teacher.scores[s].nats.size(1) + 1;
+    row(fmt::format("perplexity at {} tokens", length), [&](const auto& m) { return fmt::format("{:.3f}", perplexity(m.scores[s].nats)); });
+    row(fmt::format("  ratio to the teacher's"), [&](const auto& m) { return fmt::format("{:.4f}", perplexity(m.scores[s].nats) / perplexity(teacher.scores[s].nats)); });
+    for (const auto& bucket : position_buckets(length - 1))
+      row(fmt::format("  nats per token at {}", bucket_name(bucket)),
+          [&](const auto& m) { return with_error(mean_over(m.scores[s].nats, bucket.first, bucket.second), 4); });
+    row("  top-1 agreement", [&](const auto& m) { return fmt::format("{:.4f}", m.scores[s].agreement.mean().template item<double>()); });
+    row("  KL from the teacher (nats)", [&](const auto& m) { return fmt::format("{:.4f}", m.scores[s].kl.mean().template item<double>()); });
+  }
+  if (c.options.copies > 0) {
+    row("copy: nats per token, first time", [&](const auto& m) { return with_error(m.copy_first, 3); });
+    row(fmt::format("  again {} tokens later", 2 * c.options.window), [&](const auto& m) { return with_error(m.copy_second, 3); });
+  }
+  for (std::size_t i = 0; i < teacher.speed.size(); ++i) {
+    const auto context = teacher.speed[i].context;
+    row(fmt::format("decode after {} tokens (tokens/s)", context), [&](const auto& m) { return fmt::format("{:.1f}", m.speed[i].tokens_per_second); });
+    row("  state (MB)", [&](const auto& m) { return fmt::format("{:.1f}", static_cast<double>(m.speed[i].state_bytes) / 1e6); });
+    row("  peak memory of the process (MB)", [&](const auto& m) { return fmt::format("{:.0f}", static_cast<double>(m.speed[i].peak_resident_bytes) / 1e6); });
+  }
+  return table;
+}
+
+Json to_json(const Comparison& c) {
+  Json json{{"weight_bytes", c.weight_bytes}, {"models", Json::array()}};
+  const auto estimate = [](const Estimate& e) { return Json{{"mean", e.mean}, {"error", e.error}}; };
+  for (const auto& model : c.models) {
+    Json entry{{"name", model.name}, {"texts", model.texts}};
+    for (const auto& scores : model.scores) {
+      const auto positions = scores.nats.size(1);
+      Json part{{"tokens", positions + 1}, {"windows", scores.nats.size(0)}, {"perplexity", perplexity(scores.nats)}, {"nats", estimate(mean_over(scores.nats, 0, positions))},
+                {"agreement", scores.agreement.mean().item<double>()}, {"kl", scores.kl.mean().item<double>()}};
+      for (const auto& bucket : position_buckets(positions)) part["nats_by_position"][bucket_name(bucket)] = estimate(mean_over(scores.nats, bucket.first, bucket.second));
+      entry["held_out"].push_back(part);
+    }
+    if (c.options.copies > 0) entry["copy"] = {{"distance", 2 * c.options.window}, {"first", estimate(model.copy_first)}, {"second", estimate(model.copy_second)}};
+    for (const auto& p : model.speed)
+      entry["decode"].push_back({{"context", p.context}, {"tokens_per_second", p.tokens_per_second}, {"state_bytes", p.state_bytes}, {"peak_resident_bytes", p.peak_resident_bytes}});
+    json["models"].push_back(entry);
+  }
+  return json;
+}
+
+HtmlReport comparison_report(const Comparison& c, const std::string& title, const std::vector<std::string>& notes) {
+  HtmlReport report(title, "Linearization report: what a linear-time surrogate gains and loses");
+  const auto &teacher = c.models.front(), &surrogate = c.models.back();
+  std::vector<KeyFigure> figures;
+  if (!teacher.speed.empty()) {
+    const auto &a = teacher.speed.back(), &b = surrogate.speed.back();
+    figures.push_back({fmt::format("{:.1f}x", b.tokens_per_second / a.tokens_per_second), fmt::format("decoding speed after {} tokens", a.context),
+                       fmt::format("{:.1f} against {:.1f} tokens/s", b.tokens_per_second, a.tokens_per_second)});
+    figures.push_back({fmt::format("1/{:.0f}", static_cast<double>(a.state_bytes) / static_cast<double>(b.state_bytes)), "of the teacher's state there",
+                       fmt::format("{:.1f} against {:.0f} MB", static_cast<double>(b.state_bytes) / 1e6, static_cast<double>(a.state_bytes) / 1e6)});
+  }
+  for (std::size_t s = 0; s < teacher.scores.size(); ++s)
+    figures.push_back({fmt::format("{:.3f}", perplexity(surrogate.scores[s].nats) / perplexity(teacher.scores[s].nats)),
+                       fmt::format("perplexity ratio at {} tokens", teacher.scores[s].nats.size(1) + 1),
+                       c.models.size() > 2 ? fmt::format("control: {:.3f}", perplexity(c.models[1].scores[s].nats) / perplexity(teacher.scores[s].nats)) : ""});
+  report.key_figures(figures);
+  for (const auto& note : notes) report.paragraph(note);
+
+  report.heading("Speed and memory");
+  LinePlot speed{"Decoding speed", {"context (tokens)", Scale::Log2}, {"tokens per second", Scale::Log10}, {}};
+  LinePlot memory{"Memory of the state", {"context (tokens)", Scale::Log2}, {"MB", Scale::Log10}, {}};
+  for (const auto& model : c.models) {
+    Series rate{model.name, {}, {}}, size{model.name, {}, {}};
+    for (const auto& p : model.speed) {
+      rate.x.push_back(static_cast<double>(p.context));
+      rate.y.push_back(p.tokens_per_second);
+      size.x.push_back(static_cast<double>(p.context));
+      size.y.push_back(static_cast<double>(p.state_bytes) / 1e6);
+    }
+    if (rate.x.empty()) continue;
+    speed.series.push_back(rate);
+    memory.series.push_back(size);
+  }
+  speed.caption = "One sequence, token by token. The state is filled with random numbers, not by reading a text of that length.";
+  memory.caption = "KV cache for the teacher; ring of the window, sinks and recurrent states for the others.";
+  if (!speed.series.empty()) report.plot(speed).plot(memory);
+
+  report.heading("Fidelity");
+  for (std::size_t s = 0; s < teacher.scores.size(); ++s) {
+    const auto length = teacher.scores[s].nats.size(1) + 1;
+    const std::int64_t bin = std::max<std::int64_t>(16, length / 32);
+    LinePlot nats{fmt::format("Loss by position, texts of {} tokens", length), {"position (tokens)"}, {"nats per token"}, {}};
+    LinePlot kl{fmt::format("Divergence from the teacher by position, texts of {} tokens", length), {"position (tokens)"}, {"KL (nats per token)"}, {}};
+    for (const auto& model : c.models) {
+      nats.series.push_back(by_position(model.name, model.scores[s].nats, bin));
+      if (&model != &teacher) kl.series.push_back(by_position(model.name, model.scores[s].kl, bin));
+    }
+    nats.caption = kl.caption = fmt::format("Means over {} held-out texts in bins of {} positions.", teacher.scores[s].nats.size(0), bin);
+    report.plot(nats);
+    if (!kl.series.empty()) report.plot(kl);
+  }
+  LinePlot layers{"Error of the attention heads by layer", {"layer"}, {"relative squared error", Scale::Log10}, {}};
+  LinePlot positions{"Error of the attention heads by position", {"position (tokens)"}, {"relative squared error"}, {}};
+  for (const auto& model : c.models) {
+    if (!model.fidelity.defined()) continue;
+    const std::int64_t first = std::min(c.options.window, model.fidelity.size(1) - 1);
+    const auto beyond = model.fidelity.slice(1, first).mean(1);
+    Series series{model.name, {}, {}};
+    for (std::int64_t i = 0; i < beyond.size(0); ++i) {
+      series.x.push_back(static_cast<double>(i));
+      series.y.push_back(std::max(1e-9, beyond[i].item<double>()));
+    }
+    layers.series.push_back(series);
+    positions.series.push_back(by_position(model.name, model.fidelity, std::max<std::int64_t>(16, model.fidelity.size(1) / 32)));
+  }
+  layers.caption = "Each mixer against the teacher's on the teacher's own inputs, positions beyond the window.";
+  positions.caption = "The same, mean over layers.";
+  if (!layers.series.empty()) report.plot(layers).plot(positions);
+
+  report.heading("All figures");
+  report.table(comparison_table(c));
+  if (!c.options.prompts.empty()) {
+    report.heading("The same prompts");
+    for (std::size_t p = 0; p < c.options.prompts.size(); ++p)
+      for (const auto& model : c.models) report.text_block(fmt::format("{}: {}", model.name, c.options.prompts[p]), model.texts[p]);
+  }
+  return report;
+}
+
+}  // namespace unbend::lm

@@ -1,0 +1,98 @@
+#include "unbend/lm/recipe.h"
+
+#include <algorithm>
+
+#include "unbend/base/error.h"
+#include "unbend/lm/hybrid.h"
+#include "unbend/lm/liger.h"
+#include "unbend/lm/window.h"
+
+namespace unbend::lm {
+namespace {
+
+void add_lora(Projection& projection, const std::vector<std::string>& targets, std::int64_t rank, double alpha, Random& random) {
+  for (auto& part : projection.parts)
+    if (std::find(targets.begin(), targets.end(), part.name) != targets.end())
+      part.lora = make_lora(projection.in(), part.rows, rank, alpha, random);
+}
+
+std::vector<std::string> lora_targets(const Json& options) {
+  const auto targets = options.at("lora_targets").get<std::vector<std::string>>();
+  static const std::vector<std::string> known{"q", "k", "v", "o", "gate", "up", "down"};
+  for (const auto& target : targets)
+    if (std::find(known.begin(), known.end(), target) == known.end())
+      fail_usage("lora_targets: '{}' is not a projection of the decoder ({})", target, fmt::join(known, ", "));
+  return targets;
+}
+
+}  // namespace
+
+const std::vector<Recipe>& recipes() {
+  static const std::vector<Recipe> all{hybrid_recipe(),
+#if __has_include("unbend/attention/recurrences.h")
+liger_recipe(),
+#endif
+window_recipe()};
+  return all;
+}
+
+const Recipe& find_recipe(std::string_view name) {
+  std::vector<std::string> names;
+  for (const auto& recipe : recipes()) {
+    if (recipe.name == name) return recipe;
+    names.push_back(recipe.name);
+  }
+  fail_usage("no recipe '{}': use one of {}", name, fmt::join(names, ", "));
+}
+
+Json common_options(std::int64_t window, std::int64_t sinks) {
+  return {{"window", window}, {"sinks", sinks}, {"keep_every", 0}, {"lora_rank", 8}, {"lora_alpha", 8.0}, {"lora_targets", {"q", "k", "v"}}};
+}
+
+Json recipe_options(const Recipe& recipe, const Json& changes) {
+  Json options = recipe.defaults;
+  for (const auto& [key, value] : changes.items()) {
+    if (!options.contains(key)) {
+      std::vector<std::string> keys;
+      for (const auto& item : options.items()) keys.push_back(item.key());
+      fail_usage("recipe {} has no option '{}': it has {}", recipe.name, key, fmt::join(keys, ", "));
+    }
+    auto& slot = options[key];
+    const bool fits = slot.is_number_integer() ? value.is_number_integer() : slot.is_number() ? value.is_number() : slot.type() == value.type();
+    if (!fits) fail_usage("recipe {}: option {} takes a value like {}, not {}", recipe.name, key, slot.dump(), value.dump());
+    if (slot.is_number_float()) slot = value.get<double>();
+    else slot = value;
+  }
+  return options;
+}
+
+Student convert(const Decoder& teacher, const Recipe& recipe, const Json& options, std::uint64_t seed) {
+  Random random(seed);
+  Student student{teacher.fork(), recipe.name, options};
+  const auto window = options.at("window").get<std::int64_t>(), sinks = options.at("sinks").get<std::int64_t>();
+  require(window >= 1, "recipe {}: window must be at least 1, not {}", recipe.name, window);
+  require(sinks >= 0, "recipe {}: sinks must be at least 0, not {}", recipe.name, sinks);
+  const auto keep_every = options.at("keep_every").get<std::int64_t>(), rank = options.at("lora_rank").get<std::int64_t>();
+  require(rank >= 0, "recipe {}: lora_rank must be at least 0, not {}", recipe.name, rank);
+  const auto alpha = options.at("lora_alpha").get<double>();
+  const auto targets = lora_targets(options);
+  const auto residual = student.decoder.residual_type();
+  for (std::size_t i = 0; i < student.decoder.layers.size(); ++i) {
+    auto& layer = student.decoder.layers[i];
+    if (keep_every > 0 && (i + 1) % keep_every == 0) continue;
+    layer.mixer = recipe.mixer(teacher.config, options, static_cast<std::int64_t>(i), random);
+    for (const auto& parameter : layer.mixer->parameters()) *parameter.tensor = parameter.tensor->to(teacher.device(), residual);
+    if (rank == 0) continue;
+    for (auto* projection : {&layer.qkv, &layer.output, &layer.gate_up, &layer.down}) {
+      add_lora(*projection, targets, rank, alpha, random);
+      for (auto& part : projection->parts)
+        if (part.lora.defined()) {
+          part.lora.a = part.lora.a.to(teacher.device(), residual);
+          part.lora.b = part.lora.b.to(teacher.device(), residual);
+        }
+    }
+  }
+  return student;
+}
+
+}  // namespace unbend::lm

@@ -1,0 +1,67 @@
+// Recipes: published (and our own) ways from a softmax decoder to one whose layers mix in linear time, as data.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "unbend/base/json.h"
+#include "unbend/lm/decoder.h"
+
+namespace unbend::lm {
+
+/// One stage of training a student, as plain values; see distill.h for what is done with them.
+struct Stage {
+  enum class Kind {
+    Transfer,  ///< per layer: mean squared error of the mixer's heads to the teacher's, on the teacher's inputs; no head, no other layer
+    EndToEnd,  ///< next-token cross-entropy and/or divergence from the teacher's next-token distribution
+  };
+  enum class Schedule { Cosine, Plateau };
+  Kind kind = Kind::EndToEnd;
+  std::string name;                ///< "transfer", "lora"
+  std::int64_t tokens = 0;         ///< default budget
+  double learning_rate = 1e-3;     ///< of Lora factors (and of all weights where they are trained)
+  double mixer_learning_rate = 1e-2;
+  double beta1 = .9, beta2 = .95, weight_decay = 0;
+  Schedule schedule = Schedule::Cosine;
+  double warmup = .1, floor = .1;  ///< fractions of the stage, of the peak rate
+  double clip = 1;                 ///< global gradient norm; 0 = none
+  double mse_scale = 1000;         ///< Transfer
+  double kl = 0, cross_entropy = 1;  ///< EndToEnd: weights of KL(teacher || student) and of the next-token loss
+  std::int64_t top_k = 64;         ///< teacher probabilities kept per token; the rest is one bucket
+};
+
+/// A recipe: mixers for the converted layers, and how to train them. Options are JSON with a default for each.
+struct Recipe {
+  std::string name, title, source;
+  Json defaults;
+  /// Mixer of `layer`. Checks the values of `options` against the model; Input error that names the option.
+  std::function<std::unique_ptr<Mixer>(const DecoderConfig& config, const Json& options, std::int64_t layer, Random& random)> mixer;
+  std::function<std::vector<Stage>(const Json& options)> stages;
+};
+
+const std::vector<Recipe>& recipes();
+
+/// Usage error that lists the recipes if there is none of that name.
+const Recipe& find_recipe(std::string_view name);
+
+/// The defaults overridden by `changes`; Usage error for an unknown option or a value of another type.
+Json recipe_options(const Recipe& recipe, const Json& changes);
+
+/// Options that every recipe has: window w, sinks, LoRA rank, alpha and targets, and `keep_every` (n > 0 leaves every n-th layer
+/// softmax: the layer-wise hybrids of the papers).
+Json common_options(std::int64_t window, std::int64_t sinks);
+
+/// A model that came out of a recipe, with what is needed to store it as a delta.
+struct Student {
+  Decoder decoder;
+  std::string recipe;
+  Json options;
+};
+
+/// Swaps the mixers of the converted layers and adds Lora factors (zero at the start). The teacher's weights are shared, its mixers untouched.
+Student convert(const Decoder& teacher, const Recipe& recipe, const Json& options, std::uint64_t seed);
+
+}  // namespace unbend::lm
