@@ -114,6 +114,15 @@ std::string read_file(const std::filesystem::path& path) {
 void write_file(const std::filesystem::path& path, std::string_view contents) { write_file(path, std::span(&contents, 1)); }
 
 void write_file(const std::filesystem::path& path, std::span<const std::string_view> pieces) {
+  write_file(path, [&]() -> std::optional<std::string_view> {
+    if (pieces.empty()) return std::nullopt;
+    const std::string_view piece = pieces.front();
+    pieces = pieces.subspan(1);
+    return piece;
+  });
+}
+
+void write_file(const std::filesystem::path& path, const std::function<std::optional<std::string_view>()>& next) {
   const auto fail = [&](const std::string& why) { fail_computation("cannot write {}: {}", path.string(), why); };
   std::error_code ignored;
   if (path.filename().empty() || std::filesystem::is_directory(path, ignored)) fail("it is a folder, not a file");
@@ -128,12 +137,12 @@ void write_file(const std::filesystem::path& path, std::span<const std::string_v
   const Descriptor file(number);
   struct stat old;
   ::fchmod(number, ::stat(path.c_str(), &old) == 0 ? old.st_mode & 07777 : default_mode());
-  for (std::string_view piece : pieces) {
-    while (!piece.empty()) {
-      const ssize_t count = ::write(number, piece.data(), piece.size());
+  while (std::optional<std::string_view> piece = next()) {
+    while (!piece->empty()) {
+      const ssize_t count = ::write(number, piece->data(), piece->size());
       if (count < 0 && errno == EINTR) continue;
       if (count < 0) fail(reason());
-      piece.remove_prefix(static_cast<std::size_t>(count));
+      piece->remove_prefix(static_cast<std::size_t>(count));
     }
   }
   if (::fsync(number) != 0) fail(reason());
