@@ -53,6 +53,34 @@ HWY_INLINE void store(D d, hn::Vec<D> v, c10::BFloat16* p) {
   hn::StoreU(hn::TruncateTo(half, hn::ShiftRight<16>(round_bits(d, v))), half, reinterpret_cast<uint16_t*>(p));
 }
 
+/// The same for `count` < Lanes(d) elements; missing ones are zero.
+template <class D, class T>
+HWY_INLINE hn::Vec<D> load_n(D d, const T* p, int64_t count) {
+  T all[hn::MaxLanes(D())] = {};
+  std::memcpy(static_cast<void*>(all), p, count * sizeof(T));
+  return load(d, all);
+}
+template <class D, class T>
+HWY_INLINE void store_n(D d, hn::Vec<D> v, T* p, int64_t count) {
+  T all[hn::MaxLanes(D())];
+  store(d, v, all);
+  std::memcpy(static_cast<void*>(p), all, count * sizeof(T));
+}
+
+/// Calls step(i, load, store) for i = 0, lanes, ... < n, where load(p) and store(v, p) move the elements from p on that
+/// exist: whole vectors but for the last.
+template <class D, class Step>
+HWY_INLINE void for_each_vector(D d, int64_t n, const Step& step) {
+  const int64_t lanes = hn::Lanes(d);
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    step(i, [&](const auto* p) { return load(d, p); }, [&](auto v, auto* p) { store(d, v, p); });
+  }
+  if (i < n) {
+    step(i, [&](const auto* p) { return load_n(d, p, n - i); }, [&](auto v, auto* p) { store_n(d, v, p, n - i); });
+  }
+}
+
 /// One word per lane: bfloat16 of `even` in the lower half and of `odd` in the upper: two rows, interleaved.
 template <class D>
 HWY_INLINE void store_pairs(D d, hn::Vec<D> even, hn::Vec<D> odd, c10::BFloat16* p) {

@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "unbend/attention/composite.h"
 #include "unbend/attention/window_checks.h"
 #include "unbend/attention/window_kernel.h"
 #include "unbend/base/error.h"
@@ -94,26 +95,13 @@ struct Pull : Function<Pull> {
     variable_list gradients(11);
     if (context->needs_input_grad(0) || context->needs_input_grad(1) || context->needs_input_grad(2)) {
       // Second derivatives in q, k, v are rare: through the definition, at the memory it takes.
-      const at::AutoGradMode with_gradients(true);
-      variable_list inputs;
-      for (const auto& x : {q, k, v}) inputs.push_back(x.detach().requires_grad_());
-      const auto positions = at::arange(q.size(2), saved[6].options());
-      const auto partial = window_attention_at(inputs[0], inputs[1], inputs[2], positions, positions, options);
-      auto loss = at::zeros({}, saved[5].options());
-      const at::Tensor results[] = {partial.out, partial.max, partial.lse};
-      for (int i = 0; i < 3; ++i) {
-        if (saved[7 + i].defined()) loss = loss + (results[i] * saved[7 + i].detach()).sum();
-      }
-      const auto pulled = torch::autograd::grad({loss}, inputs, {}, true, true, true);
-      auto along = at::zeros({}, saved[5].options());
-      const at::Tensor along_of[] = {dq, dk, dv};
-      for (int i = 0; i < 3; ++i) {
-        if (pulled[i].defined()) along = along + (pulled[i] * along_of[i]).sum();
-      }
-      if (along.requires_grad()) {
-        const auto second = torch::autograd::grad({along}, inputs, {}, std::nullopt, false, true);
-        std::copy(second.begin(), second.end(), gradients.begin());
-      }
+      const auto definition = [&](const variable_list& x) -> variable_list {
+        const auto positions = at::arange(q.size(2), saved[6].options());
+        const auto partial = window_attention_at(x[0], x[1], x[2], positions, positions, options);
+        return {partial.out, partial.max, partial.lse};
+      };
+      const auto second = pull_backward(definition, {q, k, v}, {saved[7], saved[8], saved[9]}, {dq, dk, dv});
+      std::copy_n(second.begin(), 3, gradients.begin());
     }
     const auto pushed = push(q, k, v, {saved[3], saved[4], saved[5], saved[6]}, dq, dk, dv, options);
     for (int i = 0; i < 3; ++i) {

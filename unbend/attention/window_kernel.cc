@@ -304,14 +304,17 @@ WindowPull pull_kernel(const at::Tensor& q, const at::Tensor& k, const at::Tenso
 
   std::vector<at::Tensor> owner;
   const T* const keys = per_kv_head<T>(owner, s, s.padded * s.d, [&](int64_t b, int64_t h, T* to) {
-    for (int64_t t = 0; t < s.tokens; ++t) std::copy_n(row<T>(k, b, h, t), s.d, to + t * s.d);
+    const T* const from = row<T>(k, b, h, 0);
+    for (int64_t t = 0; t < s.tokens; ++t) std::copy_n(from + t * k.stride(2), s.d, to + t * s.d);
   });
   const T* const values = per_kv_head<T>(owner, s, s.padded * s.dv, [&](int64_t b, int64_t h, T* to) {
-    for (int64_t t = 0; t < s.tokens; ++t) std::copy_n(row<T>(v, b, h, t), s.dv, to + t * s.dv);
+    const T* const from = row<T>(v, b, h, 0);
+    for (int64_t t = 0; t < s.tokens; ++t) std::copy_n(from + t * v.stride(2), s.dv, to + t * s.dv);
   });
   const T* const keys_t = per_kv_head<T>(owner, s, s.d * s.padded, [&](int64_t b, int64_t h, T* to) {
+    const T* const from = row<T>(k, b, h, 0);
     for (int64_t c = 0; c < s.d; ++c) {
-      for (int64_t t = 0; t < s.tokens; ++t) to[c * s.padded + t] = row<T>(k, b, h, t)[c];
+      for (int64_t t = 0; t < s.tokens; ++t) to[c * s.padded + t] = from[t * k.stride(2) + c];
     }
   });
 
