@@ -11,6 +11,7 @@
 
 #include "unbend/base/error.h"
 #include "unbend/base/files.h"
+#include "unbend/lm/batch_source.h"
 
 namespace unbend::lm {
 namespace {
@@ -149,7 +150,7 @@ TEST_F(Windows, AreSaved) {
   EXPECT_THROW(save_windows(folder_ / "w", {{"a", {{1, 2}, {3}}}}, 8, "abc"), Error);
 }
 
-TEST(Batches, EveryTargetOnceNothingLeaks) {
+TEST(TokenBatches, EveryTargetOnceNothingLeaks) {
   Random random(9);
   for (int round = 0; round < 40; ++round) {
     std::vector<std::int64_t> lengths;
@@ -159,7 +160,7 @@ TEST(Batches, EveryTargetOnceNothingLeaks) {
     const auto bos = round % 2 ? file->vocabulary - 1 : -1;
     const BatchOptions options{.length = 2 + static_cast<std::int64_t>(random.below(60)), .rows = 1 + static_cast<std::int64_t>(random.below(5)),
                                .least = 1 + static_cast<std::int64_t>(random.below(20)), .bos = bos, .seed = 3};
-    Batches batches(file, options);
+    TokenBatches batches(file, options);
     std::set<TokenId> learned;
     std::int64_t positions = 0, rows = 0;
     for (std::int64_t i = 0; i < batches.stats().batches; ++i) {
@@ -195,9 +196,9 @@ TEST(Batches, EveryTargetOnceNothingLeaks) {
   }
 }
 
-TEST(Batches, LongDocumentsNeedNoPadding) {
+TEST(TokenBatches, LongDocumentsNeedNoPadding) {
   const auto file = counting_file({1000, 700, 513, 514});
-  Batches batches(file, {.length = 256, .rows = 3});
+  TokenBatches batches(file, {.length = 256, .rows = 3});
   for (std::int64_t i = 0; i < batches.stats().batches; ++i) {
     const auto batch = batches.next();
     EXPECT_EQ(batch.length, 256);
@@ -206,13 +207,13 @@ TEST(Batches, LongDocumentsNeedNoPadding) {
   EXPECT_EQ(batches.stats().dropped, 1);  // the 514th token of the last document is a tail of one
 }
 
-TEST(Batches, EpochsDifferAndPositionsRestore) {
+TEST(TokenBatches, EpochsDifferAndPositionsRestore) {
   const auto file = counting_file({300, 20, 500, 45, 44, 43});
   const BatchOptions options{.length = 32, .rows = 2, .least = 4, .seed = 5};
-  Batches whole(file, options), other(file, {.length = 32, .rows = 2, .least = 4, .seed = 6});
+  TokenBatches whole(file, options), other(file, {.length = 32, .rows = 2, .least = 4, .seed = 6});
   const auto epoch = whole.stats().batches;
   std::vector<std::vector<TokenId>> seen;
-  std::vector<Batches::Position> positions;
+  std::vector<TokenBatches::Position> positions;
   for (std::int64_t i = 0; i < 3 * epoch; ++i) {
     positions.push_back(whole.position());
     seen.push_back(whole.next().ids);
@@ -222,7 +223,7 @@ TEST(Batches, EpochsDifferAndPositionsRestore) {
   for (std::int64_t i = 0; i < epoch; ++i) equal += other.next().ids == seen[i];
   EXPECT_LT(equal, epoch / 2) << "another seed";
   for (const auto i : {std::int64_t{0}, epoch - 1, epoch, 2 * epoch + 3}) {
-    Batches resumed(file, options);
+    TokenBatches resumed(file, options);
     resumed.seek(positions[i]);
     for (auto k = i; k < 3 * epoch; ++k) ASSERT_EQ(resumed.next().ids, seen[k]) << i << " " << k;
   }
@@ -230,10 +231,28 @@ TEST(Batches, EpochsDifferAndPositionsRestore) {
   EXPECT_THROW(whole.seek({-1, 0}), Error);
 }
 
-TEST(Batches, NothingToLearnIsRefused) {
-  EXPECT_THROW(Batches(counting_file({10, 20}), {.length = 512, .least = 32}), Error);
-  EXPECT_THROW(Batches(counting_file({10, 20}), {.length = 1, .least = 1}), Error);
-  EXPECT_THROW(Batches(counting_file({100}), {.bos = 5000}), Error);
+TEST(TokenBatches, AsASourceOfTensorsThatResumes) {
+  const auto file = counting_file({300, 20, 500});
+  const BatchOptions options{.length = 32, .rows = 2, .least = 4};
+  const auto source = batch_source(file, options), other = batch_source(file, options);
+  TokenBatches plain(file, options);
+  for (int i = 0; i < 30; ++i) plain.next(), source->next();
+  other->restore(Json::parse(source->state().dump()));
+  for (int i = 0; i < 5; ++i) {
+    const auto expected = plain.next();
+    const auto batch = source->next(), again = other->next();
+    EXPECT_EQ(batch.ids.sizes(), (at::IntArrayRef{expected.rows, expected.length}));
+    EXPECT_TRUE(batch.ids.flatten().eq(at::tensor(expected.ids)).all().item<bool>());
+    EXPECT_TRUE(batch.targets.flatten().eq(at::tensor(expected.targets)).all().item<bool>());
+    EXPECT_TRUE(batch.ids.equal(again.ids));
+  }
+  EXPECT_TRUE(window_tensor(*file, {{3, 2}, {301, 2}}).equal(at::tensor({3, 4, 301, 302}, at::kLong).reshape({2, 2})));
+}
+
+TEST(TokenBatches, NothingToLearnIsRefused) {
+  EXPECT_THROW(TokenBatches(counting_file({10, 20}), {.length = 512, .least = 32}), Error);
+  EXPECT_THROW(TokenBatches(counting_file({10, 20}), {.length = 1, .least = 1}), Error);
+  EXPECT_THROW(TokenBatches(counting_file({100}), {.bos = 5000}), Error);
 }
 
 }  // namespace

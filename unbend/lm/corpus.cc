@@ -51,7 +51,7 @@ std::vector<Window> choose_windows(const TokenFile& file, std::int64_t length, s
   return windows;
 }
 
-Batches::Batches(std::shared_ptr<const TokenFile> file, const BatchOptions& options) : file_(std::move(file)), options_(options) {
+TokenBatches::TokenBatches(std::shared_ptr<const TokenFile> file, const BatchOptions& options) : file_(std::move(file)), options_(options) {
   require(options_.length > 1 && options_.rows > 0 && options_.least > 0,
           "batches: length {}, rows {}, least {}: expected a length above 1 and positive numbers", options_.length, options_.rows, options_.least);
   require(options_.bos < file_->vocabulary, "batches: BOS {} is not in the vocabulary of {}", options_.bos, file_->vocabulary);
@@ -80,7 +80,7 @@ Batches::Batches(std::shared_ptr<const TokenFile> file, const BatchOptions& opti
 }
 
 // Each epoch's order depends on the seed and the epoch alone.
-void Batches::shuffle() {
+void TokenBatches::shuffle() {
   Random random(options_.seed);
   for (std::int64_t i = 0; i < position_.epoch; ++i) random.split();
   random = random.split();
@@ -92,17 +92,17 @@ void Batches::shuffle() {
   lm::shuffle(batches_, random);
 }
 
-void Batches::seek(Position position) {
+void TokenBatches::seek(Position position) {
   require(position.epoch >= 0 && position.batch >= 0 && position.batch < stats_.batches, "batches: position {}:{} does not exist, an epoch has {} batches",
           position.epoch, position.batch, stats_.batches);
   position_ = position;
   shuffle();
 }
 
-Batch Batches::next() {
+TokenBatch TokenBatches::next() {
   const auto first = batches_[position_.batch], rows = std::min(options_.rows, stats_.sequences - first);
   const std::int64_t lead = options_.bos >= 0 ? 1 : 0;
-  Batch batch{rows, order_[first].length + lead, {}, {}};  // the first is the longest
+  TokenBatch batch{rows, order_[first].length + lead, {}, {}};  // the first is the longest
   batch.ids.assign(rows * batch.length, 0);
   batch.targets.assign(rows * batch.length, -1);
   for (std::int64_t row = 0; row < rows; ++row) {

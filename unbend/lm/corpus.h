@@ -84,7 +84,7 @@ struct BatchOptions {
 
 /// One batch, row-major [rows, length]. targets[i] is the token after position i, -1 where there is nothing to learn:
 /// padding (on the right, id 0), BOS, and positions whose target another sequence has.
-struct Batch {
+struct TokenBatch {
   std::int64_t rows = 0, length = 0;
   std::vector<TokenId> ids, targets;
 };
@@ -100,12 +100,12 @@ struct BatchStats {
 /// document, and the positions that it repeats are context without targets. So full sequences need no padding, no
 /// target comes twice in an epoch, and no sequence sees two documents. Documents shorter than `length` come in batches
 /// with others of similar length, padded to the longest. The order is a new shuffle every epoch.
-class Batches {
+class TokenBatches {
  public:
   /// Input error if nothing is left to learn.
-  Batches(std::shared_ptr<const TokenFile> file, const BatchOptions& options);
+  TokenBatches(std::shared_ptr<const TokenFile> file, const BatchOptions& options);
 
-  Batch next();
+  TokenBatch next();
 
   /// The whole state: seek(position()) on a new object with equal arguments gives the same batches again.
   struct Position {
