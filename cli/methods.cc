@@ -82,14 +82,14 @@ void add_method_verbs(CLI::App& app) {
     bool json = false;
   };
   auto arguments = std::make_shared<Arguments>();
-  CLI::App* study = app.add_subcommand(
-      "study", "Check a method's published claims; exit code 1 when a bar is missed");
+  CLI::App* study = app.add_subcommand("study", "Check a method's published claims; exit code 1 when a bar is missed");
   study->add_option("SLUG", arguments->slug, "The method, as 'unbend methods' names it")->required();
   study->add_flag("--full", arguments->options.full, "Run the whole study, not its quick form");
   study->add_option("--seeds", arguments->seeds, "Number of seeds (default: 1, with --full 3)")
       ->check(CLI::Range(1, 1000))
       ->type_name("N");
-  study->add_option("--out", arguments->options.out, "Write SLUG.json and SLUG.html into this folder")->type_name("DIR");
+  study->add_option("--out", arguments->options.out, "Write SLUG.json and SLUG.html into this folder")
+      ->type_name("DIR");
   study->add_flag("--json", arguments->json, "Print JSON");
   study->add_flag("--quiet", arguments->options.quiet, "Show no progress");
   study->footer(

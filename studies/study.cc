@@ -35,7 +35,8 @@ std::string verdict_text(const Claim& claim) {
 }
 
 std::string form(const StudyOptions& options) {
-  return fmt::format("{} form, {} seed{}", options.full ? "full" : "quick", options.seeds, options.seeds == 1 ? "" : "s");
+  return fmt::format("{} form, {} seed{}", options.full ? "full" : "quick", options.seeds,
+                     options.seeds == 1 ? "" : "s");
 }
 
 std::string summary(const StudyResult& result) {
@@ -44,7 +45,8 @@ std::string summary(const StudyResult& result) {
                          [&](const Claim& claim) { return verdict(claim) == std::optional(reached); });
   };
   const auto reached = count(true), missed = count(false);
-  return fmt::format("{} of {} bars reached{}", reached, reached + missed, missed > 0 ? fmt::format(", {} MISSED", missed) : "");
+  return fmt::format("{} of {} bars reached{}", reached, reached + missed,
+                     missed > 0 ? fmt::format(", {} MISSED", missed) : "");
 }
 
 Json bar_json(const Bar& bar) {
@@ -78,7 +80,8 @@ std::optional<bool> verdict(const Claim& claim) {
     case Bar::Kind::None: return std::nullopt;
     case Bar::Kind::AtLeast: return std::isfinite(measured) && measured >= claim.bar.value;
     case Bar::Kind::AtMost: return std::isfinite(measured) && measured <= claim.bar.value;
-    case Bar::Kind::Within: return std::isfinite(measured) && std::abs(measured - claim.bar.value) <= claim.bar.tolerance;
+    case Bar::Kind::Within:
+      return std::isfinite(measured) && std::abs(measured - claim.bar.value) <= claim.bar.tolerance;
   }
   return std::nullopt;
 }
@@ -91,8 +94,7 @@ bool passed(const StudyResult& result) {
 Table claims_table(const StudyResult& result) {
   Table table{"Claims", {"claim", "published", "measured", "bar", "verdict"}, {}};
   for (const Claim& claim : result.claims) {
-    table.rows.push_back(
-        {claim.what, claim.published, measured_text(claim), bar_text(claim.bar), verdict_text(claim)});
+    table.rows.push_back({claim.what, claim.published, measured_text(claim), bar_text(claim.bar), verdict_text(claim)});
   }
   return table;
 }
@@ -107,8 +109,8 @@ std::string study_text(const StudyResult& result, const StudyOptions& options) {
 }
 
 Json study_json(const StudyResult& result, const StudyOptions& options) {
-  Json json{{"slug", result.slug},     {"title", result.title},        {"form", options.full ? "full" : "quick"},
-            {"seeds", options.seeds},  {"passed", passed(result)},     {"claims", Json::array()},
+  Json json{{"slug", result.slug},     {"title", result.title},    {"form", options.full ? "full" : "quick"},
+            {"seeds", options.seeds},  {"passed", passed(result)}, {"claims", Json::array()},
             {"tables", Json::array()}, {"notes", result.notes}};
   for (const Claim& claim : result.claims) {
     const std::optional<bool> reached = verdict(claim);

@@ -90,7 +90,7 @@ TEST_F(Files, FailedWriteLeavesTheOldContentsAndNoTemporary) {
   // A limit on file size stands in for a full disk.
   struct rlimit before;
   ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
-  const struct rlimit small {1000, before.rlim_max};
+  const struct rlimit small { 1000, before.rlim_max };
   const auto handler = std::signal(SIGXFSZ, SIG_IGN);
   ::setrlimit(RLIMIT_FSIZE, &small);
   const Error error = error_of([&] { write_file(path, std::string(100'000, 'y')); });

@@ -65,12 +65,14 @@ TEST(Json, GetIsStrict) {
   EXPECT_EQ(json_get<int>(json, "absent", "f", 7), 7);
   EXPECT_EQ(json_get<int>(json, "int", "f", 7), 3);
 
-  EXPECT_THAT(message_of([&] { json_get<int>(json, "half", "f"); }), AllOf(HasSubstr("f: \"half\""), HasSubstr("integer")));
+  EXPECT_THAT(message_of([&] { json_get<int>(json, "half", "f"); }),
+              AllOf(HasSubstr("f: \"half\""), HasSubstr("integer")));
   EXPECT_THAT(message_of([&] { json_get<int>(json, "flag", "f"); }), HasSubstr("but is boolean"));
   EXPECT_THAT(message_of([&] { json_get<std::uint8_t>(json, "minus", "f"); }), HasSubstr("from 0 to 255"));
   EXPECT_THAT(message_of([&] { json_get<std::int64_t>(json, "big", "f"); }), HasSubstr("integer"));
   EXPECT_THAT(message_of([&] { json_get<std::string>(json, "int", "f"); }), HasSubstr("a string"));
-  EXPECT_THAT(message_of([&] { json_get<std::vector<int>>(json, "mixed", "f"); }), HasSubstr("each element an integer"));
+  EXPECT_THAT(message_of([&] { json_get<std::vector<int>>(json, "mixed", "f"); }),
+              HasSubstr("each element an integer"));
   EXPECT_THAT(message_of([&] { json_get<int>(json, "absent", "f"); }), HasSubstr("\"absent\" is missing"));
   EXPECT_THAT(message_of([&] { json_get<int>(json, "text", "f", 7); }), HasSubstr("integer"));
   EXPECT_THAT(message_of([&] { json_get<int>(json["list"], "a", "f"); }), HasSubstr("expected an object"));

@@ -26,7 +26,8 @@ TEST(Methods, AreThirtyFiveSortedAndDistinct) {
   EXPECT_EQ(slugs.size(), 35u);
   EXPECT_EQ(names.size(), 35u);
   EXPECT_EQ(papers.size(), 35u);
-  EXPECT_TRUE(std::is_sorted(methods().begin(), methods().end(), [](const auto& a, const auto& b) { return a.slug < b.slug; }));
+  EXPECT_TRUE(
+      std::is_sorted(methods().begin(), methods().end(), [](const auto& a, const auto& b) { return a.slug < b.slug; }));
   EXPECT_FALSE(slugs.contains("hybrid")) << "the project's own recipe is not a published method";
 }
 

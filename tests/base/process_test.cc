@@ -79,24 +79,27 @@ TEST(Interrupt, FirstSignalSetsTheFlagAndTheSecondEndsTheProcess) {
 }
 
 TEST(Command, PassesArgumentsAsTheyAreAndCapturesBothStreams) {
-  const CommandResult result =
-      run_command({"sh", "-c", "printf '%s|' \"$@\"; echo bad >&2; exit 7", "sh", "a b", "$HOME;`id`", ""}, {.capture = true});
+  const CommandResult result = run_command(
+      {"sh", "-c", "printf '%s|' \"$@\"; echo bad >&2; exit 7", "sh", "a b", "$HOME;`id`", ""}, {.capture = true});
   EXPECT_EQ(result.exit_code, 7);
   EXPECT_EQ(result.output, "a b|$HOME;`id`||");
   EXPECT_EQ(result.errors, "bad\n");
 }
 
 TEST(Command, DrainsBothStreamsInTurns) {
-  const CommandResult result = run_command(
-      {"sh", "-c", "head -c 300000 /dev/zero >&2; head -c 300000 /dev/zero; head -c 300000 /dev/zero >&2"}, {.capture = true});
+  const CommandResult result =
+      run_command({"sh", "-c", "head -c 300000 /dev/zero >&2; head -c 300000 /dev/zero; head -c 300000 /dev/zero >&2"},
+                  {.capture = true});
   EXPECT_EQ(result.exit_code, 0);
   EXPECT_EQ(result.output.size(), 300'000u);
   EXPECT_EQ(result.errors.size(), 600'000u);
 }
 
 TEST(Command, EnvironmentSignalsAndMissingPrograms) {
-  EXPECT_EQ(run_command({"sh", "-c", "echo $PATH-$UNBEND_X"}, {.capture = true, .environment = {"PATH=p", "UNBEND_X=1"}}).output,
-            "p-1\n");
+  EXPECT_EQ(
+      run_command({"sh", "-c", "echo $PATH-$UNBEND_X"}, {.capture = true, .environment = {"PATH=p", "UNBEND_X=1"}})
+          .output,
+      "p-1\n");
   EXPECT_EQ(run_command({"sh", "-c", "kill -9 $$"}).exit_code, 128 + 9);
   EXPECT_THROW(run_command({"unbend-no-such-program"}), Error);
   EXPECT_THROW(run_command({}), Error);

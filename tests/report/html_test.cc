@@ -22,7 +22,8 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 /// A report with one of everything, as the main job writes it. `hostile` stands in every place for text.
 HtmlReport sample(const std::string& hostile) {
   const std::vector<double> contexts{256, 1024, 4096, 16384, 32768};
-  HtmlReport report("SmolLM2-135M in linear time" + hostile, "Recipe hybrid, window 256, 4 sinks. Two cores, AVX-512." + hostile);
+  HtmlReport report("SmolLM2-135M in linear time" + hostile,
+                    "Recipe hybrid, window 256, 4 sinks. Two cores, AVX-512." + hostile);
   report.heading("Result" + hostile)
       .paragraph("The surrogate keeps a constant state; its cost per token stops growing with context." + hostile)
       .key_figures({{"3.9x", "decode speed at 32K", "17.1 against 4.4 tokens/s"},
@@ -35,12 +36,13 @@ HtmlReport sample(const std::string& hostile) {
                {"control" + hostile, "14.44 \u00b1 0.03", "12.70", "88.0", "<= 1.04", "MISS"},
                {"hybrid", "14.38 \u00b1 0.02", "12.52", "91.3", "<= 1.015", "pass"}}})
       .heading("Cost against context")
-      .plot({.title = "Decode speed",
-             .x = {.label = "context (tokens)", .scale = Scale::Log2},
-             .y = {.label = "tokens/s", .min = 0},
-             .series = {{"teacher", contexts, {38, 33, 21, 8.1, 4.4}, {36, 32, 20, 7.8, 4.1}, {40, 34, 22, 8.5, 4.6}},
-                        {"hybrid" + hostile, contexts, {31, 30, 29, 29, 28}, {30, 28, 27, 28, 26}, {33, 31, 31, 30, 30}}},
-             .caption = "Median of five runs; bars span all runs." + hostile})
+      .plot(
+          {.title = "Decode speed",
+           .x = {.label = "context (tokens)", .scale = Scale::Log2},
+           .y = {.label = "tokens/s", .min = 0},
+           .series = {{"teacher", contexts, {38, 33, 21, 8.1, 4.4}, {36, 32, 20, 7.8, 4.1}, {40, 34, 22, 8.5, 4.6}},
+                      {"hybrid" + hostile, contexts, {31, 30, 29, 29, 28}, {30, 28, 27, 28, 26}, {33, 31, 31, 30, 30}}},
+           .caption = "Median of five runs; bars span all runs." + hostile})
       .plot({.title = "State",
              .x = {.label = "context (tokens)", .scale = Scale::Log2},
              .y = {.label = "MiB", .scale = Scale::Log10},
@@ -68,7 +70,8 @@ HtmlReport sample(const std::string& hostile) {
                     {{"control", {0, 0.021, 0.084, 0.12}, {0.001, 0.004, 0.008, 0.01}},
                      {"hybrid" + hostile, {0, 0.012, -0.018, kNaN}, {0.001, 0.004, 0.007, 0.01}}}})
       .heading("Samples")
-      .text_block("Prompt: the capital of France" + hostile, "The capital of France is Paris.\n\n  It lies on the Seine." + hostile)
+      .text_block("Prompt: the capital of France" + hostile,
+                  "The capital of France is Paris.\n\n  It lies on the Seine." + hostile)
       .list({"Texts: Debian documentation." + hostile, "Seeds 1, 2, 3."});
   return report;
 }

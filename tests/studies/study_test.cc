@@ -15,7 +15,9 @@ using testing::Not;
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
-std::optional<bool> judged(std::vector<double> measured, Bar bar) { return verdict({"c", "-", std::move(measured), "", bar}); }
+std::optional<bool> judged(std::vector<double> measured, Bar bar) {
+  return verdict({"c", "-", std::move(measured), "", bar});
+}
 
 TEST(Study, JudgesTheMeanOverSeeds) {
   EXPECT_EQ(judged({1, 3}, Bar::at_least(2)), true);

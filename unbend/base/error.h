@@ -16,8 +16,8 @@ enum class ErrorKind {
   Computation = 4,  ///< a computation that failed on valid input (non-finite loss, disk full, interrupted)
 };
 
-/// A caller's mistake or a failed computation: one sentence that says what was wrong, where (file and offset, tensor and
-/// shape, argument), and what would be right. Our own bugs are not Errors: they are assertions.
+/// A caller's mistake or a failed computation: one sentence that says what was wrong, where (file and offset, tensor
+/// and shape, argument), and what would be right. Our own bugs are not Errors: they are assertions.
 class Error : public std::runtime_error {
  public:
   Error(ErrorKind kind, const std::string& message) : std::runtime_error(message), kind_(kind) {}

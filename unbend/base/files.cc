@@ -111,7 +111,9 @@ std::string read_file(const std::filesystem::path& path) {
   return contents;
 }
 
-void write_file(const std::filesystem::path& path, std::string_view contents) { write_file(path, std::span(&contents, 1)); }
+void write_file(const std::filesystem::path& path, std::string_view contents) {
+  write_file(path, std::span(&contents, 1));
+}
 
 void write_file(const std::filesystem::path& path, std::span<const std::string_view> pieces) {
   write_file(path, [&]() -> std::optional<std::string_view> {
@@ -149,7 +151,8 @@ void write_file(const std::filesystem::path& path, const std::function<std::opti
   if (::rename(temporary.path.c_str(), path.c_str()) != 0) fail(reason());
   temporary.kept = true;
 
-  // The rename itself must survive a crash too. Some file systems cannot sync a folder: then there is nothing more to do.
+  // The rename itself must survive a crash too. Some file systems cannot sync a folder: then there is nothing more to
+  // do.
   const Descriptor parent(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (parent.get() >= 0) ::fsync(parent.get());
 }

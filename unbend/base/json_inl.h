@@ -68,7 +68,8 @@ bool convert(const Json& json, T* value) {
     }
     return true;
   } else {
-    static_assert(std::same_as<T, std::string>, "json_get: T must be Json, bool, a number, a string or a vector of them");
+    static_assert(std::same_as<T, std::string>,
+                  "json_get: T must be Json, bool, a number, a string or a vector of them");
     if (!json.is_string()) return false;
     *value = json.get<std::string>();
     return true;

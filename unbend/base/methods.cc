@@ -36,7 +36,8 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
 std::span<const Method> methods() { return kMethods; }
 
 const Method* find_method(std::string_view slug) {
-  const auto found = std::find_if(std::begin(kMethods), std::end(kMethods), [&](const Method& m) { return m.slug == slug; });
+  const auto found =
+      std::find_if(std::begin(kMethods), std::end(kMethods), [&](const Method& m) { return m.slug == slug; });
   return found == std::end(kMethods) ? nullptr : found;
 }
 

@@ -80,8 +80,7 @@ void Progress::show(std::string_view note, bool last) {
 }
 
 std::string format_count(double count) {
-  constexpr std::array<std::pair<double, const char*>, 4> kScales{
-      {{1e12, "T"}, {1e9, "G"}, {1e6, "M"}, {1e3, "K"}}};
+  constexpr std::array<std::pair<double, const char*>, 4> kScales{{{1e12, "T"}, {1e9, "G"}, {1e6, "M"}, {1e3, "K"}}};
   for (const auto& [scale, suffix] : kScales) {
     // What rounds up to the scale belongs to it: 999,960 is 1.0M, not 1000.0K.
     if (std::abs(count) < scale * 0.99995) continue;

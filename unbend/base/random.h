@@ -13,11 +13,11 @@ class Random {
   explicit Random(std::uint64_t seed);
   explicit Random(const State& state) : state_(state) {}
 
-  std::uint64_t bits();                       ///< 64 random bits
-  double uniform();                           ///< in [0, 1)
-  double normal();                            ///< standard normal, by inversion-free Box-Muller without cached half
-  std::uint64_t below(std::uint64_t bound);   ///< unbiased in [0, bound)
-  Random split();                             ///< an independent stream
+  std::uint64_t bits();                      ///< 64 random bits
+  double uniform();                          ///< in [0, 1)
+  double normal();                           ///< standard normal, by inversion-free Box-Muller without cached half
+  std::uint64_t below(std::uint64_t bound);  ///< unbiased in [0, bound)
+  Random split();                            ///< an independent stream
   const State& state() const { return state_; }
 
  private:

@@ -51,7 +51,8 @@ void check_series(const LinePlot& plot, const Series& series) {
 /// The numbers behind a plot, for readers who copy them and for browsers without scripts.
 Table data_table(const LinePlot& plot) {
   Table table{"", {"series", plot.x.label, plot.y.label}, {}};
-  const bool spread = std::any_of(plot.series.begin(), plot.series.end(), [](const Series& s) { return !s.low.empty(); });
+  const bool spread =
+      std::any_of(plot.series.begin(), plot.series.end(), [](const Series& s) { return !s.low.empty(); });
   if (spread) table.columns.insert(table.columns.end(), {"low", "high"});
   for (const Series& series : plot.series) {
     for (std::size_t i = 0; i < series.x.size(); ++i) {
@@ -82,11 +83,11 @@ std::string table_html(const Table& table) {
   for (const auto& row : table.rows) {
     html += "<tr>";
     for (std::size_t i = 0; i < row.size(); ++i) {
-      const char* kind = row[i] == "pass"       ? " class=\"pass\""
-                         : row[i] == "MISS"     ? " class=\"miss\""
-                         : *kinds[i] != '\0'    ? kinds[i]
-                         : row[i].size() <= 24  ? " class=\"s\""
-                                                : "";
+      const char* kind = row[i] == "pass"      ? " class=\"pass\""
+                         : row[i] == "MISS"    ? " class=\"miss\""
+                         : *kinds[i] != '\0'   ? kinds[i]
+                         : row[i].size() <= 24 ? " class=\"s\""
+                                               : "";
       html += fmt::format("<td{}>{}</td>", kind, escape_html(row[i]));
     }
     html += "</tr>\n";
@@ -129,7 +130,8 @@ std::string bar_html(double value, double error, const std::pair<double, double>
   };
   std::string html = "<div class=\"bar\"><div class=\"track\">";
   if (std::isfinite(value)) {
-    html += fmt::format("<i class=\"c{}\" style=\"{}\"></i>", color % 8, span(std::min(value, 0.0), std::max(value, 0.0)));
+    html +=
+        fmt::format("<i class=\"c{}\" style=\"{}\"></i>", color % 8, span(std::min(value, 0.0), std::max(value, 0.0)));
     if (error > 0) html += fmt::format("<b style=\"{}\"></b>", span(value - error, value + error));
   }
   return html + fmt::format("</div><span style=\"width:{}ch\">{}</span></div>\n", label_width, bar_label(value, error));
@@ -202,7 +204,8 @@ HtmlReport& HtmlReport::key_figures(const std::vector<KeyFigure>& figures) {
   open_figures(false);
   body_ += "<div class=\"keys\">\n";
   for (const KeyFigure& figure : figures) {
-    body_ += fmt::format("<div><strong>{}</strong><span>{}</span>", escape_html(figure.value), escape_html(figure.label));
+    body_ +=
+        fmt::format("<div><strong>{}</strong><span>{}</span>", escape_html(figure.value), escape_html(figure.label));
     if (!figure.detail.empty()) body_ += fmt::format("<small>{}</small>", escape_html(figure.detail));
     body_ += "</div>\n";
   }
@@ -228,8 +231,9 @@ HtmlReport& HtmlReport::plot(const LinePlot& plot) {
     json["series"].push_back(
         {{"name", s.name}, {"x", s.x}, {"y", s.y}, {"low", s.low}, {"high", s.high}, {"dashed", s.dashed}});
   }
-  body_ += fmt::format("<figure>\n{}<div class=\"plot\" id=\"p{}\"></div>\n<details><summary>Data</summary>\n{}</details>\n</figure>\n",
-                       caption_html(plot.title, plot.caption), plots_.size(), table_html(data_table(plot)));
+  body_ += fmt::format(
+      "<figure>\n{}<div class=\"plot\" id=\"p{}\"></div>\n<details><summary>Data</summary>\n{}</details>\n</figure>\n",
+      caption_html(plot.title, plot.caption), plots_.size(), table_html(data_table(plot)));
   plots_.push_back(std::move(json));
   return *this;
 }
@@ -285,15 +289,19 @@ std::string HtmlReport::html() const {
   page += "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n";
   page += "<meta name=\"color-scheme\" content=\"light dark\">\n";
   page += fmt::format("<title>{}</title>\n", escape_html(title_));
-  if (!plots_.empty()) page += fmt::format("<!-- Plots: uPlot.\n{}-->\n<style>{}</style>\n", assets::kUplotLicense, assets::kUplotCss);
-  page += fmt::format("<style>\n{}</style>\n</head>\n<body>\n<header>\n<h1>{}</h1>\n", assets::kReportCss, escape_html(title_));
+  if (!plots_.empty())
+    page += fmt::format("<!-- Plots: uPlot.\n{}-->\n<style>{}</style>\n", assets::kUplotLicense, assets::kUplotCss);
+  page += fmt::format("<style>\n{}</style>\n</head>\n<body>\n<header>\n<h1>{}</h1>\n", assets::kReportCss,
+                      escape_html(title_));
   if (!subtitle_.empty()) page += fmt::format("<p>{}</p>\n", escape_html(subtitle_));
   if (headings_ > 2) page += fmt::format("<nav>\n{}</nav>\n", contents_);
-  page += fmt::format("</header>\n<main>\n{}{}</main>\n<footer>Made by Unbend</footer>\n", body_, in_figures_ ? "</div>\n" : "");
+  page += fmt::format("</header>\n<main>\n{}{}</main>\n<footer>Made by Unbend</footer>\n", body_,
+                      in_figures_ ? "</div>\n" : "");
   if (!plots_.empty()) {
     page += "<noscript>The plots need JavaScript; their numbers are under \"Data\".</noscript>\n";
-    page += fmt::format("<script>{}</script>\n<script type=\"application/json\" id=\"plots\">{}</script>\n<script>\n{}</script>\n",
-                        assets::kUplotJs, script_json(plots_), assets::kReportJs);
+    page += fmt::format(
+        "<script>{}</script>\n<script type=\"application/json\" id=\"plots\">{}</script>\n<script>\n{}</script>\n",
+        assets::kUplotJs, script_json(plots_), assets::kReportJs);
   }
   return page + "</body>\n</html>\n";
 }

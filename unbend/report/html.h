@@ -62,7 +62,7 @@ struct KeyFigure {
 /// Input errors name the plot and the series.
 class HtmlReport {
  public:
-  HtmlReport(std::string title, std::string subtitle = {});
+  explicit HtmlReport(std::string title, std::string subtitle = {});
 
   HtmlReport& heading(std::string_view text);
   HtmlReport& paragraph(std::string_view text);
