@@ -85,6 +85,7 @@ int run(int argc, const char* const* argv) {
       "  unbend study liger\n"
       "  unbend study --help");
   add_method_verbs(app);
+  add_lm_verbs(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::RuntimeError& end) {

@@ -50,4 +50,13 @@ at::Tensor window_tensor(const TokenFile& file, const std::vector<Window>& windo
   return window_tensor(rows);
 }
 
+at::Tensor spread_windows(const TokenFile& file, std::int64_t length, std::int64_t count) {
+  const auto all = full_windows(file, length);
+  require(!all.empty(), "no document has {} tokens: use shorter windows", length);
+  const auto n = std::min<std::int64_t>(count, static_cast<std::int64_t>(all.size()));
+  std::vector<Window> chosen;
+  for (std::int64_t i = 0; i < n; ++i) chosen.push_back(all[i * static_cast<std::int64_t>(all.size()) / n]);
+  return window_tensor(file, chosen);
+}
+
 }  // namespace unbend::lm

@@ -15,4 +15,7 @@ std::unique_ptr<BatchSource> batch_source(std::shared_ptr<const TokenFile> file,
 at::Tensor window_tensor(const TokenFile& file, const std::vector<Window>& windows);
 at::Tensor window_tensor(const std::vector<std::vector<TokenId>>& rows);
 
+/// At most `count` full windows of `length` tokens, spread evenly over the file. Input error if there is none.
+at::Tensor spread_windows(const TokenFile& file, std::int64_t length, std::int64_t count);
+
 }  // namespace unbend::lm

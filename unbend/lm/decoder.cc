@@ -5,7 +5,7 @@
 #include "unbend/base/error.h"
 #include "unbend/lm/softmax_mixer.h"
 #include "unbend/tensor/check.h"
-#include "unbend/lm/stopgap.h"
+#include "unbend/nets/fused.h"
 
 namespace unbend::lm {
 

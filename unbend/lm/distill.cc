@@ -12,7 +12,7 @@
 #include "unbend/base/interrupt.h"
 #include "unbend/base/progress.h"
 #include "unbend/lm/delta.h"
-#include "unbend/lm/losses.h"
+#include "unbend/nets/head.h"
 #include "unbend/tensor/adamw.h"
 #include "unbend/tensor/check.h"
 #include "unbend/tensor/checkpoint.h"
@@ -74,7 +74,8 @@ std::string first_bad_layer(const Decoder& student, const at::Tensor& ids) {
 class Trainer {
  public:
   Trainer(const Decoder& teacher, Decoder& student, const std::vector<Stage>& stages, BatchSource& source, const TrainOptions& options)
-      : teacher_(teacher), student_(student), stages_(stages), source_(source), options_(options) {}
+      : teacher_(teacher), student_(student), stages_(stages), source_(source), options_(options),
+        teacher_head_(freeze_head(teacher.head)), student_head_(freeze_head(student.head.detach())) {}
 
   TrainReport run() {
     for (const auto& stage : stages_) all_tokens_ += stage.tokens;
@@ -252,19 +253,20 @@ class Trainer {
   }
 
   double end_to_end(const Stage& stage, const Batch& batch) {
-    const auto targets = batch.targets.reshape({-1});
-    at::Tensor top_ids, top_logprobs;
+    TokenTargets targets{batch.targets.reshape({-1}), {}, {}};
     if (stage.kl > 0) {
       const at::NoGradGuard no_grad;
-      const auto scores = next_token_scores(teacher_.hidden(batch.ids).reshape({-1, teacher_.config.hidden}), teacher_.head, targets, stage.top_k);
-      top_ids = scores.top_ids;
-      top_logprobs = scores.top_logprobs;
+      const auto scores = next_token_scores(teacher_.hidden(batch.ids).reshape({-1, teacher_.config.hidden}), teacher_head_, targets.next, stage.top_k);
+      targets.ids = scores.top_ids;
+      targets.log_probs = scores.top_log_probs;
     }
     const at::AutoGradMode grad(true);
     const auto hidden = student_.hidden(batch.ids).reshape({-1, student_.config.hidden});
-    const auto loss = student_.head.requires_grad()
-                          ? plain_cross_entropy(hidden, student_.head, targets) * stage.cross_entropy
-                          : distillation_loss(hidden, student_.head, targets, top_ids, top_logprobs, stage.kl, stage.cross_entropy).loss;
+    at::Tensor loss;
+    if (student_.head.requires_grad())  // a head that trains: small vocabularies, plain operations
+      loss = at::cross_entropy_loss(student_.logits(hidden), targets.next, {}, at::Reduction::Mean, -1) * stage.cross_entropy;
+    else
+      loss = distillation_loss(hidden, student_head_, targets, stage.kl, stage.cross_entropy).loss;
     (loss / static_cast<double>(options_.accumulate)).backward();
     return loss.item<double>();
   }
@@ -274,6 +276,7 @@ class Trainer {
   const std::vector<Stage>& stages_;
   BatchSource& source_;
   const TrainOptions& options_;
+  FrozenHead teacher_head_, student_head_;
   Place place_;
   Progress* progress_ = nullptr;
   std::int64_t all_tokens_ = 0, bad_steps_ = 0;

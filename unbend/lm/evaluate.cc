@@ -6,7 +6,7 @@
 #include <cmath>
 
 #include "unbend/base/error.h"
-#include "unbend/lm/head.h"
+#include "unbend/nets/head.h"
 #include "unbend/tensor/check.h"
 
 namespace unbend::lm {
@@ -22,6 +22,8 @@ std::vector<Scores> evaluate(const std::vector<const Decoder*>& models, const at
   std::vector<Scores> scores(models.size());
   for (auto& s : scores)
     for (auto* part : {&s.nats, &s.kl, &s.agreement}) *part = at::zeros({count, length - 1});
+  std::vector<FrozenHead> heads;
+  for (const auto* model : models) heads.push_back(freeze_head(model->head));
   const std::int64_t batch = std::max<std::int64_t>(1, 2048 / length);
   std::int64_t done = 0;
   for (std::int64_t at = 0; at < count; at += batch) {
@@ -31,19 +33,21 @@ std::vector<Scores> evaluate(const std::vector<const Decoder*>& models, const at
       return model.hidden(ids.slice(1, 0, length - 1)).reshape({-1, model.config.hidden});
     };
     const auto teacher = predicted_from(*models[0]);
-    const auto best = next_token_scores(teacher, models[0]->head, targets, 0);
+    const auto best = next_token_scores(teacher, heads[0], targets);
     for (std::size_t m = 0; m < models.size(); ++m) {
       const auto hidden = m == 0 ? teacher : predicted_from(*models[m]);
-      const auto mine = m == 0 ? best : next_token_scores(hidden, models[m]->head, targets, 0);
+      const auto mine = m == 0 ? best : next_token_scores(hidden, heads[m], targets);
       const auto rows = [&](const at::Tensor& t) { return t.to(at::kFloat).view({ids.size(0), length - 1}); };
-      scores[m].nats.slice(0, at, at + ids.size(0)).copy_(rows(-mine.logprob));
-      scores[m].agreement.slice(0, at, at + ids.size(0)).copy_(rows(mine.argmax == best.argmax));
-      if (m > 0) scores[m].kl.slice(0, at, at + ids.size(0)).copy_(rows(divergence(teacher, models[0]->head, hidden, models[m]->head)));
+      scores[m].nats.slice(0, at, at + ids.size(0)).copy_(rows(-mine.log_prob));
+      scores[m].agreement.slice(0, at, at + ids.size(0)).copy_(rows(mine.best == best.best));
+      if (m > 0) scores[m].kl.slice(0, at, at + ids.size(0)).copy_(rows(full_divergence(teacher, heads[0], hidden, heads[m])));
       if (progress) progress(done += ids.numel());
     }
   }
   return scores;
 }
+
+double mean_nats(const Decoder& decoder, const at::Tensor& windows) { return evaluate({&decoder}, windows)[0].nats.mean().item<double>(); }
 
 Estimate mean_over(const at::Tensor& values, std::int64_t first, std::int64_t last) {
   const auto per_window = values.slice(1, first, last).to(at::kDouble).mean(1);
@@ -76,22 +80,6 @@ at::Tensor head_fidelity(const Decoder& teacher, const Decoder& student, const a
       energy[layer] += sum(heads);
     });
   return (error / energy).to(at::kFloat);
-}
-
-double choice_accuracy(const Decoder& decoder, const at::Tensor& ids, const std::vector<Choice>& choices) {
-  const at::NoGradGuard no_grad;
-  require(!choices.empty(), "choice_accuracy: nothing to choose");
-  std::vector<std::int64_t> positions;
-  for (const auto& choice : choices) positions.push_back(choice.position);
-  const auto hidden = decoder.hidden(ids.view({1, -1}))[0].index_select(0, at::tensor(positions, at::kLong));
-  const auto logits = decoder.logits(hidden).to(at::kCPU);
-  std::int64_t right = 0;
-  for (std::size_t i = 0; i < choices.size(); ++i) {
-    const auto candidates = at::tensor(choices[i].candidates, at::kLong);
-    const auto best = logits[static_cast<std::int64_t>(i)].index_select(0, candidates).argmax().item<std::int64_t>();
-    right += choices[i].candidates[best] == choices[i].answer;
-  }
-  return static_cast<double>(right) / static_cast<double>(choices.size());
 }
 
 }  // namespace unbend::lm

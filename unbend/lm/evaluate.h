@@ -23,6 +23,9 @@ struct Scores {
 std::vector<Scores> evaluate(const std::vector<const Decoder*>& models, const at::Tensor& windows,
                              const std::function<void(std::int64_t)>& progress = {});
 
+/// Mean nats per next token of `decoder` on windows [N, T].
+double mean_nats(const Decoder& decoder, const at::Tensor& windows);
+
 /// A mean over windows with its standard error (over windows; windows are the independent samples).
 struct Estimate {
   double mean = 0, error = 0;
@@ -39,14 +42,5 @@ std::vector<std::pair<std::int64_t, std::int64_t>> position_buckets(std::int64_t
 
 /// Relative squared error of a student's heads to the teacher's for each layer, and per position [layers, T], on the teacher's inputs.
 at::Tensor head_fidelity(const Decoder& teacher, const Decoder& student, const at::Tensor& windows);
-
-/// Accuracy over candidate sets at given positions: `answers[i]` is right when it has the largest logit of `candidates[i]` at
-/// position `positions[i]` (which predicts the next token) of sequence `ids`.
-struct Choice {
-  std::int64_t position;
-  std::vector<std::int64_t> candidates;
-  std::int64_t answer;
-};
-double choice_accuracy(const Decoder& decoder, const at::Tensor& ids, const std::vector<Choice>& choices);
 
 }  // namespace unbend::lm

@@ -49,7 +49,7 @@ class HybridMixer : public Mixer {
   }
 
   at::Tensor forward(const MixerInput& in, Form form) const override {
-    const auto q = in.query(true), k = in.key(true), v = in.value();
+    const auto [q, k, v] = in.heads();
     const auto window = window_attention(q, k, v, window_options(in));
     const std::int64_t tokens = in.tokens();
     if (!linear_ || tokens <= window_) return window.out;
@@ -71,7 +71,7 @@ class HybridMixer : public Mixer {
 
   at::Tensor extend(const MixerInput& in, MixerState& base) const override {
     auto& state = dynamic_cast<HybridState&>(base);
-    const auto q = in.query(true), k = in.key(true), v = in.value();
+    const auto [q, k, v] = in.heads();
     const auto leaving = state.window.leaving(k, v);
     const auto gates = log_decay(in);
     const auto past = at::cat({state.log_decay, gates}, 2);

@@ -14,15 +14,9 @@
 namespace unbend::lm {
 namespace {
 
-/// What the recurrent branch of a variant reads, per token: q [B, H, T, d]; k, v [B, Hkv, T, d], all before rotation; gate logits z.
-struct Inputs {
-  at::Tensor q, k, v, z;
-};
-
 /// A variant of table 1: how gates and features become a recurrence.
 struct Variant {
   bool scalar_gate = false;   // one gate per head and token
-  bool softmax_features = true;
   std::function<at::Tensor(const at::Tensor& z, double normalizer)> log_decay;
 };
 
@@ -30,13 +24,13 @@ at::Tensor log_sigmoid_over(const at::Tensor& z, double normalizer) { return at:
 
 const std::map<std::string, Variant>& variants() {
   static const std::map<std::string, Variant> all{
-      {"gla", {false, true, log_sigmoid_over}},
-      {"hgrn2", {false, true, [](const at::Tensor& z, double) { return at::log_sigmoid(z); }}},
-      {"gsa", {false, false, log_sigmoid_over}},
-      {"mamba2", {true, true, [](const at::Tensor& z, double) { return -at::softplus(z); }}},
-      {"mlstm", {true, true, [](const at::Tensor& z, double) { return at::log_sigmoid(z); }}},
-      {"rwkv6", {false, true, [](const at::Tensor& z, double) { return -at::exp(z); }}},
-      {"gated_deltanet", {true, true, log_sigmoid_over}},
+      {"gla", {false, log_sigmoid_over}},
+      {"hgrn2", {false, [](const at::Tensor& z, double) { return at::log_sigmoid(z); }}},
+      {"gsa", {false, log_sigmoid_over}},
+      {"mamba2", {true, [](const at::Tensor& z, double) { return -at::softplus(z); }}},
+      {"mlstm", {true, [](const at::Tensor& z, double) { return at::log_sigmoid(z); }}},
+      {"rwkv6", {false, [](const at::Tensor& z, double) { return -at::exp(z); }}},
+      {"gated_deltanet", {true, log_sigmoid_over}},
   };
   return all;
 }
@@ -99,13 +93,11 @@ class LigerMixer : public Mixer {
   }
 
   at::Tensor forward(const MixerInput& in, Form form) const override {
-    at::Tensor out;
-    if (mix_linear_ != 0) out = recurrence(in, {}, form).out * mix_linear_;
-    if (mix_window_ != 0) {
-      const auto window = window_attention(in.query(true), in.key(true), in.value(), window_options(in)).out * mix_window_;
-      out = out.defined() ? out + window : window;
-    }
-    return out.defined() ? out : at::zeros_like(in.query(false));
+    const auto [rotated, raw] = in.both();
+    if (mix_linear_ == 0) return window_attention(rotated.q, rotated.k, rotated.v, window_options(in)).out * mix_window_;
+    const auto linear = recurrence(in, raw, {}, form).out * mix_linear_;
+    if (mix_window_ == 0) return linear;
+    return linear + window_attention(rotated.q, rotated.k, rotated.v, window_options(in)).out * mix_window_;
   }
 
   std::unique_ptr<MixerState> start(const DecoderConfig& c, std::int64_t batch, const at::TensorOptions& options) const override {
@@ -117,9 +109,10 @@ class LigerMixer : public Mixer {
 
   at::Tensor extend(const MixerInput& in, MixerState& base) const override {
     auto& state = dynamic_cast<LigerState&>(base);
-    const auto step = recurrence(in, state.recurrent, in.tokens() == 1 ? Form::Recurrent : Form::Chunked);
+    const auto [rotated, raw] = in.both();
+    const auto step = recurrence(in, raw, state.recurrent, in.tokens() == 1 ? Form::Recurrent : Form::Chunked);
     state.recurrent = step.states;
-    return step.out * mix_linear_ + state.window.attend(in.query(true), in.key(true), in.value()).out * mix_window_;
+    return step.out * mix_linear_ + state.window.attend(rotated.q, rotated.k, rotated.v).out * mix_window_;
   }
 
   std::vector<Parameter> parameters() override {
@@ -144,13 +137,13 @@ class LigerMixer : public Mixer {
   WindowOptions window_options(const MixerInput& in) const { return {window_, sinks_, in.config.scale()}; }
 
   /// Gate logits [B, Hkv, T, width]: the source flattened over heads and average-pooled (an identity when sizes agree, as for k).
-  at::Tensor gate_logits(const MixerInput& in, std::int64_t width) const {
+  at::Tensor gate_logits(const MixerInput& in, const Heads& raw, std::int64_t width) const {
     const std::int64_t kv = in.config.kv_heads, batch = in.batch(), tokens = in.tokens();
     at::Tensor flat;  // [B, T, source width]
     const auto flatten = [&](const at::Tensor& heads) { return heads.transpose(1, 2).reshape({batch, tokens, -1}); };
-    if (source_ == "k") flat = flatten(in.key(false));
-    else if (source_ == "v") flat = flatten(in.value());
-    else if (source_ == "q") flat = flatten(in.query(false));
+    if (source_ == "k") flat = flatten(raw.k);
+    else if (source_ == "v") flat = flatten(raw.v);
+    else if (source_ == "q") flat = flatten(raw.q);
     else flat = at::linear(in.x.to(gate_weight_.scalar_type()), gate_weight_, gate_bias_);
     if (pool_ > 1) flat = flat.unflatten(-1, {-1, pool_}).mean(-1, true).expand({-1, -1, -1, pool_}).flatten(-2);
     if (flat.size(-1) != kv * width) flat = at::adaptive_avg_pool1d(flat, kv * width);
@@ -162,9 +155,9 @@ class LigerMixer : public Mixer {
     return at::cat({at::softmax(y, -1), at::softmax(-y, -1)}, -1);
   }
 
-  Step recurrence(const MixerInput& in, const std::vector<at::Tensor>& states, Form form) const {
-    const auto q = in.query(false), k = in.key(false), v = in.value();
-    auto z = gate_logits(in, name_ == "gsa" ? slots_ : in.config.head_dim);
+  Step recurrence(const MixerInput& in, const Heads& raw, const std::vector<at::Tensor>& states, Form form) const {
+    const auto& [q, k, v] = raw;
+    auto z = gate_logits(in, raw, name_ == "gsa" ? slots_ : in.config.head_dim);
     if (variant_->scalar_gate) z = z.mean(-1, true);
     auto gate = variant_->log_decay(z, normalizer_);
     if (!gated_) gate = at::zeros_like(gate);

@@ -8,7 +8,6 @@
 #include "unbend/base/error.h"
 #include "unbend/base/progress.h"
 #include "unbend/lm/generate.h"
-#include "unbend/lm/head.h"
 
 namespace unbend::lm {
 namespace {
@@ -31,21 +30,6 @@ Series by_position(const std::string& name, const at::Tensor& values, std::int64
 
 }  // namespace
 
-std::pair<Estimate, Estimate> copy_test(const Decoder& decoder, const at::Tensor& texts, std::int64_t window) {
-  const at::NoGradGuard no_grad;
-  // The second showing starts 2w tokens after the first: [text, text] with a text of 2w tokens, scored on its first w..2w tokens.
-  const std::int64_t length = texts.size(1);
-  const auto ids = at::cat({texts, texts}, 1);
-  auto nats = at::zeros({texts.size(0), 2 * length - 1});
-  for (std::int64_t n = 0; n < texts.size(0); ++n) {
-    const auto row = ids.slice(0, n, n + 1);
-    const auto hidden = decoder.hidden(row.slice(1, 0, 2 * length - 1)).reshape({-1, decoder.config.hidden});
-    nats[n] = -next_token_scores(hidden, decoder.head, row.slice(1, 1).reshape({-1}), 0).logprob;
-  }
-  // The first token of the second showing cannot be foreseen.
-  return {mean_over(nats, 0, length - 1), mean_over(nats, length, 2 * length - 1)};
-}
-
 Comparison compare(const std::vector<Contestant>& models, const engine::Tokenizer& tokenizer, const ComparisonOptions& options) {
   const at::NoGradGuard no_grad;
   Comparison result;
@@ -54,7 +38,7 @@ Comparison compare(const std::vector<Contestant>& models, const engine::Tokenize
   std::vector<const Decoder*> decoders;
   for (const auto& model : models) {
     decoders.push_back(model.decoder);
-    result.models.push_back({model.name, {}, {}, {}, {}, {}, {}});
+    result.models.push_back({model.name, {}, {}, {}, {}, {}});
   }
   for (const auto& [name, windows] : {std::pair{"evaluate, short texts", options.short_windows}, {"evaluate, long texts", options.long_windows}}) {
     if (!windows.defined() || windows.size(0) == 0) continue;
@@ -62,21 +46,19 @@ Comparison compare(const std::vector<Contestant>& models, const engine::Tokenize
     const auto scores = evaluate(decoders, windows, [&](std::int64_t done) { progress.update(done); });
     for (std::size_t m = 0; m < models.size(); ++m) result.models[m].scores.push_back(scores[m]);
   }
-  if (options.copies > 0) {
-    Progress progress("recall of a copied text", static_cast<std::int64_t>(models.size()), "models", options.quiet);
-    const auto& source = options.long_windows.defined() && options.long_windows.size(0) > 0 ? options.long_windows : options.short_windows;
-    const auto count = std::min(options.copies, source.size(0)), length = std::min(source.size(1), 2 * options.window);
-    const auto texts = source.slice(0, 0, count).slice(1, 0, length);
-    for (std::size_t m = 0; m < models.size(); ++m) {
-      std::tie(result.models[m].copy_first, result.models[m].copy_second) = copy_test(*decoders[m], texts, options.window);
-      progress.update(static_cast<std::int64_t>(m) + 1);
+  const auto& long_source = options.long_windows.defined() && options.long_windows.size(0) > 0 ? options.long_windows : options.short_windows;
+  if (options.recall_texts > 0) {
+    Progress progress("recall from beyond the window", std::ssize(kRecallTasks), "tasks", options.quiet);
+    for (const auto* task : kRecallTasks) {
+      const auto results = recall_on_text(task, decoders, tokenizer, long_source, options.recall_texts, 2 * options.window, 1);
+      for (std::size_t m = 0; m < models.size(); ++m) result.models[m].recall.push_back(results[m]);
+      progress.update(static_cast<std::int64_t>(result.models[0].recall.size()));
     }
   }
   {
     Progress progress("fidelity per layer", static_cast<std::int64_t>(models.size()) - 1, "models", options.quiet);
-    const auto& source = options.long_windows.defined() && options.long_windows.size(0) > 0 ? options.long_windows : options.short_windows;
     for (std::size_t m = 1; m < models.size(); ++m) {
-      result.models[m].fidelity = head_fidelity(*decoders[0], *decoders[m], source.slice(0, 0, std::min<std::int64_t>(2, source.size(0))));
+      result.models[m].fidelity = head_fidelity(*decoders[0], *decoders[m], long_source.slice(0, 0, std::min<std::int64_t>(2, long_source.size(0))));
       progress.update(static_cast<std::int64_t>(m));
     }
   }
@@ -121,9 +103,10 @@ Table comparison_table(const Comparison& c) {
     row("  top-1 agreement", [&](const auto& m) { return fmt::format("{:.4f}", m.scores[s].agreement.mean().template item<double>()); });
     row("  KL from the teacher (nats)", [&](const auto& m) { return fmt::format("{:.4f}", m.scores[s].kl.mean().template item<double>()); });
   }
-  if (c.options.copies > 0) {
-    row("copy: nats per token, first time", [&](const auto& m) { return with_error(m.copy_first, 3); });
-    row(fmt::format("  again {} tokens later", 2 * c.options.window), [&](const auto& m) { return with_error(m.copy_second, 3); });
+  for (std::size_t t = 0; t < teacher.recall.size(); ++t) {
+    row(fmt::format("recall '{}' {} tokens back (chance {:.3f})", kRecallTasks[t], 2 * c.options.window, teacher.recall[t].chance),
+        [&](const auto& m) { return with_error({m.recall[t].accuracy, m.recall[t].accuracy_error}, 3); });
+    row("  nats per token", [&](const auto& m) { return fmt::format("{:.3f}", m.recall[t].nats); });
   }
   for (std::size_t i = 0; i < teacher.speed.size(); ++i) {
     const auto context = teacher.speed[i].context;
@@ -146,7 +129,9 @@ Json to_json(const Comparison& c) {
       for (const auto& bucket : position_buckets(positions)) part["nats_by_position"][bucket_name(bucket)] = estimate(mean_over(scores.nats, bucket.first, bucket.second));
       entry["held_out"].push_back(part);
     }
-    if (c.options.copies > 0) entry["copy"] = {{"distance", 2 * c.options.window}, {"first", estimate(model.copy_first)}, {"second", estimate(model.copy_second)}};
+    for (std::size_t t = 0; t < model.recall.size(); ++t)
+      entry["recall"][kRecallTasks[t]] = {{"distance", 2 * c.options.window}, {"accuracy", model.recall[t].accuracy}, {"error", model.recall[t].accuracy_error},
+                                         {"chance", model.recall[t].chance}, {"nats", model.recall[t].nats}, {"questions", model.recall[t].questions}};
     for (const auto& p : model.speed)
       entry["decode"].push_back({{"context", p.context}, {"tokens_per_second", p.tokens_per_second}, {"state_bytes", p.state_bytes}, {"peak_resident_bytes", p.peak_resident_bytes}});
     json["models"].push_back(entry);

@@ -11,6 +11,7 @@
 #include "unbend/base/json.h"
 #include "unbend/engine/tokenizer.h"
 #include "unbend/lm/evaluate.h"
+#include "unbend/lm/recall.h"
 #include "unbend/lm/recipe.h"
 #include "unbend/lm/speed.h"
 #include "unbend/report/html.h"
@@ -26,7 +27,7 @@ struct Contestant {
 struct ComparisonOptions {
   at::Tensor short_windows, long_windows;  ///< token ids [N, 512], [M, 2048] (any lengths); long may be undefined
   std::int64_t window = 256;               ///< of the students, for the recall test
-  std::int64_t copies = 4;                 ///< texts of the `copy` test; 0 = none
+  std::int64_t recall_texts = 4;           ///< per task; 0 = none
   std::vector<std::string> prompts;
   std::int64_t prompt_tokens = 48;         ///< generated per prompt
   std::vector<std::int64_t> contexts{256, 1024, 4096, 16384, 32768};
@@ -34,10 +35,12 @@ struct ComparisonOptions {
   bool quiet = false;
 };
 
+inline constexpr const char* kRecallTasks[] = {"copy", "codes", "words"};
+
 struct ModelComparison {
   std::string name;
   std::vector<Scores> scores;        ///< short, long
-  Estimate copy_first, copy_second;  ///< nats per token on the first and second copy
+  std::vector<Recall> recall;        ///< one per entry of kRecallTasks
   std::vector<SpeedPoint> speed;
   std::vector<std::string> texts;    ///< one per prompt
   at::Tensor fidelity;               ///< relative squared error of heads [layers, T]; undefined for the teacher
@@ -55,8 +58,5 @@ Comparison compare(const std::vector<Contestant>& models, const engine::Tokenize
 Table comparison_table(const Comparison& comparison);
 Json to_json(const Comparison& comparison);
 HtmlReport comparison_report(const Comparison& comparison, const std::string& title, const std::vector<std::string>& notes);
-
-/// `copy`: nats per token on the first and second showing of the same tokens, 2w tokens apart, so that the first lies outside the window.
-std::pair<Estimate, Estimate> copy_test(const Decoder& decoder, const at::Tensor& texts, std::int64_t window);
 
 }  // namespace unbend::lm

@@ -1,20 +1,33 @@
 #include "unbend/lm/mixer.h"
 
-#include "unbend/lm/stopgap.h"
+#include "unbend/nets/fused.h"
 
 namespace unbend::lm {
 namespace {
 
-at::Tensor heads_of(const MixerInput& in, std::int64_t first, std::int64_t count, bool rotated) {
+std::vector<at::Tensor> split(const MixerInput& in, const std::vector<HeadRange>& ranges) {
   const auto type = in.qkv.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  const auto none = at::Tensor();
-  return split_heads_rope(in.qkv, in.config.head_dim, first, count, rotated ? in.rope.cos : none, rotated ? in.rope.sin : none, type);
+  return split_heads(in.qkv, in.config.head_dim, ranges, Rotary{in.rope.cos, in.rope.sin}, type);
 }
 
 }  // namespace
 
-at::Tensor MixerInput::query(bool rotated) const { return heads_of(*this, 0, config.heads, rotated); }
-at::Tensor MixerInput::key(bool rotated) const { return heads_of(*this, config.heads, config.kv_heads, rotated); }
-at::Tensor MixerInput::value() const { return heads_of(*this, config.heads + config.kv_heads, config.kv_heads, false); }
+Heads MixerInput::heads() const {
+  const auto h = config.heads, kv = config.kv_heads;
+  const auto parts = split(*this, {{0, h, true}, {h, kv, true}, {h + kv, kv}});
+  return {parts[0], parts[1], parts[2]};
+}
+
+Heads MixerInput::unrotated() const {
+  const auto h = config.heads, kv = config.kv_heads;
+  const auto parts = split(*this, {{0, h}, {h, kv}, {h + kv, kv}});
+  return {parts[0], parts[1], parts[2]};
+}
+
+std::pair<Heads, Heads> MixerInput::both() const {
+  const auto h = config.heads, kv = config.kv_heads;
+  const auto parts = split(*this, {{0, h, true}, {h, kv, true}, {0, h}, {h, kv}, {h + kv, kv}});
+  return {{parts[0], parts[1], parts[4]}, {parts[2], parts[3], parts[4]}};
+}
 
 }  // namespace unbend::lm

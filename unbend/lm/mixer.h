@@ -15,7 +15,11 @@
 
 namespace unbend::lm {
 
-/// What a mixer gets for T consecutive tokens of B sequences. Queries and keys are made on demand, rotated or not.
+struct Heads {
+  at::Tensor q, k, v;  ///< [B, H, T, d], [B, Hkv, T, d], [B, Hkv, T, d]; float32 or float64
+};
+
+/// What a mixer gets for T consecutive tokens of B sequences. Heads are cut from the projection on demand.
 struct MixerInput {
   const DecoderConfig& config;
   const RopeTable& rope;   ///< angles of these T positions
@@ -25,9 +29,9 @@ struct MixerInput {
 
   std::int64_t batch() const { return qkv.size(0); }
   std::int64_t tokens() const { return qkv.size(1); }
-  at::Tensor query(bool rotated) const;  ///< [B, H, T, d], float32 or float64
-  at::Tensor key(bool rotated) const;    ///< [B, Hkv, T, d]
-  at::Tensor value() const;              ///< [B, Hkv, T, d]
+  Heads heads() const;              ///< q and k rotated
+  Heads unrotated() const;
+  std::pair<Heads, Heads> both() const;  ///< {rotated, unrotated}, in one pass over the projection; v is shared
 };
 
 /// What a mixer remembers of the tokens it has seen.

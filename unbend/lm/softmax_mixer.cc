@@ -51,8 +51,8 @@ struct SoftmaxState : MixerState {
 class SoftmaxMixer : public Mixer {
  public:
   at::Tensor forward(const MixerInput& in, Form) const override {
-    const auto q = in.query(true);
-    return window_attention(q, in.key(true), in.value(), options(in, q.size(2))).out;
+    const auto [q, k, v] = in.heads();
+    return window_attention(q, k, v, options(in, in.tokens())).out;
   }
 
   std::unique_ptr<MixerState> start(const DecoderConfig& c, std::int64_t batch, const at::TensorOptions& tensor_options) const override {
@@ -64,7 +64,7 @@ class SoftmaxMixer : public Mixer {
 
   at::Tensor extend(const MixerInput& in, MixerState& base) const override {
     auto& state = dynamic_cast<SoftmaxState&>(base);
-    const auto q = in.query(true), k = in.key(true), v = in.value();
+    const auto [q, k, v] = in.heads();
     const bool fresh = state.tokens == 0;
     state.append(k, v);
     const std::int64_t total = state.tokens;
@@ -93,13 +93,15 @@ class WindowMixer : public Mixer {
   WindowMixer(std::int64_t window, std::int64_t sinks) : window_(window), sinks_(sinks) {}
 
   at::Tensor forward(const MixerInput& in, Form) const override {
-    return window_attention(in.query(true), in.key(true), in.value(), {window_, sinks_, in.config.scale()}).out;
+    const auto [q, k, v] = in.heads();
+    return window_attention(q, k, v, {window_, sinks_, in.config.scale()}).out;
   }
   std::unique_ptr<MixerState> start(const DecoderConfig& c, std::int64_t batch, const at::TensorOptions& options) const override {
     return std::make_unique<WindowState>(WindowCache(batch, c.kv_heads, c.head_dim, {window_, sinks_, c.scale()}, options));
   }
   at::Tensor extend(const MixerInput& in, MixerState& state) const override {
-    return dynamic_cast<WindowState&>(state).cache.attend(in.query(true), in.key(true), in.value()).out;
+    const auto [q, k, v] = in.heads();
+    return dynamic_cast<WindowState&>(state).cache.attend(q, k, v).out;
   }
   std::unique_ptr<Mixer> clone() const override { return std::make_unique<WindowMixer>(*this); }
 

@@ -1,0 +1,96 @@
+// `unbend lm`: the group of verbs, and what they share.
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <thread>
+
+#include "cli/lm_common.h"
+#include "cli/verbs.h"
+#include "unbend/base/error.h"
+
+namespace unbend::cli {
+
+void ModelOptions::add_to(CLI::App& verb, bool with_adapter) {
+  verb.add_option("model", model, "GGUF file of a Llama-family model")->required();
+  if (with_adapter) verb.add_option("--adapter", adapter, "delta of a student, made by `unbend lm convert` or `distill`");
+  verb.add_option("--device", device, "where to compute: cpu, cuda or cuda:N")->capture_default_str();
+  verb.add_option("--type", type, "type of the weights: bf16, f32 or f64")->capture_default_str();
+  verb.add_option("--threads", threads, "0 = one per core")->capture_default_str();
+}
+
+at::ScalarType scalar_type(const std::string& name) {
+  if (name == "bf16") return at::kBFloat16;
+  if (name == "f32") return at::kFloat;
+  if (name == "f64") return at::kDouble;
+  fail_usage("--type: '{}' is not bf16, f32 or f64", name);
+}
+
+OpenModel open_model(const ModelOptions& o) {
+  const auto type = scalar_type(o.type);
+  if (o.threads < 0) fail_usage("--threads must be 0 or more, not {}", o.threads);
+  at::set_num_threads(o.threads > 0 ? o.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
+  at::Device device(at::kCPU);
+  try {
+    device = at::Device(o.device);
+  } catch (const c10::Error&) {
+    fail_usage("--device: '{}' is not cpu, cuda or cuda:N", o.device);
+  }
+  if (device.is_cuda() && !at::hasCUDA()) fail_usage("--device {}: this build of LibTorch has no CUDA", o.device);
+  if (!device.is_cuda() && !device.is_cpu()) fail_usage("--device: '{}' is not cpu, cuda or cuda:N", o.device);
+  auto file = engine::Gguf::open(o.model);
+  auto tokenizer = engine::Tokenizer::load(o.model);
+  auto teacher = lm::load_decoder(file, type);
+  if (!device.is_cpu()) teacher = teacher.to(device, type);
+  OpenModel model{std::move(file), std::move(tokenizer), std::move(teacher), {}};
+  if (!o.adapter.empty()) model.student = lm::load_delta(o.adapter, model.teacher, model.file);
+  return model;
+}
+
+void RecipeOptions::add_to(CLI::App& verb) {
+  std::vector<std::string> names;
+  for (const auto& r : lm::recipes()) names.push_back(r.name);
+  verb.add_option("--recipe", recipe, fmt::format("{}", fmt::join(names, ", ")))->capture_default_str();
+  verb.add_option("--set", sets, "option of the recipe as KEY=VALUE (repeatable); `unbend lm convert --options` lists them");
+}
+
+Json RecipeOptions::options() const {
+  Json changes = Json::object();
+  for (const auto& set : sets) {
+    const auto equals = set.find('=');
+    if (equals == std::string::npos) fail_usage("--set: '{}' is not KEY=VALUE", set);
+    const std::string key = set.substr(0, equals), value = set.substr(equals + 1);
+    // Words need no quotes: what is not JSON is text.
+    changes[key] = Json::accept(value) ? Json::parse(value) : Json(value);
+  }
+  return lm::recipe_options(lm::find_recipe(recipe), changes);
+}
+
+void TextOptions::add_to(CLI::App& verb) {
+  verb.add_option("--text", texts, "text, Markdown or HTML files, or folders of them (repeatable)");
+  verb.add_option("--tokens-file", tokens, "token file made by `unbend lm tokens`");
+}
+
+std::shared_ptr<const lm::TokenFile> TextOptions::open(const OpenModel& model) const {
+  const auto hash = lm::tokenizer_hash(model.file);
+  if (texts.empty() == tokens.empty()) fail_usage("give either --text or --tokens-file");
+  if (!tokens.empty()) return std::make_shared<lm::TokenFile>(lm::load_tokens(tokens, hash));
+  return std::make_shared<lm::TokenFile>(lm::tokenize(lm::read_texts({texts.begin(), texts.end()}), model.tokenizer, hash, false));
+}
+
+std::string mib(std::int64_t bytes) { return fmt::format("{:.1f} MB", static_cast<double>(bytes) / 1e6); }
+
+}  // namespace unbend::cli
+
+namespace unbend {
+
+void add_lm_verbs(CLI::App& app) {
+  auto* lm = app.add_subcommand("lm", "language models: look, convert, distill, evaluate, generate");
+  lm->require_subcommand(1);
+  cli::add_lm_model_verbs(*lm);
+  cli::add_lm_text_verbs(*lm);
+  cli::add_lm_training_verbs(*lm);
+  cli::add_lm_measure_verbs(*lm);
+}
+
+}  // namespace unbend

@@ -1,0 +1,62 @@
+// What the `unbend lm` verbs share: options for models and how they are opened.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "unbend/base/json.h"
+#include "unbend/engine/gguf.h"
+#include "unbend/engine/tokenizer.h"
+#include "unbend/lm/corpus.h"
+#include "unbend/lm/delta.h"
+#include "unbend/lm/recipe.h"
+
+namespace unbend::cli {
+
+/// Options of every verb that runs a model.
+struct ModelOptions {
+  std::string model, adapter, device = "cpu", type = "bf16";
+  int threads = 0;
+  void add_to(CLI::App& verb, bool with_adapter = true);
+};
+
+/// A model as a verb needs it; `student` is set when an adapter was given.
+struct OpenModel {
+  engine::Gguf file;
+  engine::Tokenizer tokenizer;
+  lm::Decoder teacher;
+  std::optional<lm::Student> student;
+  const lm::Decoder& decoder() const { return student ? student->decoder : teacher; }
+};
+
+/// Sets thread counts, checks the device, reads the file and the adapter.
+OpenModel open_model(const ModelOptions& options);
+
+/// A recipe and changes to its options ("--recipe NAME --set window=64 --set gate=false").
+struct RecipeOptions {
+  std::string recipe = "hybrid";
+  std::vector<std::string> sets;
+  void add_to(CLI::App& verb);
+  Json options() const;
+};
+
+/// Texts of a verb: files and folders, or a token file made before.
+struct TextOptions {
+  std::vector<std::string> texts;
+  std::string tokens;
+  void add_to(CLI::App& verb);
+  std::shared_ptr<const lm::TokenFile> open(const OpenModel& model) const;  ///< Usage error unless exactly one is given
+};
+
+at::ScalarType scalar_type(const std::string& name);
+std::string mib(std::int64_t bytes);  ///< "94.1 MB"
+
+void add_lm_model_verbs(CLI::App& lm);     ///< info, import, merge, logits
+void add_lm_text_verbs(CLI::App& lm);      ///< generate, sample, tokens
+void add_lm_training_verbs(CLI::App& lm);  ///< convert, distill
+void add_lm_measure_verbs(CLI::App& lm);   ///< eval, bench, linearize
+
+}  // namespace unbend::cli

@@ -1,0 +1,113 @@
+// `unbend lm info|import|logits`.
+#include <fmt/format.h>
+#include <torch/types.h>
+
+#include <map>
+
+#include "cli/lm_common.h"
+#include "cli/verbs.h"
+#include "unbend/base/error.h"
+#include "unbend/engine/import.h"
+#include "unbend/engine/reference.h"
+#include "unbend/tensor/check.h"
+#include "unbend/tensor/npy.h"
+
+namespace unbend::cli {
+namespace {
+
+void info(const std::string& path, const std::string& adapter, bool as_json) {
+  const auto file = engine::Gguf::open(path);
+  const auto config = lm::read_config(file);
+  const auto tokenizer = engine::Tokenizer::load(path);
+  std::map<std::string, std::int64_t> types;
+  std::int64_t parameters = 0, bytes = 0;
+  for (const auto& tensor : file.tensors()) {
+    types[engine::type_name(tensor.type)] += tensor.elements();
+    parameters += tensor.elements();
+    bytes += static_cast<std::int64_t>(tensor.bytes);
+  }
+  const std::int64_t per_token = 2 * config.layers * config.kv_heads * config.head_dim;
+  Json json{{"path", path}, {"name", file.text("general.name", "")}, {"sha256", file.content_hash()}, {"parameters", parameters}, {"weight_bytes", bytes},
+            {"decoder", lm::to_json(config)}, {"vocabulary", tokenizer.size()}, {"chat_template", file.meta("tokenizer.chat_template") != nullptr},
+            {"kv_cache_values_per_token", per_token}};
+  for (const auto& [type, count] : types) json["types"][type] = count;
+  if (!adapter.empty()) {
+    const auto delta = lm::read_delta_info(adapter);
+    json["adapter"] = {{"path", adapter}, {"recipe", delta.recipe}, {"options", delta.options}, {"base_name", delta.base_name},
+                       {"base_sha256", delta.base_hash}, {"fits", delta.base_hash == file.content_hash()}, {"training", delta.training}};
+  }
+  if (as_json) return print_json(json);
+  fmt::print("{} ({})\n", json["name"].get<std::string>(), path);
+  fmt::print("  family        {}, {} layers, {} hidden, {} heads ({} for keys and values) of {}, {} feed-forward\n", config.architecture, config.layers,
+             config.hidden, config.heads, config.kv_heads, config.head_dim, config.ffn);
+  fmt::print("  parameters    {:.1f} M in {} (", static_cast<double>(parameters) / 1e6, mib(bytes));
+  const char* separator = "";
+  for (const auto& [type, count] : types) fmt::print("{}{} {:.0f} %", std::exchange(separator, ", "), type, 100. * static_cast<double>(count) / static_cast<double>(parameters));
+  fmt::print(")\n  vocabulary    {}{}\n  context       {} tokens in training\n", tokenizer.size(), config.tied ? ", head tied to the embedding" : "", config.context);
+  fmt::print("  KV cache      {} per 1,000 tokens in float16\n", mib(2000 * per_token));
+  fmt::print("  sha256        {}\n", json["sha256"].get<std::string>());
+  if (json.contains("adapter")) {
+    const auto& a = json["adapter"];
+    fmt::print("adapter {}\n  recipe        {} {}\n  base          {} ({})\n", adapter, a["recipe"].get<std::string>(), a["options"].dump(),
+               a["base_name"].get<std::string>(), a["fits"].get<bool>() ? "this model" : "NOT this model");
+  }
+}
+
+void logits(const ModelOptions& options, const std::string& ids_path, const std::string& out, const std::string& backend) {
+  const auto ids = load_npy(ids_path);
+  require(ids.dim() == 1 && ids.numel() > 0 && at::isIntegralType(ids.scalar_type(), false), "{}: token ids must be a non-empty list of integers, not {} {}",
+          ids_path, toString(ids.scalar_type()), shape_string(ids.sizes()));
+  const auto list = ids.to(at::kLong).contiguous();
+  if (backend == "llama") {
+    const auto file = engine::Gguf::open(options.model);
+    const std::int64_t vocab = file.tensor("token_embd.weight").shape.front();
+    check_indices(list, vocab, ids_path);
+    const auto tokens = list.to(at::kInt);
+    auto values = engine::llama_logits(options.model, {tokens.const_data_ptr<std::int32_t>(), static_cast<std::size_t>(tokens.numel())}, std::max(1, options.threads));
+    save_npy(out, at::from_blob(values.data(), {tokens.numel(), vocab}, at::kFloat));
+    return;
+  }
+  if (backend != "torch") fail_usage("--backend: '{}' is not torch or llama", backend);
+  const at::NoGradGuard no_grad;
+  const auto model = open_model(options);
+  check_indices(list, model.teacher.config.vocab, ids_path);
+  save_npy(out, model.decoder().logits(model.decoder().hidden(list.unsqueeze(0)))[0].contiguous());
+}
+
+}  // namespace
+
+void add_lm_model_verbs(CLI::App& lm) {
+  {
+    auto* verb = lm.add_subcommand("info", "what a model (and an adapter) is");
+    auto path = std::make_shared<std::string>(), adapter = std::make_shared<std::string>();
+    auto json = std::make_shared<bool>();
+    verb->add_option("model", *path, "GGUF file")->required();
+    verb->add_option("--adapter", *adapter, "delta of a student");
+    verb->add_flag("--json", *json, "print JSON");
+    verb->footer("Examples:\n  unbend lm info model.gguf\n  unbend lm info model.gguf --adapter student.safetensors --json");
+    verb->callback([=] { info(*path, *adapter, *json); });
+  }
+  {
+    auto* verb = lm.add_subcommand("import", "turn a Hugging Face directory into GGUF, by llama.cpp's converter");
+    auto dir = std::make_shared<std::string>(), out = std::make_shared<std::string>(), type = std::make_shared<std::string>("f16");
+    verb->add_option("dir", *dir, "directory with config.json, tokenizer and weights")->required();
+    verb->add_option("--out", *out, "GGUF file to write")->required();
+    verb->add_option("--type", *type, "f32, f16, bf16 or q8_0")->capture_default_str();
+    verb->footer("Example:\n  unbend lm import ./SmolLM2-135M --out smollm2.gguf --type f16");
+    verb->callback([=] { engine::import_model(*dir, *out, *type); });
+  }
+  {
+    auto* verb = lm.add_subcommand("logits", "logits of given token ids, for checks from outside");
+    auto model = std::make_shared<ModelOptions>();
+    model->type = "f32";
+    auto ids = std::make_shared<std::string>(), out = std::make_shared<std::string>(), backend = std::make_shared<std::string>("torch");
+    model->add_to(*verb);
+    verb->add_option("--ids", *ids, ".npy file of token ids [T]")->required();
+    verb->add_option("--out", *out, ".npy file to write, [T, vocabulary] float32")->required();
+    verb->add_option("--backend", *backend, "torch (ours) or llama (libllama)")->capture_default_str();
+    verb->footer("Example:\n  unbend lm logits model.gguf --ids ids.npy --out logits.npy --backend torch");
+    verb->callback([=] { logits(*model, *ids, *out, *backend); });
+  }
+}
+
+}  // namespace unbend::cli

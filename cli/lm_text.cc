@@ -1,0 +1,132 @@
+// `unbend lm generate|sample`.
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <iostream>
+#include <iterator>
+
+#include "cli/lm_common.h"
+#include "cli/verbs.h"
+#include "unbend/base/error.h"
+#include "unbend/base/files.h"
+#include "unbend/base/interrupt.h"
+#include "unbend/base/progress.h"
+#include "unbend/lm/generate.h"
+
+namespace unbend::cli {
+namespace {
+
+struct GenerateArguments {
+  ModelOptions model;
+  lm::GenerateOptions options;
+  std::string prompt, file, system;
+  bool chat = false, json = false;
+};
+
+std::string prompt_text(const GenerateArguments& a) {
+  if (!a.file.empty() && !a.prompt.empty()) fail_usage("generate: give --prompt or --file, not both");
+  if (!a.file.empty()) return read_file(a.file);
+  if (!a.prompt.empty()) return a.prompt;
+  return {std::istreambuf_iterator<char>(std::cin), {}};
+}
+
+void generate(const GenerateArguments& a) {
+  auto text = prompt_text(a);
+  if (text.empty()) fail_usage("generate: the prompt is empty (give --prompt, --file, or text on standard input)");
+  if (a.options.max_tokens < 1) fail_usage("--tokens must be at least 1, not {}", a.options.max_tokens);
+  const auto model = open_model(a.model);
+  if (a.chat) {
+    std::vector<engine::ChatMessage> messages;
+    if (!a.system.empty()) messages.push_back({"system", a.system});
+    messages.push_back({"user", text});
+    text = model.tokenizer.chat(messages);
+  }
+  auto prompt = model.tokenizer.encode(text, a.chat);
+  if (model.tokenizer.adds_bos()) prompt.insert(prompt.begin(), model.tokenizer.bos());
+  catch_interrupts();
+  const auto result = lm::generate(model.decoder(), model.tokenizer, prompt, a.options, [&](std::string_view piece) {
+    if (a.json) return;
+    std::fwrite(piece.data(), 1, piece.size(), stdout);
+    std::fflush(stdout);
+  });
+  const double rate = result.decode_seconds > 0 ? static_cast<double>(result.ids.size()) / result.decode_seconds : 0;
+  if (a.json)
+    return print_json({{"text", result.text}, {"tokens", result.ids}, {"reason", result.reason}, {"prompt_tokens", result.prompt_tokens},
+                       {"prefill_seconds", result.prefill_seconds}, {"decode_seconds", result.decode_seconds}, {"tokens_per_second", rate},
+                       {"state_bytes", result.state_bytes}});
+  fmt::print("\n");
+  fmt::print(stderr, "[{} tokens of prompt in {:.2f} s, {} tokens at {:.1f}/s, {} of state, ended by: {}]\n", result.prompt_tokens, result.prefill_seconds,
+             result.ids.size(), rate, mib(result.state_bytes), result.reason);
+}
+
+struct SampleArguments {
+  ModelOptions model;
+  engine::SamplerOptions sampler{.temperature = 1, .top_k = 0, .top_p = 1};
+  std::string out;
+  std::int64_t tokens = 100000, length = 512, batch = 16;
+  bool json = false;
+};
+
+void sample(const SampleArguments& a) {
+  if (a.tokens < 1 || a.length < 1) fail_usage("sample: --tokens {} and --length {} must be at least 1", a.tokens, a.length);
+  const auto model = open_model(a.model);
+  const std::int64_t count = (a.tokens + a.length - 1) / a.length;
+  catch_interrupts();
+  Progress progress("sample", count * a.length, "tokens");
+  std::int64_t tokens = 0;
+  const auto texts = lm::sample_texts(model.decoder(), model.tokenizer, count, a.length, a.batch, a.sampler, [&](std::int64_t done) { progress.update(tokens = done); });
+  progress.finish();
+  std::error_code error;
+  std::filesystem::create_directories(a.out, error);
+  if (error) fail_computation("{}: cannot make this folder: {}", a.out, error.message());
+  for (std::size_t i = 0; i < texts.size(); ++i)
+    if (!texts[i].empty()) write_file(std::filesystem::path(a.out) / fmt::format("{:06}.txt", i), texts[i]);
+  if (a.json) print_json({{"out", a.out}, {"texts", texts.size()}, {"tokens", tokens}, {"seconds", progress.seconds()}});
+  else fmt::print("{} texts, {} tokens, in {}\n", texts.size(), tokens, a.out);
+}
+
+void add_sampler_options(CLI::App& verb, engine::SamplerOptions& s) {
+  verb.add_option("--temperature", s.temperature, "0 = always the most probable token")->capture_default_str();
+  verb.add_option("--top-k", s.top_k, "0 = off")->capture_default_str();
+  verb.add_option("--top-p", s.top_p, "1 = off")->capture_default_str();
+  verb.add_option("--repeat-penalty", s.repeat_penalty, "1 = off")->capture_default_str();
+  verb.add_option("--seed", s.seed, "of the random choices")->capture_default_str();
+}
+
+}  // namespace
+
+void add_lm_text_verbs(CLI::App& lm) {
+  {
+    auto* verb = lm.add_subcommand("generate", "continue a text, or answer in a chat");
+    auto a = std::make_shared<GenerateArguments>();
+    a->model.add_to(*verb);
+    verb->add_option("--prompt", a->prompt, "text to continue (otherwise --file, or standard input)");
+    verb->add_option("--file", a->file, "file with the text to continue");
+    verb->add_flag("--chat", a->chat, "wrap the prompt in the model's chat template");
+    verb->add_option("--system", a->system, "system message of the chat");
+    verb->add_option("--tokens", a->options.max_tokens, "at most so many")->capture_default_str();
+    verb->add_option("--stop", a->options.stop, "text that ends the answer (repeatable)");
+    verb->add_flag("--ignore-end", a->options.ignore_end, "go on after the end-of-text token");
+    add_sampler_options(*verb, a->options.sampler);
+    verb->add_flag("--json", a->json, "print JSON instead of streaming text");
+    verb->footer("Examples:\n  unbend lm generate model.gguf --prompt 'Attention sinks are' --tokens 64 --temperature 0\n"
+                 "  unbend lm generate model.gguf --adapter student.safetensors --chat --prompt 'What is a sliding window?'\n"
+                 "  cat notes.txt | unbend lm generate model.gguf --stop '###' --json");
+    verb->callback([a] { generate(*a); });
+  }
+  {
+    auto* verb = lm.add_subcommand("sample", "make a corpus from the model's own text, to distill from");
+    auto a = std::make_shared<SampleArguments>();
+    a->model.add_to(*verb);
+    verb->add_option("--out", a->out, "folder for the texts, one file each")->required();
+    verb->add_option("--tokens", a->tokens, "about so many in all")->capture_default_str();
+    verb->add_option("--length", a->length, "tokens per text, at most")->capture_default_str();
+    verb->add_option("--batch", a->batch, "texts at a time")->capture_default_str();
+    add_sampler_options(*verb, a->sampler);
+    verb->add_flag("--json", a->json, "print JSON");
+    verb->footer("Example:\n  unbend lm sample model.gguf --out corpus/ --tokens 200000 --temperature 0.9 --seed 7");
+    verb->callback([a] { sample(*a); });
+  }
+}
+
+}  // namespace unbend::cli

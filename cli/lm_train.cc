@@ -1,0 +1,229 @@
+// `unbend lm convert|distill|tokens|merge`.
+#include <fmt/format.h>
+#include <torch/types.h>
+
+#include "cli/lm_common.h"
+#include "cli/verbs.h"
+#include "unbend/base/error.h"
+#include "unbend/base/files.h"
+#include "unbend/base/interrupt.h"
+#include "unbend/lm/batch_source.h"
+#include "unbend/lm/distill.h"
+#include "unbend/lm/evaluate.h"
+
+namespace unbend::cli {
+namespace {
+
+void set_stage_field(lm::Stage& stage, const std::string& field, double value) {
+  if (field == "tokens") stage.tokens = static_cast<std::int64_t>(value);
+  else if (field == "learning_rate") stage.learning_rate = value;
+  else if (field == "mixer_learning_rate") stage.mixer_learning_rate = value;
+  else if (field == "weight_decay") stage.weight_decay = value;
+  else if (field == "warmup") stage.warmup = value;
+  else if (field == "floor") stage.floor = value;
+  else if (field == "clip") stage.clip = value;
+  else if (field == "kl") stage.kl = value;
+  else if (field == "cross_entropy") stage.cross_entropy = value;
+  else if (field == "top_k") stage.top_k = static_cast<std::int64_t>(value);
+  else fail_usage("--stage: no field '{}' (tokens, learning_rate, mixer_learning_rate, weight_decay, warmup, floor, clip, kl, cross_entropy, top_k)", field);
+}
+
+/// Applies "NAME.FIELD=VALUE".
+void change_stages(std::vector<lm::Stage>& stages, const std::vector<std::string>& changes) {
+  for (const auto& change : changes) {
+    const auto dot = change.find('.'), equals = change.find('=');
+    if (dot == std::string::npos || equals == std::string::npos || dot > equals) fail_usage("--stage: '{}' is not NAME.FIELD=VALUE", change);
+    double value = 0;
+    try {
+      std::size_t used = 0;
+      value = std::stod(change.substr(equals + 1), &used);
+      if (used != change.size() - equals - 1) throw std::invalid_argument("trailing");
+    } catch (const std::exception&) {
+      fail_usage("--stage: '{}' is not a number", change.substr(equals + 1));
+    }
+    bool found = false;
+    for (auto& stage : stages)
+      if (stage.name == change.substr(0, dot)) {
+        set_stage_field(stage, change.substr(dot + 1, equals - dot - 1), value);
+        found = true;
+      }
+    if (!found) fail_usage("--stage: the recipe has no stage '{}'", change.substr(0, dot));
+  }
+  std::erase_if(stages, [](const lm::Stage& stage) { return stage.tokens == 0; });
+  if (stages.empty()) fail_usage("nothing to train: every stage has a budget of 0 tokens");
+}
+
+struct ConvertArguments {
+  ModelOptions model;
+  RecipeOptions recipe;
+  std::string out;
+  std::uint64_t seed = 0;
+  bool options = false, json = false;
+};
+
+void convert(const ConvertArguments& a) {
+  const auto& recipe = lm::find_recipe(a.recipe.recipe);
+  const auto options = a.recipe.options();
+  if (a.options) return print_json(options);
+  if (a.out.empty()) fail_usage("convert: --out is needed");
+  const auto model = open_model(a.model);
+  const auto student = lm::convert(model.teacher, recipe, options, a.seed);
+  lm::save_delta(a.out, student, {recipe.name, options, model.file.text("general.name", ""), model.file.content_hash(), {{"tokens", 0}, {"seed", a.seed}}});
+  if (a.json) print_json({{"out", a.out}, {"recipe", recipe.name}, {"options", options}});
+  else fmt::print("{}: untrained student by recipe {} ({}); train it with `unbend lm distill --adapter`\n", a.out, recipe.name, recipe.title);
+}
+
+struct DistillArguments {
+  ModelOptions model;
+  RecipeOptions recipe;
+  TextOptions text;
+  std::string out, checkpoints, validation, log;
+  std::vector<std::string> stages;
+  std::int64_t length = 0, rows = 2, accumulate = 1, validate_every = 0, validation_windows = 8;
+  double seconds = 0, checkpoint_seconds = 60;
+  std::uint64_t seed = 0;
+  bool half = false, json = false, quiet = false;
+};
+
+void distill(const DistillArguments& a) {
+  if (a.rows < 1 || a.accumulate < 1) fail_usage("--rows {} and --accumulate {} must be at least 1", a.rows, a.accumulate);
+  if (!(a.seconds >= 0)) fail_usage("--seconds must be 0 (no limit) or more");
+  auto model = open_model(a.model);
+  Json options;
+  std::string name;
+  if (model.student) {
+    name = model.student->recipe;
+    options = model.student->options;
+  } else {
+    name = a.recipe.recipe;
+    options = a.recipe.options();
+    model.student = lm::convert(model.teacher, lm::find_recipe(name), options, a.seed);
+  }
+  const auto& recipe = lm::find_recipe(name);
+  auto stages = recipe.stages(options);
+  change_stages(stages, a.stages);
+
+  const auto tokens = a.text.open(model);
+  lm::BatchOptions batch;
+  const auto window = options.at("window").get<std::int64_t>();
+  batch.length = a.length > 0 ? a.length : std::max<std::int64_t>(512, 4 * window);
+  batch.rows = a.rows;
+  batch.seed = a.seed + 1;
+  if (model.tokenizer.adds_bos()) batch.bos = model.tokenizer.bos();
+  auto source = lm::batch_source(tokens, batch);
+
+  lm::TrainOptions train;
+  train.accumulate = a.accumulate;
+  train.seconds = a.seconds;
+  train.checkpoints = a.checkpoints;
+  train.checkpoint_seconds = a.checkpoint_seconds;
+  train.log = a.log;
+  train.quiet = a.quiet;
+  if (!a.validation.empty()) {
+    const auto held_out = lm::load_tokens(a.validation, lm::tokenizer_hash(model.file));
+    const auto windows = lm::spread_windows(held_out, batch.length, a.validation_windows);
+    train.validate_every = a.validate_every > 0 ? a.validate_every : 20;
+    train.validate = [windows](const lm::Decoder& student) { return lm::mean_nats(student, windows); };
+  }
+  Json sources = Json::array();
+  for (const auto& s : tokens->sources) sources.push_back(s.sha256);
+  Json settings{{"recipe", name}, {"options", options}, {"length", batch.length}, {"rows", batch.rows}, {"accumulate", a.accumulate}, {"seed", a.seed},
+                {"type", a.model.type}, {"stages", Json::array()}};
+  for (const auto& s : stages)
+    settings["stages"].push_back({{"name", s.name}, {"tokens", s.tokens}, {"learning_rate", s.learning_rate}, {"mixer_learning_rate", s.mixer_learning_rate},
+                                  {"kl", s.kl}, {"cross_entropy", s.cross_entropy}});
+  const std::string identity_text = settings.dump() + sources.dump() + model.file.content_hash() + a.model.adapter;
+  train.identity = sha256(std::as_bytes(std::span(identity_text)));
+
+  catch_interrupts();
+  const auto report = lm::train(model.teacher, model.student->decoder, stages, *source, train);
+  Json training = settings;
+  training["tokens"] = report.tokens;
+  training["steps"] = report.steps;
+  training["skipped_steps"] = report.skipped;
+  training["seconds"] = report.seconds;
+  training["cpu_seconds"] = report.cpu_seconds;
+  training["tokens_per_cpu_second"] = static_cast<double>(report.tokens) / std::max(1e-9, report.cpu_seconds);
+  training["loss"] = report.loss;
+  if (report.validation >= 0) training["validation_nats"] = report.validation;
+  training["results"] = report.stages;
+  training["corpus_tokens"] = tokens->ids.size();
+  training["interrupted"] = report.interrupted;
+  lm::save_delta(a.out, *model.student, {name, options, model.file.text("general.name", ""), model.file.content_hash(), training}, a.half);
+  if (a.json) print_json(training);
+  else
+    fmt::print("{}: {} tokens in {:.0f} s ({:.0f} per CPU-second), loss {:.4f}{}\n", a.out, report.tokens, report.seconds,
+               static_cast<double>(report.tokens) / std::max(1e-9, report.cpu_seconds), report.loss,
+               report.interrupted ? "; interrupted: run the same command again to go on" : "");
+  if (report.interrupted) throw CLI::RuntimeError(static_cast<int>(ErrorKind::Computation));
+}
+
+struct TokensArguments {
+  std::string model, out;
+  std::vector<std::string> texts;
+  bool json = false;
+};
+
+void tokens(const TokensArguments& a) {
+  const auto file = lm::make_token_file({a.texts.begin(), a.texts.end()}, a.model, a.out, a.json);
+  if (a.json) print_json({{"out", a.out}, {"documents", file.documents()}, {"tokens", file.ids.size()}, {"tokenizer", file.tokenizer}});
+  else fmt::print("{}: {} documents, {} tokens\n", a.out, file.documents(), file.ids.size());
+}
+
+}  // namespace
+
+void add_lm_training_verbs(CLI::App& lm) {
+  {
+    auto* verb = lm.add_subcommand("tokens", "turn texts into a token file");
+    auto a = std::make_shared<TokensArguments>();
+    verb->add_option("model", a->model, "GGUF file whose tokenizer is used")->required();
+    verb->add_option("texts", a->texts, "text, Markdown or HTML files, or folders of them")->required();
+    verb->add_option("--out", a->out, "token file to write (.safetensors)")->required();
+    verb->add_flag("--json", a->json, "print JSON");
+    verb->footer("Example:\n  unbend lm tokens model.gguf docs/ notes.md --out train.safetensors");
+    verb->callback([a] { tokens(*a); });
+  }
+  {
+    auto* verb = lm.add_subcommand("convert", "make an untrained student of a model by a recipe");
+    auto a = std::make_shared<ConvertArguments>();
+    a->model.add_to(*verb, false);
+    a->recipe.add_to(*verb);
+    verb->add_option("--out", a->out, "delta to write (.safetensors)");
+    verb->add_option("--seed", a->seed, "of random starts")->capture_default_str();
+    verb->add_flag("--options", a->options, "print the recipe's options with their values and stop");
+    verb->add_flag("--json", a->json, "print JSON");
+    verb->footer("Examples:\n  unbend lm convert model.gguf --recipe hybrid --set window=256 --out student.safetensors\n"
+                 "  unbend lm convert model.gguf --recipe liger --set variant=hgrn2 --out liger.safetensors\n"
+                 "  unbend lm convert model.gguf --recipe liger --options");
+    verb->callback([a] { convert(*a); });
+  }
+  {
+    auto* verb = lm.add_subcommand("distill", "train a student on text, from the model's own predictions");
+    auto a = std::make_shared<DistillArguments>();
+    a->model.add_to(*verb);
+    a->recipe.add_to(*verb);
+    a->text.add_to(*verb);
+    verb->add_option("--out", a->out, "delta to write (.safetensors)")->required();
+    verb->add_option("--stage", a->stages, "change a stage: NAME.FIELD=VALUE, for example lora.tokens=200000 (repeatable)");
+    verb->add_option("--length", a->length, "tokens per sequence; 0 = 4 windows, at least 512")->capture_default_str();
+    verb->add_option("--rows", a->rows, "sequences per batch")->capture_default_str();
+    verb->add_option("--accumulate", a->accumulate, "batches per step")->capture_default_str();
+    verb->add_option("--seconds", a->seconds, "stop after so long; 0 = no limit")->capture_default_str();
+    verb->add_option("--checkpoints", a->checkpoints, "folder; training goes on from the latest one in it");
+    verb->add_option("--checkpoint-seconds", a->checkpoint_seconds, "time between checkpoints")->capture_default_str();
+    verb->add_option("--validation", a->validation, "token file of held-out text");
+    verb->add_option("--validate-every", a->validate_every, "steps; 0 = 20 where there is held-out text")->capture_default_str();
+    verb->add_option("--validation-windows", a->validation_windows, "at most so many")->capture_default_str();
+    verb->add_option("--log", a->log, "file for one line of JSON per step");
+    verb->add_option("--seed", a->seed, "of starts and of the order of texts")->capture_default_str();
+    verb->add_flag("--half", a->half, "store the delta in float16");
+    verb->add_flag("--quiet", a->quiet, "no progress");
+    verb->add_flag("--json", a->json, "print JSON");
+    verb->footer("Examples:\n  unbend lm distill model.gguf --text docs/ --out student.safetensors --checkpoints run1/\n"
+                 "  unbend lm distill model.gguf --recipe liger --tokens-file train.safetensors --stage lora.tokens=1000000 --out liger.safetensors\n"
+                 "  unbend lm distill model.gguf --adapter student.safetensors --text more/ --seconds 3600 --out student2.safetensors");
+    verb->callback([a] { distill(*a); });
+  }
+}
+
+}  // namespace unbend::cli

@@ -1,0 +1,30 @@
+// SmolLM2-135M-Instruct and its texts, for studies that need a real pretrained model.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <filesystem>
+#include <memory>
+
+#include "unbend/engine/tokenizer.h"
+#include "unbend/lm/corpus.h"
+#include "unbend/lm/decoder.h"
+
+namespace unbend {
+
+struct SmolLM2 {
+  engine::Gguf file;
+  engine::Tokenizer tokenizer;
+  lm::Decoder teacher;              ///< bfloat16 products
+  at::Tensor short_docs;            ///< held-out documentation, [40 or more, 512]
+  at::Tensor long_docs;             ///< [12 or more, 2048]
+  std::shared_ptr<const lm::TokenFile> training;  ///< null if the training texts are not installed
+};
+
+/// Folder for models and texts: the environment's UNBEND_BUILD_DIR, else "build" in the current folder.
+std::filesystem::path build_folder();
+
+/// Input error that says which part of tools/setup.sh is missing.
+SmolLM2 open_smollm2(at::ScalarType type, bool need_training_text);
+
+}  // namespace unbend

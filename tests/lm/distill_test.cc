@@ -1,0 +1,214 @@
+// Training: what changes, what must not, and how it goes on after a crash.
+#include "unbend/lm/distill.h"
+
+#include <gtest/gtest.h>
+#include <torch/types.h>
+
+#include <filesystem>
+#include <limits>
+
+#include "unbend/base/error.h"
+#include "unbend/lm/delta.h"
+#include "unbend/lm/evaluate.h"
+
+namespace unbend::lm {
+namespace {
+
+Decoder small_teacher() {
+  DecoderConfig c;
+  c.layers = 2, c.hidden = 32, c.heads = 4, c.kv_heads = 2, c.head_dim = 8, c.ffn = 48, c.vocab = 40, c.context = 256;
+  Random random(1);
+  return random_decoder(c, 1, .5, random);
+}
+
+/// Random sequences from a stored generator; throws at batch `crash`, as if the process had died there.
+class RandomSource : public BatchSource {
+ public:
+  explicit RandomSource(std::int64_t crash = -1) : random_(4), crash_(crash) {}
+  Batch next() override {
+    if (count_++ == crash_) throw std::runtime_error("crash");
+    auto ids = at::empty({2, 33}, at::kLong);
+    for (std::int64_t i = 0; i < ids.numel(); ++i) ids.mutable_data_ptr<std::int64_t>()[i] = static_cast<std::int64_t>(random_.below(40));
+    return {ids.slice(1, 0, 32).contiguous(), ids.slice(1, 1).contiguous()};
+  }
+  Json state() const override { return {{"random", random_.state()}, {"count", count_}}; }
+  void restore(const Json& state) override {
+    random_ = Random(state.at("random").get<Random::State>());
+    count_ = state.at("count").get<std::int64_t>();
+  }
+
+ private:
+  Random random_;
+  std::int64_t crash_, count_ = 0;
+};
+
+Student hybrid_student(const Decoder& teacher) {
+  const auto& recipe = find_recipe("hybrid");
+  return convert(teacher, recipe, recipe_options(recipe, {{"window", 6}, {"sinks", 2}, {"lora_rank", 2}}), 3);
+}
+
+std::vector<Stage> short_stages() {
+  auto stages = find_recipe("hybrid").stages({});
+  stages[0].tokens = 12 * 64;
+  stages[1].tokens = 9 * 64;
+  return stages;
+}
+
+TrainOptions quiet_options() {
+  TrainOptions options;
+  options.quiet = true;
+  return options;
+}
+
+std::map<std::string, at::Tensor> tensors_of(Decoder& decoder) {
+  std::map<std::string, at::Tensor> all;
+  for (const auto& p : adapter(decoder)) all[p.name] = p.tensor->clone();
+  for (const auto& p : weights(decoder)) all[p.name] = p.tensor->clone();
+  return all;
+}
+
+std::filesystem::path fresh_folder(const std::string& name) {
+  const auto folder = std::filesystem::temp_directory_path() / ("unbend_" + name + "_" + std::to_string(::getpid()));
+  std::filesystem::remove_all(folder);
+  return folder;
+}
+
+TEST(Train, TransferImprovesHeadsAndTouchesMixersOnly) {
+  const auto teacher = small_teacher();
+  auto student = hybrid_student(teacher);
+  auto before = tensors_of(student.decoder);
+  RandomSource probe;
+  const auto ids = probe.next().ids;
+  const auto error_before = head_fidelity(teacher, student.decoder, ids).slice(1, 8).mean().item<double>();
+  auto stage = short_stages()[0];
+  stage.tokens = 150 * 64;
+  stage.mixer_learning_rate = 2e-2;
+  RandomSource source;
+  const auto report = train(teacher, student.decoder, {stage}, source, quiet_options());
+  EXPECT_EQ(report.steps, 150);
+  EXPECT_EQ(report.tokens, 150 * 64);
+  EXPECT_LT(head_fidelity(teacher, student.decoder, ids).slice(1, 8).mean().item<double>(), .9 * error_before);
+  for (const auto& [name, tensor] : tensors_of(student.decoder))
+    EXPECT_EQ(at::equal(tensor, before[name]), name.find(".mixer.") == std::string::npos) << name;
+}
+
+TEST(Train, EndToEndLowersTheDivergenceAndLeavesTheTeacherAlone) {
+  auto teacher = small_teacher();
+  auto student = hybrid_student(teacher);
+  const auto teacher_before = tensors_of(teacher);
+  RandomSource probe;
+  const auto ids = probe.next().ids;
+  const auto divergence = [&] { return evaluate({&teacher, &student.decoder}, ids)[1].kl.mean().item<double>(); };
+  const double before = divergence();
+  auto stage = short_stages()[1];
+  stage.tokens = 150 * 64;
+  stage.kl = 1, stage.cross_entropy = 0;
+  RandomSource source;
+  train(teacher, student.decoder, {stage}, source, quiet_options());
+  EXPECT_LT(divergence(), .8 * before);
+  for (const auto& [name, tensor] : tensors_of(teacher)) EXPECT_TRUE(at::equal(tensor, teacher_before.at(name))) << name;
+}
+
+TEST(Train, TrainsADecodersOwnWeightsWithoutTouchingTheTeacher) {
+  for (const bool tied : {true, false}) {
+    auto config = small_teacher().config;
+    config.tied = tied;
+    Random random(1);
+    auto teacher = random_decoder(config, 1, .5, random);
+    auto student = teacher.fork();
+    const auto before = tensors_of(teacher);
+    Stage stage;
+    stage.name = "all";
+    stage.tokens = 20 * 64;
+    auto options = quiet_options();
+    options.also = {""};
+    RandomSource source;
+    const auto report = train(teacher, student, {stage}, source, options);
+    EXPECT_LT(report.stages[0].at("last_loss").get<double>(), report.stages[0].at("first_loss").get<double>());
+    for (const auto& [name, tensor] : tensors_of(teacher)) EXPECT_TRUE(at::equal(tensor, before.at(name))) << name;
+    for (const auto& [name, tensor] : tensors_of(student)) EXPECT_FALSE(at::equal(tensor, before.at(name))) << name;
+    EXPECT_EQ(student.head.is_same(student.embedding), tied);
+  }
+}
+
+TEST(Train, GoesOnAfterACrashToTheSameWeights) {
+  const auto teacher = small_teacher();
+  auto straight = hybrid_student(teacher);
+  RandomSource source;
+  train(teacher, straight.decoder, short_stages(), source, quiet_options());
+  auto expected = tensors_of(straight.decoder);
+
+  for (const std::int64_t crash : {1, 5, 11, 12, 13, 20}) {  // in both stages and at their border
+    const auto folder = fresh_folder("resume");
+    auto options = quiet_options();
+    options.checkpoints = folder;
+    options.checkpoint_seconds = 0;
+    options.identity = "run";
+    auto first = hybrid_student(teacher);
+    RandomSource dying(crash);
+    EXPECT_THROW(train(teacher, first.decoder, short_stages(), dying, options), std::runtime_error);
+    auto second = hybrid_student(teacher);
+    RandomSource fresh;
+    const auto report = train(teacher, second.decoder, short_stages(), fresh, options);
+    EXPECT_EQ(report.tokens, 21 * 64);
+    for (const auto& [name, tensor] : tensors_of(second.decoder)) EXPECT_TRUE(at::equal(tensor, expected[name])) << name << " after a crash at " << crash;
+    std::filesystem::remove_all(folder);
+  }
+}
+
+TEST(Train, RefusesTheCheckpointOfAnotherRun) {
+  const auto teacher = small_teacher();
+  const auto folder = fresh_folder("identity");
+  auto options = quiet_options();
+  options.checkpoints = folder;
+  options.identity = "one";
+  auto student = hybrid_student(teacher);
+  RandomSource source;
+  train(teacher, student.decoder, short_stages(), source, options);
+  options.identity = "another";
+  EXPECT_THROW(train(teacher, student.decoder, short_stages(), source, options), Error);
+  std::filesystem::remove_all(folder);
+}
+
+TEST(Train, StopsWhenTheLossIsNotFinite) {
+  const auto teacher = small_teacher();
+  auto student = hybrid_student(teacher);
+  for (const auto& p : adapter(student.decoder))
+    if (p.name == "layers.1.mixer.log_scale") p.tensor->fill_(std::numeric_limits<float>::quiet_NaN());
+  RandomSource source;
+  try {
+    train(teacher, student.decoder, {short_stages()[1]}, source, quiet_options());
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::Computation);
+    EXPECT_NE(std::string(error.what()).find("layer 1"), std::string::npos) << error.what();
+  }
+}
+
+TEST(Train, RefusesEmptyBudgets) {
+  const auto teacher = small_teacher();
+  auto student = hybrid_student(teacher);
+  RandomSource source;
+  auto stages = short_stages();
+  stages[0].tokens = 0;
+  EXPECT_THROW(train(teacher, student.decoder, stages, source, quiet_options()), Error);
+  auto options = quiet_options();
+  options.accumulate = 0;
+  EXPECT_THROW(train(teacher, student.decoder, short_stages(), source, options), Error);
+}
+
+TEST(Merge, EqualsTheStudentWithItsLowRankCorrections) {
+  const auto teacher = small_teacher().to(at::kCPU, at::kDouble);
+  const auto& recipe = find_recipe("hybrid");
+  auto student = convert(teacher, recipe, recipe_options(recipe, {{"window", 6}, {"lora_targets", {"q", "v", "o", "gate", "down"}}}), 3);
+  Random random(7);
+  for (const auto& p : adapter(student.decoder)) p.tensor->add_(random_normal(p.tensor->sizes(), .1, random));
+  RandomSource source;
+  const auto ids = source.next().ids;
+  auto merged = merge_lora(student.decoder);
+  EXPECT_LT((merged.hidden(ids) - student.decoder.hidden(ids)).abs().max().item<double>(), 1e-5);  // weights are merged in float32
+  for (const auto& p : adapter(merged)) EXPECT_NE(p.name.find(".mixer."), std::string::npos);
+}
+
+}  // namespace
+}  // namespace unbend::lm
