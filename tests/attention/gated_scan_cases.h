@@ -54,7 +54,7 @@ inline Scan run(const Inputs& x, const ScanOptions& options) {
   return gated_scan(x[0], x[1], x[2], x[3], x[4], options);
 }
 
-inline Scan run(const Case& c, const Inputs& x, Form form, int64_t chunk = 64) {
+inline Scan run(const Case& c, const Inputs& x, Form form, int64_t chunk = 16) {
   return run(x, {.form = form, .chunk = chunk, .axis = c.axis()});
 }
 

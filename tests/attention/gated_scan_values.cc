@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 
 #include "tests/attention/gated_scan_cases.h"
+#include "unbend/attention/gated_scan_naive.h"
 #include "unbend/base/error.h"
 
 namespace unbend::test {
@@ -43,10 +44,14 @@ TEST(GatedScan, EveryChunkEqualsTheTokenLoop) {
     for (const at::ScalarType type : {at::kDouble, at::kFloat}) {
       const double tolerance = type == at::kDouble ? 1e-12 : 1e-4;
       c.type = at::kDouble;
-      const Inputs exact = make_inputs(c);
-      const Scan loop = run(c, exact, Form::Recurrent);
+      Inputs x = make_inputs(c);
+      const at::Tensor zero = at::zeros({c.batch, c.kv_heads, c.dk, c.dv}, at::kDouble);
+      const Scan loop = naive::recurrent_scan(x[0], x[1], x[2], x[3], c.initial ? x[4] : zero, c.axis());
       c.type = type;
-      const Inputs x = make_inputs(c);
+      x = make_inputs(c);
+      const Scan recurrent = run(c, x, Form::Recurrent);
+      EXPECT_LT(distance(recurrent.out, loop.out), tolerance) << c.name();
+      EXPECT_LT(distance(recurrent.state, loop.state), tolerance) << c.name();
       for (const int64_t chunk : {int64_t(1), int64_t(8), int64_t(16), int64_t(64), std::max<int64_t>(c.length, 1)}) {
         const Scan scan = run(c, x, Form::Chunked, chunk);
         EXPECT_LT(distance(scan.out, loop.out), tolerance) << c.name() << " chunk " << chunk;

@@ -19,7 +19,9 @@ enum class DecayAxis { Key, Value };
 
 struct ScanOptions {
   Form form = Form::Chunked;
-  int64_t chunk = 64;  ///< tokens per chunk of Form::Chunked; any value gives the same numbers up to rounding
+  /// Tokens per chunk of Form::Chunked; any value gives the same numbers up to rounding. The work per token grows with
+  /// the chunk, so a processor wants the smallest that still fills its registers (GPUs need 64 or more).
+  int64_t chunk = 16;
   DecayAxis axis = DecayAxis::Key;
 };
 
@@ -37,9 +39,10 @@ struct ScanOptions {
 ///                       [B, Hkv, T, dv] (DecayAxis::Value). Natural logarithms, <= 0; -inf forgets everything.
 /// @param initial_state  undefined (zero) or [B, Hkv, dk, dv]
 ///
-/// Differentiable in all five tensors, from both results, any number of times. Computes in float64 when q is float64
-/// and in float32 otherwise (also for bfloat16 and half). T = 0 is fine. Throws Error (Input) for shapes that do not
-/// fit, and for a log_decay that is positive or NaN.
+/// Differentiable in all five tensors, from both results, any number of times (double backward is the push-forward).
+/// Computes in float64 when q is float64 and in float32 otherwise (also for bfloat16 and half). T = 0 is fine. Fused on
+/// CPUs; Form::Recurrent under autograd and other devices use plain ATen operations. Throws Error (Input) for shapes
+/// that do not fit, and for a log_decay that is positive or NaN.
 Scan gated_scan(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& log_decay = {},
                 const at::Tensor& initial_state = {}, const ScanOptions& options = {});
 

@@ -1,0 +1,151 @@
+// Rows, decays and boundaries of the chunks that the gated scan's kernel works on.
+//
+// Inside a chunk the scan is computed in rescaled coordinates. With P_i the product of the decays of tokens 1..i of the
+// chunk (P_0 = 1, the decay of token 0 goes to the incoming state), decay on the key axis turns into plain causal linear
+// attention of q_i P_i, k_j / P_j and v_j, and decay on the value axis into that of q, k and v_j / P_j with outputs times
+// P_i. Every term carries exp(b_i - b_j) <= 1 as the quotient P_i / P_j, to a few roundings, as long as P does not
+// underflow; so a chunk ends where P would fall below kSmallest. A chunk of one token always fits, even with decay 0:
+// strong decays cost speed and never accuracy.
+#pragma once
+
+#include <hwy/contrib/math/math-inl.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "unbend/attention/gated_scan_tile.h"
+
+namespace unbend::kernel {
+
+/// A [batch, heads, time, width] tensor with contiguous rows.
+template <class T>
+struct Rows {
+  at::Tensor storage;
+  T* data = nullptr;
+  int64_t width = 0;
+
+  Rows() = default;
+  explicit Rows(const at::Tensor& x)
+      : storage(!x.defined() || x.stride(-1) == 1 || x.size(-1) == 1 ? x : x.contiguous()) {
+    if (!storage.defined()) return;
+    data = storage.data_ptr<T>();
+    width = storage.size(3);
+    batch_ = storage.stride(0), head_ = storage.stride(1), time_ = storage.stride(2);
+  }
+  explicit operator bool() const { return data != nullptr; }
+  T* row(int64_t batch, int64_t head, int64_t time) const { return data + batch * batch_ + head * head_ + time * time_; }
+
+  /// Copies n rows from or to a tile.
+  void load(int64_t batch, int64_t head, int64_t time, int64_t n, const Tile<T>& to, int64_t first_row = 0) const {
+    for (int64_t i = 0; i < n; ++i) std::memcpy(to.row(first_row + i), row(batch, head, time + i), width * sizeof(T));
+  }
+  void store(int64_t batch, int64_t head, int64_t time, int64_t n, const Tile<T>& from, int64_t first_row = 0) const {
+    for (int64_t i = 0; i < n; ++i) std::memcpy(row(batch, head, time + i), from.row(first_row + i), width * sizeof(T));
+  }
+
+ private:
+  int64_t batch_ = 0, head_ = 0, time_ = 0;
+};
+
+// Element-wise work on whole padded rows.
+template <class T, class F>
+HWY_INLINE void for_lanes(int64_t width, F&& f) {
+  for (int64_t m = 0; m < width; m += kLanes<T>) f(m);
+}
+
+/// x *= y, element by element.
+template <class T>
+void scale_row(T* x, const T* y, int64_t width) {
+  const Lanes<T> d;
+  for_lanes<T>(width, [&](int64_t m) { hn::StoreU(hn::Mul(hn::LoadU(d, x + m), hn::LoadU(d, y + m)), d, x + m); });
+}
+
+/// Row i of x times row i of y, or, with one row of y for `group` rows of x, the rows of all query heads of a group.
+template <class T>
+void scale_rows(const Tile<T>& x, const Tile<T>& y, int64_t n, int64_t groups = 1, int64_t group_rows = 0) {
+  for (int64_t g = 0; g < groups; ++g) {
+    for (int64_t i = 0; i < n; ++i) scale_row(x.row(g * group_rows + i), y.row(i), x.stride);
+  }
+}
+
+/// Scales the state by one decay per row (key axis) or per column (value axis).
+template <class T>
+void scale_state(const Tile<T>& state, const T* decay, DecayAxis axis, int64_t dk) {
+  const Lanes<T> d;
+  for (int64_t m = 0; m < dk; ++m) {
+    if (axis == DecayAxis::Value) {
+      scale_row(state.row(m), decay, state.stride);
+    } else {
+      const auto factor = hn::Set(d, decay[m]);
+      T* row = state.row(m);
+      for_lanes<T>(state.stride, [&](int64_t n) { hn::StoreU(hn::Mul(hn::LoadU(d, row + n), factor), d, row + n); });
+    }
+  }
+}
+
+/// Decays of one chunk: of its first token, and from there on P_i and 1 / P_i.
+template <class T>
+struct ChunkDecay {
+  static constexpr T kSmallest = T(8.673617379884035e-19);  // 2^-60
+
+  Tile<T> gate, first, product, inverse;
+  bool invalid = false;  ///< a log decay was positive or NaN
+
+  ChunkDecay(int64_t chunk, int64_t width)
+      : gate(1, width), first(1, width), product(chunk, width), inverse(chunk, width) {}
+
+  /// Reads the decays of at most n tokens and returns how many the chunk takes.
+  int64_t load(const Rows<T>& log_decay, int64_t batch, int64_t head, int64_t time, int64_t n) {
+    if (!log_decay) return n;
+    const Lanes<T> d;
+    const auto one = hn::Set(d, T(1));
+    read(log_decay.row(batch, head, time), log_decay.width, first);
+    for_lanes<T>(first.stride, [&](int64_t m) {
+      hn::StoreU(one, d, product.row(0) + m);
+      hn::StoreU(one, d, inverse.row(0) + m);
+    });
+    for (int64_t i = 1; i < n; ++i) {
+      read(log_decay.row(batch, head, time + i), log_decay.width, gate);
+      auto smallest = one;
+      for_lanes<T>(gate.stride, [&](int64_t m) {
+        const auto p = hn::Mul(hn::LoadU(d, product.row(i - 1) + m), hn::LoadU(d, gate.data + m));
+        smallest = hn::Min(smallest, p);
+        hn::StoreU(p, d, product.row(i) + m);
+        hn::StoreU(hn::Div(one, p), d, inverse.row(i) + m);
+      });
+      if (!hn::AllTrue(d, hn::Ge(smallest, hn::Set(d, kSmallest)))) return i;
+    }
+    return n;
+  }
+
+ private:
+  void read(const T* log_decay, int64_t width, const Tile<T>& to) {
+    const Lanes<T> d;
+    if (width == 1) {
+      invalid |= !(log_decay[0] <= 0);
+      const auto decay = hn::Set(d, std::exp(log_decay[0]));
+      for_lanes<T>(to.stride, [&](int64_t m) { hn::StoreU(decay, d, to.data + m); });
+      return;
+    }
+    std::memcpy(to.data, log_decay, width * sizeof(T));
+    std::fill(to.data + width, to.data + to.stride, T(0));
+    for_lanes<T>(to.stride, [&](int64_t m) {
+      const auto x = hn::LoadU(d, to.data + m);
+      invalid |= !hn::AllTrue(d, hn::Le(x, hn::Zero(d)));
+      hn::StoreU(hn::Exp(d, x), d, to.data + m);
+    });
+  }
+};
+
+/// Keeps j <= i of the scores [groups * group_rows, n].
+template <class T>
+void mask_future(const Tile<T>& scores, int64_t n, int64_t groups, int64_t group_rows) {
+  for (int64_t g = 0; g < groups; ++g) {
+    for (int64_t i = 0; i < n; ++i) {
+      T* row = scores.row(g * group_rows + i);
+      std::fill(row + i + 1, row + scores.stride, T(0));
+    }
+  }
+}
+
+}  // namespace unbend::kernel
