@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The texts for training and evaluation out of Debian's documentation packages (tools/setup.sh texts installs them).
-#   tools/texts.sh [MODEL.gguf]    makes build/texts/{train,docs,kjv}.tokens with build/unbend
+#   tools/texts.sh [MODEL.gguf]    makes build/texts/{train,docs,kjv}.tokens.safetensors with build/unbend
 #   tools/texts.sh list SET        prints the files of a set: train, docs (held out) or kjv
 #   tools/texts.sh versions SET    prints its packages and their versions
 # English HTML only; generated indexes, release logs and single-page copies of split manuals are left out. docs and kjv are for evaluation:
@@ -52,6 +52,6 @@ case ${1:-} in
     for set in train docs kjv; do
       files $set >$output/$set.list
       mapfile -t paths <$output/$set.list
-      build/unbend lm tokens --model "$model" --out $output/$set.tokens "${paths[@]}"
+      build/unbend lm tokens "$model" "${paths[@]}" --out $output/$set.tokens.safetensors
     done ;;
 esac

@@ -15,6 +15,7 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
   auto file = unbend::write_npy_header(header);
   file.resize(file.size() + (size - header.begin));
   const auto again = unbend::parse_npy_header(std::as_bytes(std::span(file)), "written");
-  if (again.shape != header.shape || again.type != header.type || again.fortran_order != header.fortran_order) std::abort();
+  if (again.shape != header.shape || again.type != header.type || again.fortran_order != header.fortran_order)
+    std::abort();
   return 0;
 }

@@ -1,4 +1,5 @@
-// Any bytes as a safetensors file: an Error or a header whose tensors lie within the file, and which survives being written.
+// Any bytes as a safetensors file: an Error or a header whose tensors lie within the file, and which survives being
+// written.
 #include <cstdlib>
 
 #include "unbend/base/error.h"

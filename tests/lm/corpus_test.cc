@@ -35,7 +35,9 @@ std::shared_ptr<TokenFile> counting_file(const std::vector<std::int64_t>& length
   return file;
 }
 
-std::int64_t document_of(const TokenFile& file, TokenId id) { return std::ranges::upper_bound(file.starts, id) - file.starts.begin() - 1; }
+std::int64_t document_of(const TokenFile& file, TokenId id) {
+  return std::ranges::upper_bound(file.starts, id) - file.starts.begin() - 1;
+}
 
 class Folder : public testing::Test {
  protected:
@@ -112,7 +114,8 @@ TEST_F(TokenFiles, MadeFromTexts) {
   EXPECT_EQ(tokenizer.decode(std::span(file.ids).first(file.starts[1])), "The quick brown fox.");
   EXPECT_EQ(tokenizer.decode(std::span(file.ids).subspan(file.starts[1])), "Caf\xc3\xa9");
   EXPECT_EQ(file.sources[0].sha256, sha256(std::as_bytes(std::span(std::string_view("The quick brown fox.")))));
-  EXPECT_THAT(error([&] { make_token_file({folder_ / "in"}, folder_ / "t", folder_ / "u", true); }), HasSubstr((folder_ / "t").string()));
+  EXPECT_THAT(error([&] { make_token_file({folder_ / "in"}, folder_ / "t", folder_ / "u", true); }),
+              HasSubstr((folder_ / "t").string()));
 }
 
 TEST_F(TokenFiles, TailsSplitOff) {
@@ -158,8 +161,11 @@ TEST(TokenBatches, EveryTargetOnceNothingLeaks) {
     lengths.push_back(60);
     const auto file = counting_file(lengths);
     const auto bos = round % 2 ? file->vocabulary - 1 : -1;
-    const BatchOptions options{.length = 2 + static_cast<std::int64_t>(random.below(60)), .rows = 1 + static_cast<std::int64_t>(random.below(5)),
-                               .least = 1 + static_cast<std::int64_t>(random.below(20)), .bos = bos, .seed = 3};
+    const BatchOptions options{.length = 2 + static_cast<std::int64_t>(random.below(60)),
+                               .rows = 1 + static_cast<std::int64_t>(random.below(5)),
+                               .least = 1 + static_cast<std::int64_t>(random.below(20)),
+                               .bos = bos,
+                               .seed = 3};
     TokenBatches batches(file, options);
     std::set<TokenId> learned;
     std::int64_t positions = 0, rows = 0;

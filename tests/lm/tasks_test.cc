@@ -14,7 +14,8 @@ namespace {
 
 TEST(Recall, HasTheDocumentedLayout) {
   Random random(1);
-  for (const RecallOptions options : {RecallOptions{}, {.batch = 5, .pairs = 4, .fillers = 0}, {.batch = 3, .pairs = 16, .fillers = 32}}) {
+  for (const RecallOptions options :
+       {RecallOptions{}, {.batch = 5, .pairs = 4, .fillers = 0}, {.batch = 3, .pairs = 16, .fillers = 32}}) {
     const auto batch = recall_batch(random, options);
     EXPECT_EQ(batch.length, 4 * options.pairs + options.fillers);
     ASSERT_EQ(batch.tokens.size(), options.batch * batch.length);
@@ -45,7 +46,8 @@ TEST(Recall, HasTheDocumentedLayout) {
 }
 
 TEST(Recall, KnowingWhichValuesOccurGivesTheKnownShortcut) {
-  // Guess a random one of the stored values whose occurrences are not used up: evidence says 38.7 % on average, 20.8 % first.
+  // Guess a random one of the stored values whose occurrences are not used up: evidence says 38.7 % on average, 20.8 %
+  // first.
   Random random(2);
   const RecallOptions options{.batch = 4000};
   const auto batch = recall_batch(random, options);
@@ -104,10 +106,12 @@ TEST(Copy, AsksForTheSecondCopy) {
 class OnText : public testing::Test {
  protected:
   static const engine::Tokenizer& tokenizer() {
-    static const auto loaded = engine::Tokenizer::load(UNBEND_SOURCE_DIR "/build/models/SmolLM2-135M-Instruct.Q4_1.gguf");
+    static const auto loaded =
+        engine::Tokenizer::load(UNBEND_SOURCE_DIR "/build/models/SmolLM2-135M-Instruct.Q4_1.gguf");
     return loaded;
   }
-  const std::string filler_ = "A package may be removed; its configuration files (see chapter 10.7) stay.\nCode 1234 is caf\xc3\xa9.";
+  const std::string filler_ =
+      "A package may be removed; its configuration files (see chapter 10.7) stay.\nCode 1234 is caf\xc3\xa9.";
 };
 
 TEST_F(OnText, CodesAskEveryDigitInPlace) {

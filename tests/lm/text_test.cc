@@ -30,7 +30,8 @@ std::string gzip(const std::string& text) {
 }
 
 TEST(Html, KeepsWhatAReaderSees) {
-  EXPECT_EQ(html_to_text("<p>One  <b>two</b>\n three.<p>Four&nbsp;&amp; five &#233;.</p>"), "One two three.\n\nFour & five \xc3\xa9.");
+  EXPECT_EQ(html_to_text("<p>One  <b>two</b>\n three.<p>Four&nbsp;&amp; five &#233;.</p>"),
+            "One two three.\n\nFour & five \xc3\xa9.");
   EXPECT_EQ(html_to_text("<html><head><title>T</title><style>p{}</style></head><body><script>if (a < b) x()</script>"
                          "<nav><a>Next</a></nav><div role='navigation'>menu <div>deep</div></div><h1>Title"
                          "<a class='x headerlink'>P</a></h1>text<div class='navfooter'><p>Prev</div></body>"),
@@ -68,7 +69,8 @@ TEST(Text, Normalized) {
 
 TEST(Text, Utf8) {
   EXPECT_EQ(first_invalid_utf8("ascii \xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80"), std::string::npos);
-  for (const std::string bad : {"\x80", "\xc0\xaf", "\xe0\x80\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xe2\x82", "\xc3"})
+  for (const std::string bad :
+       {"\x80", "\xc0\xaf", "\xe0\x80\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xe2\x82", "\xc3"})
     EXPECT_EQ(first_invalid_utf8("ab" + bad), 2);
 }
 

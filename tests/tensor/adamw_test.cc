@@ -162,7 +162,8 @@ TEST(Schedule, WarmsUpAndFallsToTheFloor) {
   EXPECT_DOUBLE_EQ(warmup_cosine(100, 100, 0.1, 0.2), 0.2);
   EXPECT_DOUBLE_EQ(warmup_cosine(1000, 100, 0.1, 0.2), 0.2);
   EXPECT_DOUBLE_EQ(warmup_cosine(0, 1, 0, 0), 1);
-  for (int step = 10; step < 100; ++step) EXPECT_GT(warmup_cosine(step, 100, 0.1, 0.2), warmup_cosine(step + 1, 100, 0.1, 0.2));
+  for (int step = 10; step < 100; ++step)
+    EXPECT_GT(warmup_cosine(step, 100, 0.1, 0.2), warmup_cosine(step + 1, 100, 0.1, 0.2));
   EXPECT_THROW(warmup_cosine(-1, 100, 0.1, 0), Error);
   EXPECT_THROW(warmup_cosine(0, 0, 0.1, 0), Error);
   EXPECT_THROW(warmup_cosine(0, 100, 1.1, 0), Error);

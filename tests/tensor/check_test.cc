@@ -47,7 +47,8 @@ TEST(Check, FirstValueThatIsNotFiniteIsLocated) {
   EXPECT_NO_THROW(check_finite(at::zeros({0, 4}), "x"));
   t[1][2] = -std::numeric_limits<float>::infinity();
   t[2][0] = std::numeric_limits<float>::quiet_NaN();
-  EXPECT_EQ(message([&] { check_finite(t, "x"); }), "x has 2 of 12 values that are not finite, the first (-inf) at [1, 2]");
+  EXPECT_EQ(message([&] { check_finite(t, "x"); }),
+            "x has 2 of 12 values that are not finite, the first (-inf) at [1, 2]");
   EXPECT_THAT(message([&] { check_finite(t.to(at::kBFloat16).t(), "x"); }), HasSubstr("the first (NaN) at [0, 2]"));
 }
 

@@ -33,7 +33,8 @@ class CheckpointTest : public testing::Test {
 TEST_F(CheckpointTest, EverythingComesBackExactly) {
   Random random(7);
   for (int i = 0; i < 5; ++i) random.normal();
-  Checkpoint saved{{{"w", at::randn({3, 4})}, {"n", at::arange(5)}}, {{"loss", 0.1 + 0.2}, {"random", random.state()}, {"step", std::int64_t{1} << 60}}};
+  Checkpoint saved{{{"w", at::randn({3, 4})}, {"n", at::arange(5)}},
+                   {{"loss", 0.1 + 0.2}, {"random", random.state()}, {"step", std::int64_t{1} << 60}}};
   const auto file = save_checkpoint(folder_, 12, saved);
   EXPECT_EQ(file.filename(), "step-0000000012.safetensors");
   const auto back = load_checkpoint(file);
@@ -77,7 +78,8 @@ TEST_F(CheckpointTest, KilledAtAnyMomentLeavesAUsableOne) {
     if (child == 0) {
       for (auto step = start + 1;; ++step) {
         const std::vector<float> data(size, static_cast<float>(step));
-        save_checkpoint(folder_, step, {{{"w", at::from_blob(const_cast<float*>(data.data()), {size})}}, {{"step", step}}}, 1);
+        save_checkpoint(folder_, step,
+                        {{{"w", at::from_blob(const_cast<float*>(data.data()), {size})}}, {{"step", step}}}, 1);
       }
     }
     ::usleep(static_cast<useconds_t>(5000 + random.below(30'000)));

@@ -44,10 +44,10 @@ class Npy : public testing::Test {
 
 TEST_F(Npy, EveryTypeAndShapeComesBack) {
   const auto base = at::arange(-12, 12, at::kFloat);
-  for (const auto type : {at::kBool, at::kByte, at::kChar, at::kShort, at::kUInt16, at::kInt, at::kUInt32, at::kLong, at::kUInt64, at::kHalf,
-                          at::kFloat, at::kDouble})
-    for (const auto& t : {base.to(type), base.to(type).reshape({2, 3, 4}), base.to(type).reshape({4, 6}).t(), base.to(type)[13],
-                          base.to(type).slice(0, 0, 0).reshape({0, 5})}) {
+  for (const auto type : {at::kBool, at::kByte, at::kChar, at::kShort, at::kUInt16, at::kInt, at::kUInt32, at::kLong,
+                          at::kUInt64, at::kHalf, at::kFloat, at::kDouble})
+    for (const auto& t : {base.to(type), base.to(type).reshape({2, 3, 4}), base.to(type).reshape({4, 6}).t(),
+                          base.to(type)[13], base.to(type).slice(0, 0, 0).reshape({0, 5})}) {
       save_npy(path_, t);
       const auto back = load_npy(path_);
       EXPECT_EQ(back.scalar_type(), type);
@@ -75,12 +75,16 @@ TEST_F(Npy, BadFilesGiveOneLine) {
   EXPECT_THAT(error(good, "123456789"), HasSubstr("needs 8 bytes, the file has 9"));
   EXPECT_THAT(error(good, "12345678", 4), HasSubstr("version 4.0"));
   EXPECT_THAT(error("{'descr': '>f4', 'fortran_order': False, 'shape': (2,), }"), HasSubstr("not little-endian"));
-  EXPECT_THAT(error("{'descr': '|O', 'fortran_order': False, 'shape': (2,), }"), HasSubstr("unsupported element type '|O'"));
-  EXPECT_THAT(error("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2,), }"), HasSubstr("quoted string expected"));
+  EXPECT_THAT(error("{'descr': '|O', 'fortran_order': False, 'shape': (2,), }"),
+              HasSubstr("unsupported element type '|O'"));
+  EXPECT_THAT(error("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2,), }"),
+              HasSubstr("quoted string expected"));
   EXPECT_THAT(error("{'descr': '<f4', 'fortran_order': 0, 'shape': (2,), }"), HasSubstr("True or False"));
   EXPECT_THAT(error("{'descr': '<f4', 'fortran_order': False, 'shape': (-2,), }"), HasSubstr("a size expected"));
-  EXPECT_THAT(error("{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999,), }"), HasSubstr("a size expected"));
-  EXPECT_THAT(error("{'descr': '<f4', 'fortran_order': False, 'shape': (4294967296, 4294967296), }"), HasSubstr("overflows"));
+  EXPECT_THAT(error("{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999,), }"),
+              HasSubstr("a size expected"));
+  EXPECT_THAT(error("{'descr': '<f4', 'fortran_order': False, 'shape': (4294967296, 4294967296), }"),
+              HasSubstr("overflows"));
   EXPECT_THAT(error("{'descr': '<f4', 'fortran_order': False, }"), HasSubstr("all needed"));
   EXPECT_THAT(error("{'descr': '<f4', 'descr': '<f4', 'fortran_order': False, 'shape': (2,), }"), HasSubstr("twice"));
   EXPECT_THAT(error("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), 'x': 1}"), HasSubstr("the keys are"));

@@ -52,8 +52,9 @@ class Safetensors : public testing::Test {
 std::map<std::string, at::Tensor> one_of_each_type() {
   std::map<std::string, at::Tensor> tensors;
   const auto base = at::arange(-6, 6, at::kFloat).reshape({3, 4});
-  for (const auto type : {at::kBool, at::kByte, at::kChar, at::kShort, at::kUInt16, at::kInt, at::kUInt32, at::kLong, at::kUInt64, at::kHalf,
-                          at::kBFloat16, at::kFloat, at::kDouble, at::kFloat8_e5m2, at::kFloat8_e4m3fn, at::kComplexFloat})
+  for (const auto type :
+       {at::kBool, at::kByte, at::kChar, at::kShort, at::kUInt16, at::kInt, at::kUInt32, at::kLong, at::kUInt64,
+        at::kHalf, at::kBFloat16, at::kFloat, at::kDouble, at::kFloat8_e5m2, at::kFloat8_e4m3fn, at::kComplexFloat})
     tensors[std::string("t.") + at::toString(type)] = base.to(type);
   tensors["t.Float8_e8m0fnu"] = base.abs().to(at::kFloat8_e8m0fnu);
   tensors["scalar"] = at::scalar_tensor(2.5);
@@ -113,21 +114,34 @@ TEST_F(Safetensors, BadFilesGiveOneLineThatSaysWhere) {
   EXPECT_THAT(error("[1]", 0), HasSubstr("does not start with"));
   EXPECT_THAT(error("{\"a\":\"\xff\"}", 0), HasSubstr("not valid JSON"));
   EXPECT_THAT(error(R"({"a":[[[[1]]]]})", 0), HasSubstr("nested deeper"));
-  EXPECT_THAT(error(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", 8),
-              HasSubstr("'a' twice"));
-  EXPECT_THAT(error(R"({"a":{"dtype":"F32","dtype":"F16","shape":[2],"data_offsets":[0,8]}})", 8), HasSubstr("'dtype' twice"));
+  EXPECT_THAT(
+      error(
+          R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})",
+          8),
+      HasSubstr("'a' twice"));
+  EXPECT_THAT(error(R"({"a":{"dtype":"F32","dtype":"F16","shape":[2],"data_offsets":[0,8]}})", 8),
+              HasSubstr("'dtype' twice"));
   EXPECT_THAT(error(R"({"a":{"dtype":"F31","shape":[2],"data_offsets":[0,8]}})", 8), HasSubstr("unknown dtype 'F31'"));
   EXPECT_THAT(error(R"({"a":{"dtype":"F32","shape":[2]}})", 8), HasSubstr("exactly the fields"));
   EXPECT_THAT(error(R"({"a":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}})", 8), HasSubstr("not a list of sizes"));
-  EXPECT_THAT(error(R"({"a":{"dtype":"F32","shape":[2.0],"data_offsets":[0,8]}})", 8), HasSubstr("not a list of sizes"));
+  EXPECT_THAT(error(R"({"a":{"dtype":"F32","shape":[2.0],"data_offsets":[0,8]}})", 8),
+              HasSubstr("not a list of sizes"));
   EXPECT_THAT(error(R"({"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}})", 8), HasSubstr("needs 12 bytes"));
   EXPECT_THAT(error(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}})", 8), HasSubstr("span another number"));
-  EXPECT_THAT(error(R"({"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}})", 0), HasSubstr("overflows"));
-  EXPECT_THAT(error(R"({"a":{"dtype":"F32","shape":[0,4294967296,4294967296],"data_offsets":[0,0]}})", 0), HasSubstr("overflows"));
-  EXPECT_THAT(error(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})", 12),
-              HasSubstr("overlaps"));
-  EXPECT_THAT(error(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[1],"data_offsets":[12,16]}})", 16),
-              HasSubstr("'b' starts at data offset 12 instead of 8"));
+  EXPECT_THAT(error(R"({"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}})", 0),
+              HasSubstr("overflows"));
+  EXPECT_THAT(error(R"({"a":{"dtype":"F32","shape":[0,4294967296,4294967296],"data_offsets":[0,0]}})", 0),
+              HasSubstr("overflows"));
+  EXPECT_THAT(
+      error(
+          R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})",
+          12),
+      HasSubstr("overlaps"));
+  EXPECT_THAT(
+      error(
+          R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[1],"data_offsets":[12,16]}})",
+          16),
+      HasSubstr("'b' starts at data offset 12 instead of 8"));
   EXPECT_THAT(error(R"({"__metadata__":{"a":1}})", 0), HasSubstr("'a' is not a string"));
   EXPECT_THAT(error(R"({"__metadata__":3})", 0), HasSubstr("not an object"));
   write_file(path_, "abc");
@@ -143,7 +157,8 @@ TEST_F(Safetensors, DamagedFilesNeverDoMoreThanThrow) {
   for (int i = 0; i < 5000; ++i) {
     auto bytes = good;
     if (random.below(4) == 0) bytes.resize(random.below(bytes.size() + 1));
-    for (auto n = random.below(3); n-- > 0 && !bytes.empty();) bytes[random.below(bytes.size())] = static_cast<char>(random.bits());
+    for (auto n = random.below(3); n-- > 0 && !bytes.empty();)
+      bytes[random.below(bytes.size())] = static_cast<char>(random.bits());
     try {
       const auto header = parse_safetensors_header(std::as_bytes(std::span(bytes)), "memory");
       ++accepted;

@@ -20,7 +20,8 @@ std::string read_file(const std::filesystem::path& path);
 void write_file(const std::filesystem::path& path, std::string_view contents);
 /// The same for contents in pieces, which need not be joined in memory.
 void write_file(const std::filesystem::path& path, std::span<const std::string_view> pieces);
-/// The same for contents made piece by piece: `next` is called until it gives nothing; each piece lives until the next call.
+/// The same for contents made piece by piece: `next` is called until it gives nothing; each piece lives until the next
+/// call.
 void write_file(const std::filesystem::path& path, const std::function<std::optional<std::string_view>()>& next);
 
 /// SHA-256 in lower-case hexadecimal.

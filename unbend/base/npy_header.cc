@@ -80,8 +80,10 @@ class DictScanner {
 
 std::string parse_type(std::string_view descr, std::string_view where) {
   const bool known = descr.size() == 3 && std::ranges::find(kTypes, descr.substr(1)) != std::end(kTypes);
-  require(known, "{}: unsupported element type '{}': bool, integers and floats of up to 8 bytes are read", where, descr);
-  require(descr[0] == '<' || (descr[0] == '|' && descr[2] == '1'), "{}: element type '{}' is not little-endian", where, descr);
+  require(known, "{}: unsupported element type '{}': bool, integers and floats of up to 8 bytes are read", where,
+          descr);
+  require(descr[0] == '<' || (descr[0] == '|' && descr[2] == '1'), "{}: element type '{}' is not little-endian", where,
+          descr);
   return std::string(descr.substr(1));
 }
 
@@ -91,11 +93,13 @@ NpyHeader parse_npy_header(std::span<const std::byte> file, std::string_view whe
   const std::string_view text(reinterpret_cast<const char*>(file.data()), file.size());
   require(text.starts_with(kMagic) && text.size() >= 12, "{}: not a .npy file", where);
   const int version = text[6];
-  require(version >= 1 && version <= 3 && text[7] == 0, "{}: .npy version {}.{} is not 1.0, 2.0 or 3.0", where, version, int{text[7]});
+  require(version >= 1 && version <= 3 && text[7] == 0, "{}: .npy version {}.{} is not 1.0, 2.0 or 3.0", where, version,
+          int{text[7]});
   const std::uint64_t start = version == 1 ? 10 : 12;
   std::uint64_t length = 0;
   for (std::uint64_t i = 8; i < start; ++i) length |= std::to_integer<std::uint64_t>(file[i]) << (8 * (i - 8));
-  require(length <= file.size() - start, "{}: header of {} bytes in a file of {}: truncated", where, length, file.size());
+  require(length <= file.size() - start, "{}: header of {} bytes in a file of {}: truncated", where, length,
+          file.size());
 
   NpyHeader header;
   header.begin = start + length;
@@ -128,11 +132,12 @@ NpyHeader parse_npy_header(std::span<const std::byte> file, std::string_view whe
 
   std::int64_t bytes = header.type[1] - '0';
   for (const auto size : header.shape)
-    require(!__builtin_mul_overflow(bytes, std::max<std::int64_t>(size, 1), &bytes), "{}: the size of the array overflows", where);
+    require(!__builtin_mul_overflow(bytes, std::max<std::int64_t>(size, 1), &bytes),
+            "{}: the size of the array overflows", where);
   if (std::ranges::find(header.shape, 0) != header.shape.end()) bytes = 0;
   const auto available = file.size() - header.begin;
-  require(available == static_cast<std::uint64_t>(bytes), "{}: the array needs {} bytes, the file has {} after offset {}", where, bytes,
-          available, header.begin);
+  require(available == static_cast<std::uint64_t>(bytes),
+          "{}: the array needs {} bytes, the file has {} after offset {}", where, bytes, available, header.begin);
   return header;
 }
 

@@ -10,11 +10,12 @@ namespace unbend {
 namespace {
 
 constexpr SafetensorsType kTypes[] = {
-    {"BOOL", 1},    {"U8", 1},  {"I8", 1},  {"F8_E5M2", 1}, {"F8_E4M3", 1}, {"F8_E8M0", 1}, {"I16", 2}, {"U16", 2}, {"F16", 2},
-    {"BF16", 2},    {"I32", 4}, {"U32", 4}, {"F32", 4},     {"C64", 8},     {"F64", 8},     {"I64", 8}, {"U64", 8},
+    {"BOOL", 1}, {"U8", 1},  {"I8", 1},  {"F8_E5M2", 1}, {"F8_E4M3", 1}, {"F8_E8M0", 1},
+    {"I16", 2},  {"U16", 2}, {"F16", 2}, {"BF16", 2},    {"I32", 4},     {"U32", 4},
+    {"F32", 4},  {"C64", 8}, {"F64", 8}, {"I64", 8},     {"U64", 8},
 };
 constexpr std::uint64_t kLengthBytes = 8, kMostHeaderBytes = 100'000'000;  // the reference's own limit
-constexpr int kMostDepth = 3;                                             // file, tensor, shape
+constexpr int kMostDepth = 3;                                              // file, tensor, shape
 constexpr std::string_view kMetadata = "__metadata__";
 
 // nlohmann's std::map objects: with insertion-ordered ones a header of a million tensors takes quadratic time.
@@ -43,11 +44,13 @@ bool is_count(const nlohmann::json& value) {
 }
 
 SafetensorsEntry parse_entry(const std::string& name, const nlohmann::json& json, std::string_view where) {
-  require(json.is_object() && json.size() == 3 && json.contains("dtype") && json.contains("shape") && json.contains("data_offsets"),
+  require(json.is_object() && json.size() == 3 && json.contains("dtype") && json.contains("shape") &&
+              json.contains("data_offsets"),
           "{}: tensor '{}' must have exactly the fields dtype, shape and data_offsets", where, name);
   const auto &type = json["dtype"], &shape = json["shape"], &offsets = json["data_offsets"];
   require(type.is_string(), "{}: dtype of tensor '{}' is not a string", where, name);
-  require(shape.is_array() && std::ranges::all_of(shape, is_count), "{}: shape of tensor '{}' is not a list of sizes", where, name);
+  require(shape.is_array() && std::ranges::all_of(shape, is_count), "{}: shape of tensor '{}' is not a list of sizes",
+          where, name);
   require(offsets.is_array() && offsets.size() == 2 && std::ranges::all_of(offsets, is_count),
           "{}: data_offsets of tensor '{}' are not two offsets", where, name);
 
@@ -57,10 +60,12 @@ SafetensorsEntry parse_entry(const std::string& name, const nlohmann::json& json
   // A zero counts as one here, so that an empty tensor cannot hide the overflow of its other sizes.
   std::int64_t bytes = known->bytes;
   for (const auto size : entry.shape)
-    require(!__builtin_mul_overflow(bytes, std::max<std::int64_t>(size, 1), &bytes), "{}: the size of tensor '{}' overflows", where, name);
+    require(!__builtin_mul_overflow(bytes, std::max<std::int64_t>(size, 1), &bytes),
+            "{}: the size of tensor '{}' overflows", where, name);
   if (std::ranges::find(entry.shape, 0) != entry.shape.end()) bytes = 0;
   require(entry.begin <= entry.end && entry.end - entry.begin == static_cast<std::uint64_t>(bytes),
-          "{}: tensor '{}' needs {} bytes, its data_offsets [{}, {}] span another number", where, name, bytes, entry.begin, entry.end);
+          "{}: tensor '{}' needs {} bytes, its data_offsets [{}, {}] span another number", where, name, bytes,
+          entry.begin, entry.end);
   return entry;
 }
 
@@ -75,7 +80,8 @@ SafetensorsHeader parse_safetensors_header(std::span<const std::byte> file, std:
   require(length <= kMostHeaderBytes && length <= file.size() - kLengthBytes,
           "{}: header of {} bytes in a file of {}: truncated, or not a safetensors file", where, length, file.size());
   const std::string_view text(reinterpret_cast<const char*>(file.data()) + kLengthBytes, length);
-  require(text.starts_with('{'), "{}: the header at offset {} does not start with '{{': not a safetensors file", where, kLengthBytes);
+  require(text.starts_with('{'), "{}: the header at offset {} does not start with '{{': not a safetensors file", where,
+          kLengthBytes);
 
   const auto json = parse_header_json(text, where);
   SafetensorsHeader header;
@@ -95,8 +101,10 @@ SafetensorsHeader parse_safetensors_header(std::span<const std::byte> file, std:
   const std::uint64_t data = kLengthBytes + length, available = file.size() - data;
   std::uint64_t expected = 0;
   for (auto& entry : header.tensors) {
-    require(entry.end <= available, "{}: tensor '{}' ends at {} of {} data bytes: truncated file", where, entry.name, entry.end, available);
-    require(entry.begin == expected, "{}: tensor '{}' starts at data offset {} instead of {}: {}", where, entry.name, entry.begin, expected,
+    require(entry.end <= available, "{}: tensor '{}' ends at {} of {} data bytes: truncated file", where, entry.name,
+            entry.end, available);
+    require(entry.begin == expected, "{}: tensor '{}' starts at data offset {} instead of {}: {}", where, entry.name,
+            entry.begin, expected,
             entry.begin < expected ? "it overlaps another tensor" : "bytes before it belong to no tensor");
     expected = entry.end;
     entry.begin += data;

@@ -31,13 +31,14 @@ struct SafetensorsHeader {
   std::map<std::string, std::string> metadata;
 };
 
-/// Reads the header of a whole file in memory. Checks: length of the header, JSON (nesting, duplicate keys, known fields),
-/// known types, shapes whose size in bytes neither overflows nor differs from the offsets, and data that fill the rest
-/// of the file without overlap, hole or remainder. Input error that starts with `where` and names the tensor or offset.
+/// Reads the header of a whole file in memory. Checks: length of the header, JSON (nesting, duplicate keys, known
+/// fields), known types, shapes whose size in bytes neither overflows nor differs from the offsets, and data that fill
+/// the rest of the file without overlap, hole or remainder. Input error that starts with `where` and names the tensor
+/// or offset.
 SafetensorsHeader parse_safetensors_header(std::span<const std::byte> file, std::string_view where);
 
-/// The bytes before the data: length and JSON, padded to eight bytes. Only the difference of `begin` and `end` counts: the data follow each
-/// other in the order of `header.tensors`. Equal input gives equal bytes.
+/// The bytes before the data: length and JSON, padded to eight bytes. Only the difference of `begin` and `end` counts:
+/// the data follow each other in the order of `header.tensors`. Equal input gives equal bytes.
 std::string write_safetensors_header(const SafetensorsHeader& header);
 
 }  // namespace unbend

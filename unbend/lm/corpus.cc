@@ -31,7 +31,8 @@ std::vector<Window> full_windows(const TokenFile& file, std::int64_t length) {
   require(length > 0, "full_windows: length is {}, expected a positive number", length);
   std::vector<Window> windows;
   for (std::int64_t d = 0; d < file.documents(); ++d)
-    for (auto start = file.starts[d]; start + length <= file.starts[d + 1]; start += length) windows.push_back({start, length});
+    for (auto start = file.starts[d]; start + length <= file.starts[d + 1]; start += length)
+      windows.push_back({start, length});
   return windows;
 }
 
@@ -43,18 +44,21 @@ std::vector<Window> choose_windows(const TokenFile& file, std::int64_t length, s
       return window.start < other.start + other.length && other.start < window.start + window.length;
     });
   });
-  require(count <= static_cast<std::int64_t>(windows.size()), "{} windows of {} tokens were asked for, the documents have {}", count, length,
-          windows.size());
+  require(count <= static_cast<std::int64_t>(windows.size()),
+          "{} windows of {} tokens were asked for, the documents have {}", count, length, windows.size());
   shuffle(windows, random);
   windows.resize(count);
   std::ranges::sort(windows, {}, &Window::start);
   return windows;
 }
 
-TokenBatches::TokenBatches(std::shared_ptr<const TokenFile> file, const BatchOptions& options) : file_(std::move(file)), options_(options) {
+TokenBatches::TokenBatches(std::shared_ptr<const TokenFile> file, const BatchOptions& options)
+    : file_(std::move(file)), options_(options) {
   require(options_.length > 1 && options_.rows > 0 && options_.least > 0,
-          "batches: length {}, rows {}, least {}: expected a length above 1 and positive numbers", options_.length, options_.rows, options_.least);
-  require(options_.bos < file_->vocabulary, "batches: BOS {} is not in the vocabulary of {}", options_.bos, file_->vocabulary);
+          "batches: length {}, rows {}, least {}: expected a length above 1 and positive numbers", options_.length,
+          options_.rows, options_.least);
+  require(options_.bos < file_->vocabulary, "batches: BOS {} is not in the vocabulary of {}", options_.bos,
+          file_->vocabulary);
   const std::int64_t space = options_.length - (options_.bos >= 0 ? 1 : 0);
   for (std::int64_t d = 0; d < file_->documents(); ++d) {
     const auto first = file_->starts[d], last = file_->starts[d + 1] - 1;  // the last token is only ever a target
@@ -93,8 +97,9 @@ void TokenBatches::shuffle() {
 }
 
 void TokenBatches::seek(Position position) {
-  require(position.epoch >= 0 && position.batch >= 0 && position.batch < stats_.batches, "batches: position {}:{} does not exist, an epoch has {} batches",
-          position.epoch, position.batch, stats_.batches);
+  require(position.epoch >= 0 && position.batch >= 0 && position.batch < stats_.batches,
+          "batches: position {}:{} does not exist, an epoch has {} batches", position.epoch, position.batch,
+          stats_.batches);
   position_ = position;
   shuffle();
 }
@@ -111,7 +116,8 @@ TokenBatch TokenBatches::next() {
     const auto at = row * batch.length;
     if (lead) batch.ids[at] = options_.bos;
     std::copy_n(source, sequence.length, batch.ids.begin() + at + lead);
-    std::copy(source + sequence.context + 1, source + sequence.length + 1, batch.targets.begin() + at + lead + sequence.context);
+    std::copy(source + sequence.context + 1, source + sequence.length + 1,
+              batch.targets.begin() + at + lead + sequence.context);
   }
   if (++position_.batch == stats_.batches) {
     position_ = {position_.epoch + 1, 0};

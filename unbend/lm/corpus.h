@@ -36,17 +36,19 @@ struct TokenFile {
 std::string tokenizer_hash(const engine::Gguf& model);
 
 /// Encodes each text as one document; texts that give no token are left out. `quiet` hides the progress.
-TokenFile tokenize(const std::vector<Text>& texts, const engine::Tokenizer& tokenizer, const std::string& tokenizer_hash, bool quiet = true);
+TokenFile tokenize(const std::vector<Text>& texts, const engine::Tokenizer& tokenizer,
+                   const std::string& tokenizer_hash, bool quiet = true);
 
 /// Reads files and folders (read_texts), encodes them with the model's tokenizer and saves the result.
 TokenFile make_token_file(const std::vector<std::filesystem::path>& inputs, const std::filesystem::path& model,
                           const std::filesystem::path& out, bool quiet = false);
 
-/// A safetensors file: "ids" U16 (I32 for vocabularies above 65,536), "starts" I64, metadata. Atomic; equal contents give
-/// equal bytes.
+/// A safetensors file: "ids" U16 (I32 for vocabularies above 65,536), "starts" I64, metadata. Atomic; equal contents
+/// give equal bytes.
 void save_tokens(const std::filesystem::path& path, const TokenFile& file);
 
-/// Input error naming the file for anything that save_tokens would not write; `tokenizer_hash`, unless empty, must be that of the file.
+/// Input error naming the file for anything that save_tokens would not write; `tokenizer_hash`, unless empty, must be
+/// that of the file.
 TokenFile load_tokens(const std::filesystem::path& path, const std::string& tokenizer_hash = {});
 
 /// The last `fraction` of the tokens apart: {training, validation}. A document that the cut falls into becomes two.
@@ -63,22 +65,24 @@ struct Window {
 /// Windows of exactly `length` tokens side by side from the start of each document; each document's tail is left out.
 std::vector<Window> full_windows(const TokenFile& file, std::int64_t length);
 
-/// `count` of the full windows by chance, none of which touches one of `avoid`, in order. Input error if there are too few.
+/// `count` of the full windows by chance, none of which touches one of `avoid`, in order. Input error if there are too
+/// few.
 std::vector<Window> choose_windows(const TokenFile& file, std::int64_t length, std::int64_t count, Random& random,
                                    const std::vector<Window>& avoid = {});
 
 /// Windows of equal lengths as frozen test data: name -> rows. A safetensors file of I32 or U16 [rows, length] tensors.
 using FrozenWindows = std::map<std::string, std::vector<std::vector<TokenId>>>;
-void save_windows(const std::filesystem::path& path, const FrozenWindows& windows, int vocabulary, const std::string& tokenizer_hash);
+void save_windows(const std::filesystem::path& path, const FrozenWindows& windows, int vocabulary,
+                  const std::string& tokenizer_hash);
 FrozenWindows load_windows(const std::filesystem::path& path, const std::string& tokenizer_hash = {});
 
 // ---- Training: batches
 
 struct BatchOptions {
-  std::int64_t length = 512;   ///< most positions per sequence
-  std::int64_t rows = 2;       ///< most sequences per batch
-  std::int64_t least = 32;     ///< documents, or tails of documents, with fewer targets are dropped
-  TokenId bos = -1;            ///< if not -1, every sequence starts with it
+  std::int64_t length = 512;  ///< most positions per sequence
+  std::int64_t rows = 2;      ///< most sequences per batch
+  std::int64_t least = 32;    ///< documents, or tails of documents, with fewer targets are dropped
+  TokenId bos = -1;           ///< if not -1, every sequence starts with it
   std::uint64_t seed = 1;
 };
 

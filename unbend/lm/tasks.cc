@@ -11,14 +11,16 @@
 namespace unbend::lm {
 namespace {
 
-constexpr std::string_view kNames[] = {"Anna", "Peter", "Maria", "David", "Laura", "James",  "Sarah", "Robert", "Emma",  "Daniel", "Julia", "Thomas",
-                                       "Alice", "Henry", "Grace", "Oliver", "Clara", "Martin", "Helen", "George", "Lucy", "Simon",  "Nina",  "Victor"};
+constexpr std::string_view kNames[] = {"Anna",  "Peter",  "Maria", "David",  "Laura", "James", "Sarah", "Robert",
+                                       "Emma",  "Daniel", "Julia", "Thomas", "Alice", "Henry", "Grace", "Oliver",
+                                       "Clara", "Martin", "Helen", "George", "Lucy",  "Simon", "Nina",  "Victor"};
 constexpr std::string_view kWords[] = {
-    "apple", "river", "stone", "garden", "window", "horse", "paper",  "silver", "bridge", "cloud",  "forest", "island", "kitchen", "lemon",
-    "mirror", "ocean", "pencil", "rabbit", "shadow", "table", "village", "winter", "yellow", "bread", "candle", "doctor", "engine", "flower",
-    "guitar", "hammer", "jacket", "knife", "ladder", "market", "needle", "orange", "planet", "queen",  "rocket", "sugar",  "temple", "uncle",
-    "valley", "wagon", "bottle", "camera", "desert", "eagle", "farmer", "glass", "honey", "iron",   "jungle", "king",   "letter", "money",
-    "night", "onion", "piano", "road", "school", "tiger", "tower", "water"};
+    "apple",  "river",   "stone",  "garden", "window", "horse",  "paper",  "silver", "bridge", "cloud",   "forest",
+    "island", "kitchen", "lemon",  "mirror", "ocean",  "pencil", "rabbit", "shadow", "table",  "village", "winter",
+    "yellow", "bread",   "candle", "doctor", "engine", "flower", "guitar", "hammer", "jacket", "knife",   "ladder",
+    "market", "needle",  "orange", "planet", "queen",  "rocket", "sugar",  "temple", "uncle",  "valley",  "wagon",
+    "bottle", "camera",  "desert", "eagle",  "farmer", "glass",  "honey",  "iron",   "jungle", "king",    "letter",
+    "money",  "night",   "onion",  "piano",  "road",   "school", "tiger",  "tower",  "water"};
 
 std::vector<std::int64_t> permutation(std::int64_t size, Random& random) {
   std::vector<std::int64_t> order(size);
@@ -27,14 +29,15 @@ std::vector<std::int64_t> permutation(std::int64_t size, Random& random) {
   return order;
 }
 
-// A text's tokens, and the bytes of the text that each stands for. Some tokenizers put a space before the text: it belongs to
-// the first token.
+// A text's tokens, and the bytes of the text that each stands for. Some tokenizers put a space before the text: it
+// belongs to the first token.
 struct Encoded {
   std::vector<TokenId> ids;
   std::vector<std::string> pieces;
   std::vector<std::size_t> ends;  // of each token, in bytes of the text
 
-  // The token that ends where text [begin, end) ends and stands for just that or for a space and that; -1 if there is none.
+  // The token that ends where text [begin, end) ends and stands for just that or for a space and that; -1 if there is
+  // none.
   std::int64_t find(std::size_t end, std::string_view word) const {
     const auto at = std::ranges::lower_bound(ends, end) - ends.begin();
     if (at == static_cast<std::int64_t>(ends.size()) || ends[at] != end) return -1;
@@ -50,7 +53,8 @@ Encoded encode(const engine::Tokenizer& tokenizer, std::string_view text) {
     out.pieces.push_back(tokenizer.decode(std::span(&id, 1)));
     out.ends.push_back(end += out.pieces.back().size());
   }
-  require(end == text.size() || end == text.size() + 1, "the tokenizer does not keep the text of this task: {} bytes became {}", text.size(), end);
+  require(end == text.size() || end == text.size() + 1,
+          "the tokenizer does not keep the text of this task: {} bytes became {}", text.size(), end);
   if (end > text.size())
     for (auto& e : out.ends) --e;
   return out;
@@ -68,17 +72,21 @@ Probe start_probe(const Encoded& encoded, const engine::Tokenizer& tokenizer) {
 RecallBatch recall_batch(Random& random, const RecallOptions& options) {
   const auto [batch, pairs, fillers, keys, values, kinds] = options;
   require(batch > 0 && pairs > 0 && fillers >= 0 && values > 0 && kinds > 0 && pairs <= keys,
-          "recall: batch {}, {} pairs, {} fillers of {} kinds, {} keys, {} values: expected positive numbers and no more pairs than keys", batch,
-          pairs, fillers, kinds, keys, values);
+          "recall: batch {}, {} pairs, {} fillers of {} kinds, {} keys, {} values: expected positive numbers and no "
+          "more pairs than keys",
+          batch, pairs, fillers, kinds, keys, values);
   RecallBatch out{batch, options.length(), pairs, {}, {}, {}};
   for (std::int64_t j = 0; j < pairs; ++j) out.query_positions.push_back(2 * pairs + fillers + 2 * j);
   for (std::int64_t b = 0; b < batch; ++b) {
     const auto key = permutation(keys, random);
     std::vector<TokenId> value;
     for (std::int64_t i = 0; i < pairs; ++i) value.push_back(static_cast<TokenId>(keys + random.below(values)));
-    const auto pair = [&](std::int64_t i) { out.tokens.insert(out.tokens.end(), {static_cast<TokenId>(key[i]), value[i]}); };
+    const auto pair = [&](std::int64_t i) {
+      out.tokens.insert(out.tokens.end(), {static_cast<TokenId>(key[i]), value[i]});
+    };
     for (std::int64_t i = 0; i < pairs; ++i) pair(i);
-    for (std::int64_t i = 0; i < fillers; ++i) out.tokens.push_back(static_cast<TokenId>(keys + values + random.below(kinds)));
+    for (std::int64_t i = 0; i < fillers; ++i)
+      out.tokens.push_back(static_cast<TokenId>(keys + values + random.below(kinds)));
     for (const auto i : permutation(pairs, random)) {
       pair(i);
       out.answers.push_back(value[i]);
@@ -105,14 +113,16 @@ Probe copy_probe(std::span<const TokenId> text, std::span<const TokenId> gap, To
   if (bos >= 0) probe.ids.push_back(bos);
   for (const auto part : {text, gap, text}) probe.ids.insert(probe.ids.end(), part.begin(), part.end());
   const auto first = probe.ids.size() - text.size();
-  for (auto i = first + 1; i < probe.ids.size(); ++i) probe.questions.push_back({static_cast<std::int64_t>(i) - 1, probe.ids[i], {}});
+  for (auto i = first + 1; i < probe.ids.size(); ++i)
+    probe.questions.push_back({static_cast<std::int64_t>(i) - 1, probe.ids[i], {}});
   return probe;
 }
 
 Probe codes_probe(Random& random, const engine::Tokenizer& tokenizer, std::string_view filler, int stored, int asked) {
   constexpr int kDigits = 4;
   require(stored > 0 && stored <= static_cast<int>(std::size(kNames)) && asked > 0 && asked <= stored,
-          "codes: {} names stored and {} asked: expected at most {} and no more asked than stored", stored, asked, std::size(kNames));
+          "codes: {} names stored and {} asked: expected at most {} and no more asked than stored", stored, asked,
+          std::size(kNames));
   std::vector<std::string> lines;
   const auto names = permutation(std::size(kNames), random);
   for (int i = 0; i < stored; ++i) {
@@ -155,8 +165,8 @@ Probe words_probe(Random& random, const engine::Tokenizer& tokenizer, std::strin
     const auto text = fmt::format("Words: {}", word);
     if (encode(tokenizer, text).find(text.size(), word) >= 0) usable.push_back(word);
   }
-  require(count > 1 && count <= static_cast<int>(usable.size()), "words: {} words were asked for, expected 2 to {} (those that are single tokens)",
-          count, usable.size());
+  require(count > 1 && count <= static_cast<int>(usable.size()),
+          "words: {} words were asked for, expected 2 to {} (those that are single tokens)", count, usable.size());
   shuffle(usable, random);
   usable.resize(count);
   const auto line = fmt::format("Words: {}.", fmt::join(usable, " "));

@@ -18,22 +18,27 @@ namespace fs = std::filesystem;
 
 constexpr std::size_t kMostText = std::size_t{1} << 30;
 
-bool contains(std::span<const std::string_view> words, std::string_view word) { return std::ranges::find(words, word) != words.end(); }
+bool contains(std::span<const std::string_view> words, std::string_view word) {
+  return std::ranges::find(words, word) != words.end();
+}
 
-constexpr std::string_view kHidden[] = {"script", "style", "head",   "nav",    "noscript", "template", "svg", "form",
+constexpr std::string_view kHidden[] = {"script", "style",  "head",   "nav",    "noscript", "template", "svg", "form",
                                         "select", "button", "iframe", "object", "textarea", "canvas",   "map"};
-constexpr std::string_view kHiddenClasses[] = {"navheader", "navfooter", "toc",        "docnav", "related",
-                                               "footer",    "headerlink", "sphinxsidebar"};
-constexpr std::string_view kParagraphs[] = {"p",  "h1", "h2", "h3", "h4", "h5", "h6", "pre", "blockquote", "table", "ul", "ol",
-                                            "dl", "hr", "section", "article", "figure", "main"};
-constexpr std::string_view kLines[] = {"address", "aside", "body",   "br", "center", "dd", "details", "div", "dt", "fieldset", "figcaption",
-                                       "footer",  "header", "li",    "summary", "tr", "caption", "title"};
+constexpr std::string_view kHiddenClasses[] = {"navheader", "navfooter", "toc",        "docnav",
+                                               "related",   "footer",    "headerlink", "sphinxsidebar"};
+constexpr std::string_view kParagraphs[] = {"p",  "h1",  "h2",         "h3",      "h4",     "h5",
+                                            "h6", "pre", "blockquote", "table",   "ul",     "ol",
+                                            "dl", "hr",  "section",    "article", "figure", "main"};
+constexpr std::string_view kLines[] = {"address", "aside", "body",    "br",       "center",     "dd",
+                                       "details", "div",   "dt",      "fieldset", "figcaption", "footer",
+                                       "header",  "li",    "summary", "tr",       "caption",    "title"};
 
 bool hides(std::string_view name, const xmlChar** attributes) {
   if (contains(kHidden, name)) return true;
   for (; attributes && attributes[0]; attributes += 2) {
     if (!attributes[1]) continue;
-    const std::string_view key(reinterpret_cast<const char*>(attributes[0])), value(reinterpret_cast<const char*>(attributes[1]));
+    const std::string_view key(reinterpret_cast<const char*>(attributes[0])),
+        value(reinterpret_cast<const char*>(attributes[1]));
     if (key == "role" && value == "navigation") return true;
     if (key == "hidden") return true;
     if (key != "class") continue;
@@ -73,7 +78,8 @@ class HtmlReader {
       const auto space = space_at(text);
       if (space == 0) {
         auto end = text.begin();
-        while (end != text.end() && *end != ' ' && *end != '\n' && *end != '\t' && *end != '\r' && *end != '\xc2') ++end;
+        while (end != text.end() && *end != ' ' && *end != '\n' && *end != '\t' && *end != '\r' && *end != '\xc2')
+          ++end;
         if (end == text.begin()) ++end;  // a lone C2 that starts another character
         write({text.begin(), end});
         text.remove_prefix(end - text.begin());
@@ -133,10 +139,13 @@ htmlSAXHandler sax_handler() {
   handler.startElement = [](void* reader, const xmlChar* name, const xmlChar** attributes) {
     static_cast<HtmlReader*>(reader)->start(reinterpret_cast<const char*>(name), attributes);
   };
-  handler.endElement = [](void* reader, const xmlChar* name) { static_cast<HtmlReader*>(reader)->end(reinterpret_cast<const char*>(name)); };
-  handler.characters = handler.ignorableWhitespace = handler.cdataBlock = [](void* reader, const xmlChar* text, int size) {
-    static_cast<HtmlReader*>(reader)->text({reinterpret_cast<const char*>(text), static_cast<std::size_t>(size)});
+  handler.endElement = [](void* reader, const xmlChar* name) {
+    static_cast<HtmlReader*>(reader)->end(reinterpret_cast<const char*>(name));
   };
+  handler.characters = handler.ignorableWhitespace =
+      handler.cdataBlock = [](void* reader, const xmlChar* text, int size) {
+        static_cast<HtmlReader*>(reader)->text({reinterpret_cast<const char*>(text), static_cast<std::size_t>(size)});
+      };
   return handler;
 }
 
@@ -162,7 +171,8 @@ std::string read_text(const fs::path& path) {
   require(nul == std::string::npos, "{}: binary file (a NUL byte at offset {}), expected text", name, nul);
   if (is_html(path)) return html_to_text(bytes);
   const auto invalid = first_invalid_utf8(bytes);
-  require(invalid == std::string::npos, "{}: not UTF-8 text (offset {}): convert it, for example with iconv", name, invalid);
+  require(invalid == std::string::npos, "{}: not UTF-8 text (offset {}): convert it, for example with iconv", name,
+          invalid);
   return normalize_text(bytes);
 }
 
@@ -182,16 +192,26 @@ std::vector<fs::path> files_in(const fs::path& folder) {
 
 std::size_t first_invalid_utf8(std::string_view text) {
   for (std::size_t i = 0; i < text.size();) {
-    const auto byte = [&](std::size_t at) -> unsigned { return at < text.size() ? static_cast<unsigned char>(text[at]) : 0; };
+    const auto byte = [&](std::size_t at) -> unsigned {
+      return at < text.size() ? static_cast<unsigned char>(text[at]) : 0;
+    };
     const unsigned lead = byte(i);
     if (lead < 0x80) {
       ++i;
       continue;
     }
     // The second byte's range excludes overlong forms, surrogates and code points above 10FFFF (Unicode 15, table 3-7).
-    const std::size_t size = lead >= 0xc2 && lead <= 0xdf ? 2 : lead >= 0xe0 && lead <= 0xef ? 3 : lead >= 0xf0 && lead <= 0xf4 ? 4 : 0;
+    const std::size_t size = lead >= 0xc2 && lead <= 0xdf   ? 2
+                             : lead >= 0xe0 && lead <= 0xef ? 3
+                             : lead >= 0xf0 && lead <= 0xf4 ? 4
+                                                            : 0;
     if (size == 0) return i;
-    const unsigned least = lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80, most = lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;
+    const unsigned least = lead == 0xe0   ? 0xa0
+                           : lead == 0xf0 ? 0x90
+                                          : 0x80,
+                   most = lead == 0xed   ? 0x9f
+                          : lead == 0xf4 ? 0x8f
+                                         : 0xbf;
     if (byte(i + 1) < least || byte(i + 1) > most) return i;
     for (std::size_t k = 2; k < size; ++k)
       if ((byte(i + k) & 0xc0) != 0x80) return i;
@@ -240,7 +260,8 @@ std::string gunzip(std::string_view bytes, std::string_view where) {
       out.append(piece->data(), piece->size() - stream.avail_out);
       require(out.size() <= kMostText, "{}: more than 1 GiB of text in one gzip file", where);
     }
-    require(status == Z_STREAM_END, "{}: damaged or truncated gzip file ({})", where, stream.msg ? stream.msg : "it ends too early");
+    require(status == Z_STREAM_END, "{}: damaged or truncated gzip file ({})", where,
+            stream.msg ? stream.msg : "it ends too early");
     bytes = {bytes.data() - stream.avail_in, bytes.size() + stream.avail_in};
   }
   return out;
@@ -256,8 +277,10 @@ std::string html_to_text(std::string_view html) {
   *parser->sax = sax_handler();
   parser->userData = &reader;
   const bool utf8 = first_invalid_utf8(html) == std::string_view::npos;
-  const int options = HTML_PARSE_RECOVER | HTML_PARSE_NOERROR | HTML_PARSE_NOWARNING | HTML_PARSE_NONET | static_cast<int>(XML_PARSE_HUGE);
-  const auto* tree = htmlCtxtReadMemory(parser.get(), html.data(), static_cast<int>(html.size()), nullptr, utf8 ? "UTF-8" : nullptr, options);
+  const int options = HTML_PARSE_RECOVER | HTML_PARSE_NOERROR | HTML_PARSE_NOWARNING | HTML_PARSE_NONET |
+                      static_cast<int>(XML_PARSE_HUGE);
+  const auto* tree = htmlCtxtReadMemory(parser.get(), html.data(), static_cast<int>(html.size()), nullptr,
+                                        utf8 ? "UTF-8" : nullptr, options);
   static_cast<void>(tree);  // our handler builds none
   return reader.take();
 }

@@ -15,14 +15,15 @@ struct Text {
 };
 
 /// Reads files, and folders recursively in the order of their names. In folders only .txt, .md, .html, .htm and .xhtml
-/// (and the same with .gz) count, each file once whatever links lead to it, and files that hold no text once their markup
-/// is gone are passed over. HTML goes through html_to_text(), everything else through normalize_text().
-/// Input error naming the file: missing, unreadable, binary, not UTF-8, damaged gzip; a named file or a folder without text.
+/// (and the same with .gz) count, each file once whatever links lead to it, and files that hold no text once their
+/// markup is gone are passed over. HTML goes through html_to_text(), everything else through normalize_text(). Input
+/// error naming the file: missing, unreadable, binary, not UTF-8, damaged gzip; a named file or a folder without text.
 std::vector<Text> read_texts(const std::vector<std::filesystem::path>& inputs);
 
-/// The text that a reader sees, by libxml2's HTML parser: scripts, styles, forms and navigation (also that of Sphinx and
-/// DocBook pages) removed, block elements on their own lines with a blank line around paragraphs, white space collapsed
-/// except in <pre>. Any bytes are accepted; the encoding is UTF-8 if they are valid in it, otherwise the declared one.
+/// The text that a reader sees, by libxml2's HTML parser: scripts, styles, forms and navigation (also that of Sphinx
+/// and DocBook pages) removed, block elements on their own lines with a blank line around paragraphs, white space
+/// collapsed except in <pre>. Any bytes are accepted; the encoding is UTF-8 if they are valid in it, otherwise the
+/// declared one.
 std::string html_to_text(std::string_view html);
 
 /// Line ends become \n, spaces before them and more than one blank line in a row go away.

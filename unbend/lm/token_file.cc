@@ -1,4 +1,5 @@
-// Token files: making, saving, loading. The safetensors container is written by hand because this part of lm/ needs no LibTorch.
+// Token files: making, saving, loading. The safetensors container is written by hand because this part of lm/ needs no
+// LibTorch.
 #include <algorithm>
 #include <cstring>
 
@@ -51,7 +52,8 @@ std::vector<TokenId> unpack_ids(std::span<const std::byte> data, std::string_vie
 
 void check_ids(std::span<const TokenId> ids, int vocabulary, std::string_view where) {
   const auto bad = std::ranges::find_if(ids, [&](TokenId id) { return id < 0 || id >= vocabulary; });
-  require(bad == ids.end(), "{}: token {} at {} is not in the vocabulary of {}", where, bad == ids.end() ? 0 : *bad, bad - ids.begin(), vocabulary);
+  require(bad == ids.end(), "{}: token {} at {} is not in the vocabulary of {}", where, bad == ids.end() ? 0 : *bad,
+          bad - ids.begin(), vocabulary);
 }
 
 struct Container {
@@ -60,7 +62,9 @@ struct Container {
   int vocabulary;
   std::string tokenizer;
 
-  std::span<const std::byte> data(const SafetensorsEntry& entry) const { return file.bytes().subspan(entry.begin, entry.end - entry.begin); }
+  std::span<const std::byte> data(const SafetensorsEntry& entry) const {
+    return file.bytes().subspan(entry.begin, entry.end - entry.begin);
+  }
 };
 
 // Opens a file of ours of the given format and checks the metadata that all have.
@@ -70,8 +74,9 @@ Container open(const fs::path& path, std::string_view format, const std::string&
   auto& metadata = header.metadata;
   require(metadata["format"] == format, "{}: not a file of format {}", path.string(), format);
   const auto tokenizer = metadata["tokenizer"];
-  require(tokenizer_hash.empty() || tokenizer == tokenizer_hash, "{}: its ids come from another tokenizer ({:.12}..., the model has {:.12}...)",
-          path.string(), tokenizer, tokenizer_hash);
+  require(tokenizer_hash.empty() || tokenizer == tokenizer_hash,
+          "{}: its ids come from another tokenizer ({:.12}..., the model has {:.12}...)", path.string(), tokenizer,
+          tokenizer_hash);
   int vocabulary = 0;
   try {
     vocabulary = std::stoi(metadata["vocabulary"]);
@@ -81,7 +86,8 @@ Container open(const fs::path& path, std::string_view format, const std::string&
   return {std::move(file), std::move(header), vocabulary, tokenizer};
 }
 
-std::map<std::string, std::string> common_metadata(std::string_view format, int vocabulary, const std::string& tokenizer) {
+std::map<std::string, std::string> common_metadata(std::string_view format, int vocabulary,
+                                                   const std::string& tokenizer) {
   return {{"format", std::string(format)}, {"vocabulary", std::to_string(vocabulary)}, {"tokenizer", tokenizer}};
 }
 
@@ -89,14 +95,16 @@ std::map<std::string, std::string> common_metadata(std::string_view format, int 
 
 std::string tokenizer_hash(const engine::Gguf& model) {
   std::string text;
-  for (const auto* key : {"tokenizer.ggml.model", "tokenizer.ggml.pre", "tokenizer.ggml.tokens", "tokenizer.ggml.merges"}) {
+  for (const auto* key :
+       {"tokenizer.ggml.model", "tokenizer.ggml.pre", "tokenizer.ggml.tokens", "tokenizer.ggml.merges"}) {
     const auto value = text_of(model.meta(key));
     text += fmt::format("{} {}\n{}\n", key, value.size(), value);
   }
   return sha256(bytes_of(text));
 }
 
-TokenFile tokenize(const std::vector<Text>& texts, const engine::Tokenizer& tokenizer, const std::string& tokenizer_hash, bool quiet) {
+TokenFile tokenize(const std::vector<Text>& texts, const engine::Tokenizer& tokenizer,
+                   const std::string& tokenizer_hash, bool quiet) {
   TokenFile file;
   file.tokenizer = tokenizer_hash;
   file.vocabulary = tokenizer.size();
@@ -126,7 +134,8 @@ void save_tokens(const fs::path& path, const TokenFile& file) {
   check_ids(file.ids, file.vocabulary, path.string());
   const bool narrow = file.vocabulary <= kShortVocabulary;
   const auto ids = pack_ids(file.ids, narrow);
-  const std::string_view starts(reinterpret_cast<const char*>(file.starts.data()), file.starts.size() * sizeof(std::int64_t));
+  const std::string_view starts(reinterpret_cast<const char*>(file.starts.data()),
+                                file.starts.size() * sizeof(std::int64_t));
   Json sources = Json::array();
   for (const auto& source : file.sources) sources.push_back({source.name, source.sha256});
 
@@ -144,7 +153,8 @@ TokenFile load_tokens(const fs::path& path, const std::string& tokenizer_hash) {
   const auto box = open(path, kTokens, tokenizer_hash);
   const auto& tensors = box.header.tensors;
   require(tensors.size() == 2 && tensors[0].name == "starts" && tensors[0].type == "I64" && tensors[1].name == "ids" &&
-              (tensors[1].type == "U16" || tensors[1].type == "I32") && tensors[0].shape.size() == 1 && tensors[1].shape.size() == 1,
+              (tensors[1].type == "U16" || tensors[1].type == "I32") && tensors[0].shape.size() == 1 &&
+              tensors[1].shape.size() == 1,
           "{}: expected the tensors 'starts' (I64) and 'ids' (U16 or I32)", where);
   TokenFile file;
   file.vocabulary = box.vocabulary;
@@ -154,22 +164,25 @@ TokenFile load_tokens(const fs::path& path, const std::string& tokenizer_hash) {
   const auto starts = box.data(tensors[0]);
   file.starts.resize(starts.size() / sizeof(std::int64_t));
   if (!starts.empty()) std::memcpy(file.starts.data(), starts.data(), starts.size());
-  require(!file.starts.empty() && file.starts.front() == 0 && file.starts.back() == static_cast<std::int64_t>(file.ids.size()) &&
+  require(!file.starts.empty() && file.starts.front() == 0 &&
+              file.starts.back() == static_cast<std::int64_t>(file.ids.size()) &&
               std::ranges::adjacent_find(file.starts, std::greater_equal()) == file.starts.end(),
           "{}: 'starts' does not rise from 0 to the number of ids", where);
 
   const auto listed = box.header.metadata.find("sources");
   const auto sources = parse_json(listed == box.header.metadata.end() ? "[]" : listed->second, where + ": sources");
-  require(sources.is_array() && static_cast<std::int64_t>(sources.size()) == file.documents(), "{}: {} sources for {} documents", where,
-          sources.size(), file.documents());
+  require(sources.is_array() && static_cast<std::int64_t>(sources.size()) == file.documents(),
+          "{}: {} sources for {} documents", where, sources.size(), file.documents());
   for (const auto& source : sources) {
-    require(source.is_array() && source.size() == 2 && source[0].is_string() && source[1].is_string(), "{}: a source is not [name, sha256]", where);
+    require(source.is_array() && source.size() == 2 && source[0].is_string() && source[1].is_string(),
+            "{}: a source is not [name, sha256]", where);
     file.sources.push_back({source[0], source[1]});
   }
   return file;
 }
 
-void save_windows(const fs::path& path, const FrozenWindows& windows, int vocabulary, const std::string& tokenizer_hash) {
+void save_windows(const fs::path& path, const FrozenWindows& windows, int vocabulary,
+                  const std::string& tokenizer_hash) {
   const bool narrow = vocabulary <= kShortVocabulary;
   SafetensorsHeader header;
   header.metadata = common_metadata(kWindows, vocabulary, tokenizer_hash);
@@ -182,7 +195,10 @@ void save_windows(const fs::path& path, const FrozenWindows& windows, int vocabu
       check_ids(row, vocabulary, path.string());
       data.back() += pack_ids(row, narrow);
     }
-    header.tensors.push_back({name, narrow ? "U16" : "I32", {static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(rows[0].size())}, 0,
+    header.tensors.push_back({name,
+                              narrow ? "U16" : "I32",
+                              {static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(rows[0].size())},
+                              0,
                               data.back().size()});
   }
   data.insert(data.begin(), write_safetensors_header(header));
@@ -193,8 +209,8 @@ FrozenWindows load_windows(const fs::path& path, const std::string& tokenizer_ha
   const auto box = open(path, kWindows, tokenizer_hash);
   FrozenWindows windows;
   for (const auto& entry : box.header.tensors) {
-    require((entry.type == "U16" || entry.type == "I32") && entry.shape.size() == 2, "{}: '{}' is not a [rows, length] tensor of ids", path.string(),
-            entry.name);
+    require((entry.type == "U16" || entry.type == "I32") && entry.shape.size() == 2,
+            "{}: '{}' is not a [rows, length] tensor of ids", path.string(), entry.name);
     const auto ids = unpack_ids(box.data(entry), entry.type);
     check_ids(ids, box.vocabulary, path.string());
     auto& rows = windows[entry.name];

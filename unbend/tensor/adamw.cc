@@ -28,7 +28,8 @@ double clip_grad_norm(const std::vector<at::Tensor>& parameters, double max_norm
   const at::NoGradGuard no_grad;
   const auto grads = gradients(parameters);
   double sum = 0;
-  for (const auto& norm : grads.empty() ? std::vector<at::Tensor>() : at::_foreach_norm(grads)) sum += std::pow(norm.item<double>(), 2);
+  for (const auto& norm : grads.empty() ? std::vector<at::Tensor>() : at::_foreach_norm(grads))
+    sum += std::pow(norm.item<double>(), 2);
   const double norm = std::sqrt(sum), factor = max_norm / (norm + 1e-6);
   if (std::isfinite(norm) && factor < 1) at::_foreach_mul_(grads, factor);
   return norm;
@@ -38,18 +39,19 @@ AdamW::AdamW(std::vector<ParameterGroup> groups) : groups_(std::move(groups)) {
   std::set<const void*> seen;
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     const auto& group = groups_[g];
-    require(group.lr >= 0 && group.weight_decay >= 0 && group.eps >= 0 && group.beta1 >= 0 && group.beta1 < 1 && group.beta2 >= 0 &&
-                group.beta2 < 1,
-            "AdamW: group {} has lr {}, weight_decay {}, betas {} and {}, eps {}: none may be negative, betas are below 1", g, group.lr,
-            group.weight_decay, group.beta1, group.beta2, group.eps);
+    require(
+        group.lr >= 0 && group.weight_decay >= 0 && group.eps >= 0 && group.beta1 >= 0 && group.beta1 < 1 &&
+            group.beta2 >= 0 && group.beta2 < 1,
+        "AdamW: group {} has lr {}, weight_decay {}, betas {} and {}, eps {}: none may be negative, betas are below 1",
+        g, group.lr, group.weight_decay, group.beta1, group.beta2, group.eps);
     Moments moments;
     for (std::size_t i = 0; i < group.parameters.size(); ++i) {
       const auto& p = group.parameters[i];
       const auto name = fmt::format("AdamW: parameter {}.{}", g, i);
       check_floating(p, name);
       check_same_type(p, name, group.parameters[0], fmt::format("parameter {}.0", g));
-      require(p.scalar_type() == at::kFloat || p.scalar_type() == at::kDouble, "{} is {}, expected Float or Double", name,
-              at::toString(p.scalar_type()));
+      require(p.scalar_type() == at::kFloat || p.scalar_type() == at::kDouble, "{} is {}, expected Float or Double",
+              name, at::toString(p.scalar_type()));
       require(p.is_leaf() && p.requires_grad(), "{} is not a leaf that requires a gradient", name);
       require(p.is_non_overlapping_and_dense(), "{} does not own dense memory", name);
       require(seen.insert(p.unsafeGetTensorImpl()).second, "{} comes twice", name);
@@ -86,8 +88,8 @@ bool AdamW::step(double lr_factor, double max_norm) {
     }
     if (parameters.empty()) continue;
     at::_foreach_add_(step, 1);
-    at::_fused_adamw_(parameters, gradients(parameters), exp_avg, exp_avg_sq, {}, step, group.lr * lr_factor, group.beta1, group.beta2,
-                      group.weight_decay, group.eps, /*amsgrad=*/false, /*maximize=*/false);
+    at::_fused_adamw_(parameters, gradients(parameters), exp_avg, exp_avg_sq, {}, step, group.lr * lr_factor,
+                      group.beta1, group.beta2, group.weight_decay, group.eps, /*amsgrad=*/false, /*maximize=*/false);
   }
   return true;
 }
@@ -110,12 +112,14 @@ std::map<std::string, at::Tensor> AdamW::state() const {
 void AdamW::load_state(const std::map<std::string, at::Tensor>& state) {
   const at::NoGradGuard no_grad;
   const auto own = this->state();
-  require(state.size() == own.size(), "AdamW: the state has {} tensors, expected {}: it belongs to other parameters", state.size(), own.size());
+  require(state.size() == own.size(), "AdamW: the state has {} tensors, expected {}: it belongs to other parameters",
+          state.size(), own.size());
   for (const auto& [name, t] : own) {
     const auto found = state.find(name);
-    require(found != state.end() && found->second.sizes() == t.sizes() && found->second.scalar_type() == t.scalar_type(),
-            "AdamW: the state has no {} of shape {} and type {}: it belongs to other parameters", name, shape_string(t.sizes()),
-            at::toString(t.scalar_type()));
+    require(
+        found != state.end() && found->second.sizes() == t.sizes() && found->second.scalar_type() == t.scalar_type(),
+        "AdamW: the state has no {} of shape {} and type {}: it belongs to other parameters", name,
+        shape_string(t.sizes()), at::toString(t.scalar_type()));
   }
   for (auto& [name, t] : own) t.copy_(state.at(name));
   skipped_ = state.at("skipped").item<std::int64_t>();

@@ -18,8 +18,8 @@ struct ParameterGroup {
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
 };
 
-/// Scales all gradients (undefined ones are left out) by min(1, max_norm / (norm + 1e-6)) unless the norm is not finite.
-/// Returns their common 2-norm before scaling.
+/// Scales all gradients (undefined ones are left out) by min(1, max_norm / (norm + 1e-6)) unless the norm is not
+/// finite. Returns their common 2-norm before scaling.
 double clip_grad_norm(const std::vector<at::Tensor>& parameters, double max_norm);
 
 /// The arithmetic of torch.optim.AdamW. Repeats bit for bit with the same number of threads.

@@ -10,11 +10,14 @@ namespace {
 
 std::string dims_string(at::IntArrayRef shape) {
   std::string text;
-  for (const auto size : shape) text += (text.empty() ? "" : ", ") + (size < 0 ? std::string("any") : std::to_string(size));
+  for (const auto size : shape)
+    text += (text.empty() ? "" : ", ") + (size < 0 ? std::string("any") : std::to_string(size));
   return "[" + text + "]";
 }
 
-void check_defined(const at::Tensor& t, std::string_view name) { require(t.defined(), "{} is an undefined tensor", name); }
+void check_defined(const at::Tensor& t, std::string_view name) {
+  require(t.defined(), "{} is an undefined tensor", name);
+}
 
 // "[3, 17]" for the flat index of an element.
 std::string index_string(std::int64_t flat, at::IntArrayRef shape) {
@@ -65,16 +68,21 @@ void check_finite(const at::Tensor& t, std::string_view name) {
   const auto first = bad.to(at::kByte).argmax().item<std::int64_t>();
   const auto value = t.flatten()[first].item<double>();
   fail_input("{} has {} of {} values that are not finite, the first ({}) at {}", name, count, t.numel(),
-             std::isnan(value) ? "NaN" : value > 0 ? "inf" : "-inf", index_string(first, t.sizes()));
+             std::isnan(value) ? "NaN"
+             : value > 0       ? "inf"
+                               : "-inf",
+             index_string(first, t.sizes()));
 }
 
 void check_indices(const at::Tensor& t, std::int64_t bound, std::string_view name) {
   check_defined(t, name);
-  require(at::isIntegralType(t.scalar_type(), false), "{} is {}, expected integers", name, at::toString(t.scalar_type()));
+  require(at::isIntegralType(t.scalar_type(), false), "{} is {}, expected integers", name,
+          at::toString(t.scalar_type()));
   if (t.numel() == 0) return;
   const auto [least, most] = t.aminmax();
-  require(least.item<std::int64_t>() >= 0 && most.item<std::int64_t>() < bound, "{} has values from {} to {}, expected [0, {})", name,
-          least.item<std::int64_t>(), most.item<std::int64_t>(), bound);
+  require(least.item<std::int64_t>() >= 0 && most.item<std::int64_t>() < bound,
+          "{} has values from {} to {}, expected [0, {})", name, least.item<std::int64_t>(), most.item<std::int64_t>(),
+          bound);
 }
 
 }  // namespace unbend

@@ -17,7 +17,8 @@ constexpr std::string_view kFormat = "unbend-checkpoint-1", kPrefix = "step-", k
 constexpr std::size_t kDigits = 10;
 
 bool is_checkpoint_name(std::string_view name) {
-  return name.size() == kPrefix.size() + kDigits + kSuffix.size() && name.starts_with(kPrefix) && name.ends_with(kSuffix) &&
+  return name.size() == kPrefix.size() + kDigits + kSuffix.size() && name.starts_with(kPrefix) &&
+         name.ends_with(kSuffix) &&
          std::ranges::all_of(name.substr(kPrefix.size(), kDigits), [](unsigned char c) { return std::isdigit(c); });
 }
 
@@ -71,14 +72,16 @@ std::optional<fs::path> latest_checkpoint(const fs::path& folder) {
   return std::nullopt;
 }
 
-std::map<std::string, at::Tensor> tensors_under(const std::map<std::string, at::Tensor>& tensors, std::string_view prefix) {
+std::map<std::string, at::Tensor> tensors_under(const std::map<std::string, at::Tensor>& tensors,
+                                                std::string_view prefix) {
   std::map<std::string, at::Tensor> found;
   for (auto at = tensors.lower_bound(std::string(prefix)); at != tensors.end() && at->first.starts_with(prefix); ++at)
     found.emplace(at->first.substr(prefix.size()), at->second);
   return found;
 }
 
-void add_under(std::map<std::string, at::Tensor>& tensors, std::string_view prefix, const std::map<std::string, at::Tensor>& added) {
+void add_under(std::map<std::string, at::Tensor>& tensors, std::string_view prefix,
+               const std::map<std::string, at::Tensor>& added) {
   for (const auto& [name, t] : added) tensors.insert_or_assign(std::string(prefix) + name, t);
 }
 

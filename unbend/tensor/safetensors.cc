@@ -14,12 +14,14 @@ namespace {
 
 // In the order of safetensors_types().
 constexpr std::array kScalarTypes = {
-    at::kBool, at::kByte,  at::kChar, at::kFloat8_e5m2, at::kFloat8_e4m3fn, at::kFloat8_e8m0fnu, at::kShort,
-    at::kUInt16, at::kHalf, at::kBFloat16, at::kInt, at::kUInt32, at::kFloat, at::kComplexFloat, at::kDouble, at::kLong, at::kUInt64,
+    at::kBool,  at::kByte,         at::kChar,   at::kFloat8_e5m2, at::kFloat8_e4m3fn, at::kFloat8_e8m0fnu,
+    at::kShort, at::kUInt16,       at::kHalf,   at::kBFloat16,    at::kInt,           at::kUInt32,
+    at::kFloat, at::kComplexFloat, at::kDouble, at::kLong,        at::kUInt64,
 };
 
 at::ScalarType scalar_type(std::string_view name) {
-  return kScalarTypes[std::ranges::find(safetensors_types(), name, &SafetensorsType::name) - safetensors_types().begin()];
+  return kScalarTypes[std::ranges::find(safetensors_types(), name, &SafetensorsType::name) -
+                      safetensors_types().begin()];
 }
 
 std::size_t type_rank(at::ScalarType type) { return std::ranges::find(kScalarTypes, type) - kScalarTypes.begin(); }
@@ -33,7 +35,8 @@ TensorFile load_safetensors(const std::filesystem::path& path) {
   out.metadata = std::move(header.metadata);
   for (const auto& entry : header.tensors) {
     auto tensor = at::empty(entry.shape, scalar_type(entry.type));
-    if (entry.end > entry.begin) std::memcpy(tensor.data_ptr(), file.bytes().data() + entry.begin, entry.end - entry.begin);
+    if (entry.end > entry.begin)
+      std::memcpy(tensor.data_ptr(), file.bytes().data() + entry.begin, entry.end - entry.begin);
     out.tensors.emplace(entry.name, std::move(tensor));
   }
   return out;
@@ -45,17 +48,20 @@ void save_safetensors(const std::filesystem::path& path, const std::map<std::str
   for (const auto& item : tensors) {
     require(item.second.defined(), "{}: tensor '{}' is undefined", path.string(), item.first);
     require(item.first != "__metadata__", "{}: __metadata__ cannot name a tensor", path.string());
-    require(type_rank(item.second.scalar_type()) < kScalarTypes.size(), "{}: safetensors cannot hold tensor '{}' of type {}", path.string(),
-            item.first, at::toString(item.second.scalar_type()));
+    require(type_rank(item.second.scalar_type()) < kScalarTypes.size(),
+            "{}: safetensors cannot hold tensor '{}' of type {}", path.string(), item.first,
+            at::toString(item.second.scalar_type()));
     order.push_back(&item);
   }
-  std::ranges::stable_sort(order, std::greater(), [](const auto* item) { return type_rank(item->second.scalar_type()); });
+  std::ranges::stable_sort(order, std::greater(),
+                           [](const auto* item) { return type_rank(item->second.scalar_type()); });
 
   SafetensorsHeader header;
   header.metadata = metadata;
   for (const auto* item : order) {
     const auto& t = item->second;
-    header.tensors.push_back({item->first, std::string(safetensors_types()[type_rank(t.scalar_type())].name), t.sizes().vec(), 0, t.nbytes()});
+    header.tensors.push_back({item->first, std::string(safetensors_types()[type_rank(t.scalar_type())].name),
+                              t.sizes().vec(), 0, t.nbytes()});
   }
   std::vector<std::string_view> chunks;
   std::vector<at::Tensor> alive;
@@ -63,7 +69,8 @@ void save_safetensors(const std::filesystem::path& path, const std::map<std::str
   chunks.push_back(head);
   for (const auto* item : order) {
     alive.push_back(item->second.detach().cpu().contiguous());
-    if (const auto& t = alive.back(); t.numel() > 0) chunks.emplace_back(static_cast<const char*>(t.data_ptr()), t.nbytes());
+    if (const auto& t = alive.back(); t.numel() > 0)
+      chunks.emplace_back(static_cast<const char*>(t.data_ptr()), t.nbytes());
   }
   write_file(path, chunks);
 }

@@ -9,9 +9,12 @@
 namespace unbend {
 
 double warmup_cosine(std::int64_t step, std::int64_t total, double warmup_fraction, double floor_fraction) {
-  require(step >= 0 && total > 0, "warmup_cosine: step {} of {}: expected a step from 0 and a positive total", step, total);
-  require(warmup_fraction >= 0 && warmup_fraction <= 1, "warmup_cosine: warmup_fraction is {}, expected [0, 1]", warmup_fraction);
-  require(floor_fraction >= 0 && floor_fraction <= 1, "warmup_cosine: floor_fraction is {}, expected [0, 1]", floor_fraction);
+  require(step >= 0 && total > 0, "warmup_cosine: step {} of {}: expected a step from 0 and a positive total", step,
+          total);
+  require(warmup_fraction >= 0 && warmup_fraction <= 1, "warmup_cosine: warmup_fraction is {}, expected [0, 1]",
+          warmup_fraction);
+  require(floor_fraction >= 0 && floor_fraction <= 1, "warmup_cosine: floor_fraction is {}, expected [0, 1]",
+          floor_fraction);
   const double warmup = std::round(warmup_fraction * static_cast<double>(total)), at = static_cast<double>(step);
   if (at < warmup) return (at + 1) / warmup;
   if (step >= total) return floor_fraction;

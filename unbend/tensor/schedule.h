@@ -8,8 +8,8 @@
 
 namespace unbend {
 
-/// Linear warm-up over the first `warmup_fraction` of `total` steps to 1, then a cosine that falls to `floor_fraction` at
-/// step `total` and stays there. Steps count from 0; the first one of a warm-up of W steps has factor 1 / W.
+/// Linear warm-up over the first `warmup_fraction` of `total` steps to 1, then a cosine that falls to `floor_fraction`
+/// at step `total` and stays there. Steps count from 0; the first one of a warm-up of W steps has factor 1 / W.
 double warmup_cosine(std::int64_t step, std::int64_t total, double warmup_fraction, double floor_fraction);
 
 /// Multiplies its scale by `factor` after `patience` validations in a row without gain, never below `floor`.
