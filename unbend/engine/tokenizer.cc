@@ -84,6 +84,35 @@ void check_tokenizer(const Gguf& gguf) {
   gguf.text(kTemplate, "");
 }
 
+/// Length in bytes of the character at the start of `text`, and whether it is valid UTF-8 (Unicode 15, table 3-7). Of an
+/// invalid one, the length of what U+FFFD replaces: the longest beginning of a valid character, or one byte.
+std::pair<std::size_t, bool> first_character(std::string_view text) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  const unsigned char lead = byte(0);
+  if (lead < 0x80) return {1, true};
+  const std::size_t length = lead >= 0xc2 && lead <= 0xdf ? 2 : lead >= 0xe0 && lead <= 0xef ? 3 : lead >= 0xf0 && lead <= 0xf4 ? 4 : 0;
+  if (length == 0) return {1, false};
+  // No overlong forms, no surrogates, nothing above U+10FFFF: all shown by the second byte.
+  const unsigned char low = lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;
+  const unsigned char high = lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;
+  for (std::size_t i = 1; i < length; ++i) {
+    if (i == text.size() || byte(i) < (i == 1 ? low : 0x80) || byte(i) > (i == 1 ? high : 0xbf)) return {i, false};
+  }
+  return {length, true};
+}
+
+/// `text` with U+FFFD for what is not UTF-8, as decoders of the web and of Python do it. libllama throws on some of it.
+std::string valid_utf8(std::string_view text) {
+  std::string result;
+  result.reserve(text.size());
+  while (!text.empty()) {
+    const auto [length, valid] = first_character(text);
+    result += valid ? text.substr(0, length) : "\xef\xbf\xbd";
+    text.remove_prefix(length);
+  }
+  return result;
+}
+
 }  // namespace
 
 struct Tokenizer::Data {
@@ -120,17 +149,20 @@ bool Tokenizer::adds_bos() const { return llama_vocab_get_add_bos(data_->vocab);
 
 bool Tokenizer::is_end(TokenId id) const { return llama_vocab_is_eog(data_->vocab, id); }
 
-std::vector<TokenId> Tokenizer::encode(std::string_view text, bool parse_special) const {
-  constexpr std::size_t kMax = std::numeric_limits<std::int32_t>::max() / 2;
-  require(text.size() <= kMax, "a text of {} bytes is too long to be tokenized at once, at most {}", text.size(), kMax);
-  const LlamaLog log;
+std::vector<TokenId> Tokenizer::encode(std::string_view input, bool parse_special) const {
+  constexpr std::size_t kMax = std::numeric_limits<std::int32_t>::max() / 8;  // replaced bytes grow to three
+  require(input.size() <= kMax, "a text of {} bytes is too long to be tokenized at once, at most {}", input.size(), kMax);
+  const std::string text = valid_utf8(input);
   const auto length = static_cast<std::int32_t>(text.size());
   std::vector<TokenId> ids(text.size() + 1);  // a token has at least one byte; SentencePiece may add a leading space
+  const auto tokenize = [&] {
+    return llama_tokenize(data_->vocab, text.data(), length, ids.data(), static_cast<int>(ids.size()), false, parse_special);
+  };
   try {
-    int count = llama_tokenize(data_->vocab, text.data(), length, ids.data(), static_cast<int>(ids.size()), false, parse_special);
+    int count = tokenize();
     if (count < 0) {
       ids.resize(-count);
-      count = llama_tokenize(data_->vocab, text.data(), length, ids.data(), static_cast<int>(ids.size()), false, parse_special);
+      count = tokenize();
     }
     ids.resize(count);
   } catch (const std::exception&) {  // a byte for which the vocabulary has no token

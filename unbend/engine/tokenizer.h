@@ -31,7 +31,8 @@ class Tokenizer {
   bool is_end(TokenId id) const;           ///< ends a generation (EOS, EOT, ...)
 
   /// `parse_special`: text such as "<|im_start|>" becomes the special token. Never adds BOS by itself.
-  /// Bytes that are not UTF-8 are encoded as U+FFFD, as libllama does. Input error if the vocabulary lacks a byte.
+  /// What is not UTF-8 is read as U+FFFD (one per maximal subpart, as Python's errors="replace"). A byte for which a
+  /// byte-level vocabulary has no token is dropped; a SentencePiece one gives an Input error.
   std::vector<TokenId> encode(std::string_view text, bool parse_special = false) const;
 
   /// Bytes of the tokens; special tokens only if `special`. Input error for an id out of range.
