@@ -155,14 +155,17 @@ TEST(Gguf, RefusesDamagedMetadata) {
   EXPECT_THAT(error_of_file(with_metadata(entry(std::string(70000, 'k'), kU8, "x"))), HasSubstr("longer than 65535"));
   EXPECT_THAT(error_of_file(with_metadata(entry(std::string("k\0", 2), kU8, "x"))), HasSubstr("'k\\x00'"));
   EXPECT_THAT(error_of_file(with_metadata(entry("a.u8", kU8, "x"))), HasSubstr("'a.u8' appears twice"));
-  EXPECT_THAT(error_of_file(with_metadata(entry("k", kString, bytes_of<std::uint64_t>(~0ull)))), HasSubstr("the file ends within"));
+  EXPECT_THAT(error_of_file(with_metadata(entry("k", kString, bytes_of<std::uint64_t>(~0ull)))),
+              HasSubstr("the file ends within"));
   EXPECT_THAT(error_of_file(with_metadata(array_entry("k", kArray, 1, bytes_of(kU8) + bytes_of<std::uint64_t>(0)))),
               HasSubstr("array of arrays"));
   EXPECT_THAT(error_of_file(with_metadata(array_entry("k", 99, 1, "x"))), HasSubstr("unknown type 99 of an array"));
   for (const std::uint32_t type : {kU8, kF32, kU64, kBool, kString}) {
-    EXPECT_THAT(error_of_file(with_metadata(array_entry("k", type, std::uint64_t{1} << 61, ""))), HasSubstr("the length of an array"));
+    EXPECT_THAT(error_of_file(with_metadata(array_entry("k", type, std::uint64_t{1} << 61, ""))),
+                HasSubstr("the length of an array"));
   }
-  EXPECT_THAT(error_of_file(with_metadata(array_entry("k", kU64, 1, bytes_of<std::uint64_t>(~0ull)))), HasSubstr("over 2^63 - 1"));
+  EXPECT_THAT(error_of_file(with_metadata(array_entry("k", kU64, 1, bytes_of<std::uint64_t>(~0ull)))),
+              HasSubstr("over 2^63 - 1"));
 }
 
 TEST(Gguf, RefusesBadAlignment) {
@@ -182,16 +185,21 @@ TEST(Gguf, RefusesDamagedTensors) {
   EXPECT_THAT(error_of_file(with_tensor(tensor_entry(std::string("n\0m", 3), {4}, 0, 128))), HasSubstr("zero byte"));
   EXPECT_THAT(error_of_file(with_tensor(tensor_entry("f", {4}, 0, 128))), HasSubstr("tensor 'f' appears twice"));
   EXPECT_THAT(error_of_file(with_tensor(tensor_entry("t", {}, 0, 128))), HasSubstr("tensor 't' has 0 dimensions"));
-  EXPECT_THAT(error_of_file(with_tensor(tensor_entry("t", {1, 1, 1, 1, 1}, 0, 128))), HasSubstr("tensor 't' has 5 dimensions"));
+  EXPECT_THAT(error_of_file(with_tensor(tensor_entry("t", {1, 1, 1, 1, 1}, 0, 128))),
+              HasSubstr("tensor 't' has 5 dimensions"));
   EXPECT_THAT(error_of_file(with_tensor(tensor_entry("t", {4, 0}, 0, 128))), HasSubstr("dimension of size 0"));
   EXPECT_THAT(error_of_file(with_tensor(tensor_entry("t", {4, -1}, 0, 128))), HasSubstr("dimension of size -1"));
-  EXPECT_THAT(error_of_file(with_tensor(tensor_entry("t", {1LL << 32, 1LL << 32}, 0, 128))), HasSubstr("2^63 - 1 elements"));
+  EXPECT_THAT(error_of_file(with_tensor(tensor_entry("t", {1LL << 32, 1LL << 32}, 0, 128))),
+              HasSubstr("2^63 - 1 elements"));
   EXPECT_THAT(error_of_file(with_tensor(tensor_entry("t", {1LL << 62}, 0, 128))), HasSubstr("2^63 - 1 bytes"));
   for (const std::uint32_t type : {4u, 5u, 31u, 36u, 1000u, ~0u}) {  // never used, removed, never defined
-    EXPECT_THAT(error_of_file(with_tensor(tensor_entry("t", {32}, type, 128))), HasSubstr("unknown type " + std::to_string(type)));
+    EXPECT_THAT(error_of_file(with_tensor(tensor_entry("t", {32}, type, 128))),
+                HasSubstr("unknown type " + std::to_string(type)));
   }
-  EXPECT_THAT(error_of_file(with_tensor(tensor_entry("t", {33}, 2, 128))), HasSubstr("rows of 33 elements, type Q4_0 needs"));
-  EXPECT_THAT(error_of_file(with_tensor(tensor_entry("t", {4}, 0, 100))), HasSubstr("offset 100, not a multiple of 32"));
+  EXPECT_THAT(error_of_file(with_tensor(tensor_entry("t", {33}, 2, 128))),
+              HasSubstr("rows of 33 elements, type Q4_0 needs"));
+  EXPECT_THAT(error_of_file(with_tensor(tensor_entry("t", {4}, 0, 100))),
+              HasSubstr("offset 100, not a multiple of 32"));
   EXPECT_THAT(error_of_file(with_tensor(tensor_entry("t", {4}, 0, ~31ull))), HasSubstr("needs 16 bytes"));
   EXPECT_THAT(error_of_file(with_tensor(tensor_entry("t", {1LL << 50}, 0, 96))), HasSubstr("tensor 't' needs"));
   EXPECT_THAT(error_of_file(with_tensor(tensor_entry("t", {4}, 0, 64))), HasSubstr("tensors 'q' and 't' overlap"));
@@ -233,7 +241,8 @@ TEST(Gguf, SurvivesRandomDamage) {
 
 GgufBytes shard(int number, int count, std::vector<std::string> tensors, int total) {
   GgufBytes gguf;
-  gguf.metadata = {text_entry("general.architecture", "llama"), entry("split.no", kU16, bytes_of<std::uint16_t>(number)),
+  gguf.metadata = {text_entry("general.architecture", "llama"),
+                   entry("split.no", kU16, bytes_of<std::uint16_t>(number)),
                    entry("split.count", kU16, bytes_of<std::uint16_t>(count)),
                    entry("split.tensors.count", kI32, bytes_of<std::int32_t>(total))};
   for (std::size_t i = 0; i < tensors.size(); ++i) {
@@ -301,9 +310,10 @@ TEST(Gguf, MissingFilesAndFoldersAreInputErrors) {
 TEST(Gguf, SupportsEveryQuantisedTypeOfGgml) {
   std::vector<std::string> names;
   for (const int type : supported_types()) names.push_back(type_name(type));
-  EXPECT_THAT(names, testing::IsSupersetOf({"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K",
-                                            "Q5_K", "Q6_K", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ1_S", "IQ1_M",
-                                            "IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0", "MXFP4"}));
+  EXPECT_THAT(names, testing::IsSupersetOf({"F32",    "F16",   "BF16",    "Q4_0",  "Q4_1",  "Q5_0",  "Q5_1",
+                                            "Q8_0",   "Q2_K",  "Q3_K",    "Q4_K",  "Q5_K",  "Q6_K",  "IQ2_XXS",
+                                            "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ1_S", "IQ1_M", "IQ4_NL",
+                                            "IQ4_XS", "TQ1_0", "TQ2_0",   "MXFP4"}));
   EXPECT_EQ(type_name(-1), "type -1");
   EXPECT_FALSE(is_supported(-1));
 }

@@ -34,8 +34,10 @@ struct SmallTokenizer {
     std::string stored_types;
     for (const std::int32_t type : types) stored_types += bytes_of(type);
     GgufBytes gguf;
-    gguf.metadata = {text_entry("general.architecture", "llama"), text_entry("tokenizer.ggml.model", model),
-                     text_entry("tokenizer.ggml.pre", pre), strings_entry("tokenizer.ggml.tokens", tokens),
+    gguf.metadata = {text_entry("general.architecture", "llama"),
+                     text_entry("tokenizer.ggml.model", model),
+                     text_entry("tokenizer.ggml.pre", pre),
+                     strings_entry("tokenizer.ggml.tokens", tokens),
                      strings_entry("tokenizer.ggml.merges", merges),
                      array_entry("tokenizer.ggml.token_type", kI32, types.size(), stored_types)};
     gguf.metadata.insert(gguf.metadata.end(), extra.begin(), extra.end());
@@ -157,7 +159,7 @@ TEST(Tokenizer, SmolLM2FromSeveralThreads) {
     EXPECT_EQ(tokenizer.encode(one), tokenizer.encode(mark));
   }
   for (const char* two : {"\xc0\xaf", "\xff\xfe"}) EXPECT_EQ(tokenizer.encode(two), tokenizer.encode(mark + mark));
-  EXPECT_EQ(tokenizer.encode("\xed\xa0\x80"), tokenizer.encode(mark + mark + mark));               // a surrogate
+  EXPECT_EQ(tokenizer.encode("\xed\xa0\x80"), tokenizer.encode(mark + mark + mark));             // a surrogate
   EXPECT_EQ(tokenizer.encode("\xf4\x90\x80\x80"), tokenizer.encode(mark + mark + mark + mark));  // above U+10FFFF
   std::vector<std::thread> threads;
   std::vector<std::vector<TokenId>> results(4);
@@ -168,7 +170,8 @@ TEST(Tokenizer, SmolLM2FromSeveralThreads) {
   }
   for (std::thread& thread : threads) thread.join();
   for (const auto& result : results) EXPECT_EQ(result, ids);
-  EXPECT_THAT(tokenizer.chat({{"user", "Hi"}}), testing::EndsWith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"));
+  EXPECT_THAT(tokenizer.chat({{"user", "Hi"}}),
+              testing::EndsWith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"));
 }
 
 }  // namespace

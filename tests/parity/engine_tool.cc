@@ -54,14 +54,15 @@ void quantize(const Arguments& arguments) {
   std::vector<TensorSource> tensors;
   for (const int type : supported_types()) {
     tensors.push_back({type_name(type), type, {rows, row}, [&, type](std::span<std::byte> bytes) {
-                         ggml_quantize_chunk(static_cast<ggml_type>(type), values.data(), bytes.data(), 0, rows, row, importance.data());
+                         ggml_quantize_chunk(static_cast<ggml_type>(type), values.data(), bytes.data(), 0, rows, row,
+                                             importance.data());
                        }});
   }
   write_gguf(arguments.at(2), {encode_entry("general.architecture", std::string("llama"))}, tensors);
 }
 
-/// MODEL TEXTS OUT SPECIAL: TEXTS holds texts, each after its length (uint32); OUT gets ids, each list after its length.
-/// SPECIAL is 1 to read special tokens in the texts.
+/// MODEL TEXTS OUT SPECIAL: TEXTS holds texts, each after its length (uint32); OUT gets ids, each list after its
+/// length. SPECIAL is 1 to read special tokens in the texts.
 void encode(const Arguments& arguments) {
   const Tokenizer tokenizer = Tokenizer::load(arguments.at(0));
   const std::string texts = read_file(arguments.at(1));
@@ -69,7 +70,8 @@ void encode(const Arguments& arguments) {
   for (std::size_t position = 0; position < texts.size();) {
     std::uint32_t length;
     std::memcpy(&length, texts.data() + position, sizeof(length));
-    const auto ids = tokenizer.encode(std::string_view(texts).substr(position + sizeof(length), length), arguments.at(3) == "1");
+    const auto ids =
+        tokenizer.encode(std::string_view(texts).substr(position + sizeof(length), length), arguments.at(3) == "1");
     all.push_back(static_cast<TokenId>(ids.size()));
     all.insert(all.end(), ids.begin(), ids.end());
     position += sizeof(length) + length;

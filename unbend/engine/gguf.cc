@@ -48,7 +48,8 @@ std::int64_t split_value(const ParsedGguf& parsed, std::string_view key, std::ui
 std::filesystem::path shard_path(const std::filesystem::path& first, std::int64_t number, std::int64_t count) {
   const std::string name = first.filename().string();
   const std::string ending = fmt::format("-{:05}-of-{:05}.gguf", 1, count);
-  require(name.ends_with(ending), "{}: the first of {} shards must be named like 'model{}'", first.string(), count, ending);
+  require(name.ends_with(ending), "{}: the first of {} shards must be named like 'model{}'", first.string(), count,
+          ending);
   const std::string stem = name.substr(0, name.size() - ending.size());
   return first.parent_path() / fmt::format("{}-{:05}-of-{:05}.gguf", stem, number + 1, count);
 }
@@ -88,19 +89,20 @@ void Gguf::Data::add_shards() {
     ParsedGguf part = parse_gguf(files.back().bytes(), name);
     const std::int64_t own_number = split_value(part, kSplitNumber, GGUF_TYPE_UINT16, name);
     const std::int64_t own_count = split_value(part, kSplitCount, GGUF_TYPE_UINT16, name);
-    require(own_number == i && own_count == count, "{}: expected shard {} of {}, its metadata says shard {} of {}", name,
-            i + 1, count, own_number + 1, own_count);
+    require(own_number == i && own_count == count, "{}: expected shard {} of {}, its metadata says shard {} of {}",
+            name, i + 1, count, own_number + 1, own_count);
     const std::string own = architecture(part);
-    require(own.empty() || own == architecture(parsed), "{}: this shard belongs to a model of architecture {}, the first one to {}",
-            name, show_name(own), show_name(architecture(parsed)));
+    require(own.empty() || own == architecture(parsed),
+            "{}: this shard belongs to a model of architecture {}, the first one to {}", name, show_name(own),
+            show_name(architecture(parsed)));
     for (TensorInfo& tensor : part.tensors) {
       tensor.shard = static_cast<int>(i);
       parsed.tensors.push_back(std::move(tensor));
     }
   }
   const std::int64_t tensors = split_value(parsed, kSplitTensors, GGUF_TYPE_INT32, file);
-  require(tensors < 0 || tensors == static_cast<std::int64_t>(parsed.tensors.size()), "{}: its {} shards hold {} tensors, '{}' is {}",
-          file, count, parsed.tensors.size(), kSplitTensors, tensors);
+  require(tensors < 0 || tensors == static_cast<std::int64_t>(parsed.tensors.size()),
+          "{}: its {} shards hold {} tensors, '{}' is {}", file, count, parsed.tensors.size(), kSplitTensors, tensors);
 }
 
 std::int64_t TensorInfo::elements() const {
@@ -116,10 +118,12 @@ Gguf Gguf::open(const std::filesystem::path& path) {
   data->parsed = parse_gguf(data->files[0].bytes(), path.string());
   data->add_shards();
   data->meta_index = index_by(data->parsed.metadata, [](const auto& entry) { return std::string_view(entry.first); });
-  data->tensor_index = index_by(data->parsed.tensors, [](const TensorInfo& tensor) { return std::string_view(tensor.name); });
+  data->tensor_index =
+      index_by(data->parsed.tensors, [](const TensorInfo& tensor) { return std::string_view(tensor.name); });
   for (std::size_t i = 0; i < data->parsed.tensors.size(); ++i) {
     const TensorInfo& tensor = data->parsed.tensors[i];
-    require(data->tensor_index.at(tensor.name) == i, "{}: tensor {} is in two shards", path.string(), show_name(tensor.name));
+    require(data->tensor_index.at(tensor.name) == i, "{}: tensor {} is in two shards", path.string(),
+            show_name(tensor.name));
   }
   Gguf result;
   result.data_ = std::move(data);
@@ -184,7 +188,9 @@ std::string Gguf::text(std::string_view key) const {
   return *text;
 }
 
-std::int64_t Gguf::integer(std::string_view key, std::int64_t fallback) const { return meta(key) ? integer(key) : fallback; }
+std::int64_t Gguf::integer(std::string_view key, std::int64_t fallback) const {
+  return meta(key) ? integer(key) : fallback;
+}
 
 double Gguf::real(std::string_view key, double fallback) const { return meta(key) ? real(key) : fallback; }
 
@@ -209,16 +215,17 @@ std::span<const std::byte> Gguf::encoded(std::string_view key) const {
 std::span<const std::byte> Gguf::data(const TensorInfo& tensor) const {
   const bool inside = tensor.shard >= 0 && static_cast<std::size_t>(tensor.shard) < data_->files.size();
   const auto bytes = inside ? data_->files[tensor.shard].bytes() : std::span<const std::byte>();
-  require(tensor.offset <= bytes.size() && tensor.bytes <= bytes.size() - tensor.offset, "{}: tensor {} is not in this file",
-          path().string(), show_name(tensor.name));
+  require(tensor.offset <= bytes.size() && tensor.bytes <= bytes.size() - tensor.offset,
+          "{}: tensor {} is not in this file", path().string(), show_name(tensor.name));
   return bytes.subspan(tensor.offset, tensor.bytes);
 }
 
 void Gguf::dequantize(const TensorInfo& tensor, std::int64_t first, std::int64_t count, float* out) const {
-  require(is_supported(tensor.type), "{}: tensor {} of type {} cannot be read as floats", path().string(), show_name(tensor.name),
-          type_name(tensor.type));
+  require(is_supported(tensor.type), "{}: tensor {} of type {} cannot be read as floats", path().string(),
+          show_name(tensor.name), type_name(tensor.type));
   require(first >= 0 && count >= 0 && count <= tensor.rows() && first <= tensor.rows() - count,
-          "{}: rows {} to {} of tensor {}, which has {}", path().string(), first, first + count, show_name(tensor.name), tensor.rows());
+          "{}: rows {} to {} of tensor {}, which has {}", path().string(), first, first + count, show_name(tensor.name),
+          tensor.rows());
   if (count == 0) return;
   const auto type = static_cast<ggml_type>(tensor.type);
   const std::size_t row_bytes = ggml_row_size(type, tensor.shape.back());

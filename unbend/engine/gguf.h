@@ -1,4 +1,5 @@
-// GGUF files, checked in full before anything else (ggml included) reads them: a hostile file gives an Error, never an abort.
+// GGUF files, checked in full before anything else (ggml included) reads them: a hostile file gives an Error, never an
+// abort.
 #pragma once
 
 #include <cstdint>
@@ -19,13 +20,13 @@ namespace unbend::engine {
 /// One tensor of a file. `shape` is row-major, outermost first (GGUF stores it the other way round).
 struct TensorInfo {
   std::string name;
-  int type;                         ///< a ggml_type
+  int type;  ///< a ggml_type
   std::vector<std::int64_t> shape;
-  std::uint64_t offset;             ///< from the start of its shard, bytes
+  std::uint64_t offset;  ///< from the start of its shard, bytes
   std::uint64_t bytes;
-  int shard = 0;                    ///< which file of a split model, from 0
+  int shard = 0;  ///< which file of a split model, from 0
   std::int64_t elements() const;
-  std::int64_t rows() const;        ///< elements / last dimension
+  std::int64_t rows() const;  ///< elements / last dimension
 };
 
 /// Unsigned integers of every width become std::uint64_t, signed ones and all arrays of integers std::int64_t, floats
@@ -43,12 +44,12 @@ class Gguf {
 
   const std::filesystem::path& path() const;
   const std::vector<TensorInfo>& tensors() const;
-  const TensorInfo* find(std::string_view name) const;       ///< null if absent
-  const TensorInfo& tensor(std::string_view name) const;     ///< Input error if absent
+  const TensorInfo* find(std::string_view name) const;    ///< null if absent
+  const TensorInfo& tensor(std::string_view name) const;  ///< Input error if absent
 
   const std::vector<std::pair<std::string, MetaValue>>& metadata() const;
-  const MetaValue* meta(std::string_view key) const;         ///< null if absent
-  std::int64_t integer(std::string_view key) const;          ///< Input error if absent or of another type
+  const MetaValue* meta(std::string_view key) const;  ///< null if absent
+  std::int64_t integer(std::string_view key) const;   ///< Input error if absent or of another type
   double real(std::string_view key) const;
   std::string text(std::string_view key) const;
   std::int64_t integer(std::string_view key, std::int64_t fallback) const;

@@ -176,7 +176,8 @@ void read_metadata(Cursor& cursor, std::uint64_t entries, ParsedGguf& parsed) {
     const std::uint64_t start = cursor.position();
     std::string key = cursor.string("metadata key");
     if (key.empty() || key.size() > kMaxKeyLength || key.find('\0') != std::string::npos) {
-      cursor.fail_at(start, "metadata key {} is empty, longer than {} bytes or holds a zero byte", show_name(key), kMaxKeyLength);
+      cursor.fail_at(start, "metadata key {} is empty, longer than {} bytes or holds a zero byte", show_name(key),
+                     kMaxKeyLength);
     }
     if (!seen.insert(key).second) cursor.fail_at(start, "metadata key {} appears twice", show_name(key));
     MetaValue value = read_value(cursor);
@@ -206,7 +207,8 @@ TensorInfo read_tensor(Cursor& cursor) {
   tensor.name = cursor.string("tensor name");
   const std::string name = show_name(tensor.name);
   if (tensor.name.empty() || tensor.name.size() >= GGML_MAX_NAME || tensor.name.find('\0') != std::string::npos) {
-    cursor.fail_at(start, "tensor name {} is empty, longer than {} bytes or holds a zero byte", name, GGML_MAX_NAME - 1);
+    cursor.fail_at(start, "tensor name {} is empty, longer than {} bytes or holds a zero byte", name,
+                   GGML_MAX_NAME - 1);
   }
   const auto dimensions = cursor.number<std::uint32_t>("number of dimensions");
   if (dimensions < 1 || dimensions > GGML_MAX_DIMS) {
@@ -230,8 +232,8 @@ TensorInfo read_tensor(Cursor& cursor) {
   tensor.type = static_cast<int>(type);
   const std::int64_t block = ggml_blck_size(static_cast<ggml_type>(type));
   if (tensor.shape.back() % block != 0) {
-    cursor.fail_at(start, "tensor {} has rows of {} elements, type {} needs a multiple of {}", name, tensor.shape.back(),
-                   type_name(tensor.type), block);
+    cursor.fail_at(start, "tensor {} has rows of {} elements, type {} needs a multiple of {}", name,
+                   tensor.shape.back(), type_name(tensor.type), block);
   }
   const std::uint64_t blocks = static_cast<std::uint64_t>(elements / block);
   const std::uint64_t block_bytes = ggml_type_size(static_cast<ggml_type>(type));
@@ -244,13 +246,15 @@ TensorInfo read_tensor(Cursor& cursor) {
 }
 
 /// Makes offsets relative to the file and checks that they are aligned, within it, and apart from each other.
-void place_tensors(const Cursor& cursor, std::uint64_t size, std::uint64_t alignment, std::vector<TensorInfo>& tensors) {
+void place_tensors(const Cursor& cursor, std::uint64_t size, std::uint64_t alignment,
+                   std::vector<TensorInfo>& tensors) {
   const std::uint64_t start = (cursor.position() + alignment - 1) / alignment * alignment;
   const std::uint64_t room = size > start ? size - start : 0;
   std::vector<const TensorInfo*> order;
   for (TensorInfo& tensor : tensors) {
     if (tensor.offset % alignment != 0) {
-      cursor.fail_at(start, "tensor {} has offset {}, not a multiple of {}", show_name(tensor.name), tensor.offset, alignment);
+      cursor.fail_at(start, "tensor {} has offset {}, not a multiple of {}", show_name(tensor.name), tensor.offset,
+                     alignment);
     }
     if (tensor.offset > room || tensor.bytes > room - tensor.offset) {
       cursor.fail_at(start, "tensor {} needs {} bytes from offset {}, the file has {} bytes of tensor data",
@@ -262,7 +266,8 @@ void place_tensors(const Cursor& cursor, std::uint64_t size, std::uint64_t align
   std::sort(order.begin(), order.end(), [](auto* a, auto* b) { return a->offset < b->offset; });
   for (std::size_t i = 1; i < order.size(); ++i) {
     if (order[i - 1]->offset + order[i - 1]->bytes > order[i]->offset) {
-      cursor.fail_at(order[i]->offset, "tensors {} and {} overlap", show_name(order[i - 1]->name), show_name(order[i]->name));
+      cursor.fail_at(order[i]->offset, "tensors {} and {} overlap", show_name(order[i - 1]->name),
+                     show_name(order[i]->name));
     }
   }
 }
@@ -299,7 +304,8 @@ std::string show_name(std::string_view name) {
   constexpr std::size_t kShown = 80;
   std::string text = "'";
   for (const char c : name.substr(0, kShown)) {
-    text += std::isprint(static_cast<unsigned char>(c)) ? std::string(1, c) : fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+    text += std::isprint(static_cast<unsigned char>(c)) ? std::string(1, c)
+                                                        : fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
   }
   return text + (name.size() > kShown ? "...'" : "'");
 }

@@ -54,7 +54,8 @@ class ValueEncoder {
   void operator()(double value) const { reals(std::span(&value, 1), false); }
   void operator()(const std::vector<double>& values) const { reals(values, true); }
   void operator()(std::uint64_t value) const {
-    put_numbers<std::uint32_t>(out_, std::span<const std::uint64_t>(&value, 1), false, GGUF_TYPE_UINT32, GGUF_TYPE_UINT64);
+    put_numbers<std::uint32_t>(out_, std::span<const std::uint64_t>(&value, 1), false, GGUF_TYPE_UINT32,
+                               GGUF_TYPE_UINT64);
   }
   void operator()(bool value) const {
     put<std::uint32_t>(out_, GGUF_TYPE_BOOL);
@@ -89,18 +90,21 @@ class ValueEncoder {
   std::string& out_;
 };
 
-std::uint64_t padded(std::uint64_t size) { return (size + GGUF_DEFAULT_ALIGNMENT - 1) / GGUF_DEFAULT_ALIGNMENT * GGUF_DEFAULT_ALIGNMENT; }
+std::uint64_t padded(std::uint64_t size) {
+  return (size + GGUF_DEFAULT_ALIGNMENT - 1) / GGUF_DEFAULT_ALIGNMENT * GGUF_DEFAULT_ALIGNMENT;
+}
 
 std::uint64_t byte_size(const TensorSource& tensor, const std::string& file) {
   const std::string name = show_name(tensor.name);
-  require(!tensor.name.empty() && tensor.name.size() < GGML_MAX_NAME, "{}: tensor name {} must have 1 to {} bytes", file, name,
-          GGML_MAX_NAME - 1);
-  require(!tensor.shape.empty() && tensor.shape.size() <= GGML_MAX_DIMS, "{}: tensor {} has {} dimensions, it must have 1 to {}",
-          file, name, tensor.shape.size(), GGML_MAX_DIMS);
+  require(!tensor.name.empty() && tensor.name.size() < GGML_MAX_NAME, "{}: tensor name {} must have 1 to {} bytes",
+          file, name, GGML_MAX_NAME - 1);
+  require(!tensor.shape.empty() && tensor.shape.size() <= GGML_MAX_DIMS,
+          "{}: tensor {} has {} dimensions, it must have 1 to {}", file, name, tensor.shape.size(), GGML_MAX_DIMS);
   const auto type = static_cast<ggml_type>(tensor.type);
   const bool known = tensor.type >= 0 && tensor.type < GGML_TYPE_COUNT && ggml_blck_size(type) > 0;
-  require(known && tensor.shape.back() % ggml_blck_size(type) == 0, "{}: tensor {} with rows of {} elements cannot have type {}",
-          file, name, tensor.shape.back(), type_name(tensor.type));
+  require(known && tensor.shape.back() % ggml_blck_size(type) == 0,
+          "{}: tensor {} with rows of {} elements cannot have type {}", file, name, tensor.shape.back(),
+          type_name(tensor.type));
   std::uint64_t rows = 1;
   for (std::size_t i = 0; i < tensor.shape.size(); ++i) {
     require(tensor.shape[i] > 0, "{}: tensor {} has a dimension of size {}", file, name, tensor.shape[i]);
@@ -172,15 +176,16 @@ void rewrite_as_f32(const Gguf& in, const std::filesystem::path& out, const Tens
   std::vector<TensorSource> tensors;
   for (const TensorInfo& tensor : in.tensors()) {
     const bool floats = is_supported(tensor.type);
-    tensors.push_back({tensor.name, floats ? GGML_TYPE_F32 : tensor.type, tensor.shape, [&, floats](std::span<std::byte> bytes) {
-                         if (!floats) {
-                           std::ranges::copy(in.data(tensor), bytes.begin());
-                           return;
-                         }
-                         float* values = reinterpret_cast<float*>(bytes.data());
-                         in.dequantize(tensor, 0, tensor.rows(), values);
-                         if (edit) edit(tensor, {values, static_cast<std::size_t>(tensor.elements())});
-                       }});
+    tensors.push_back(
+        {tensor.name, floats ? GGML_TYPE_F32 : tensor.type, tensor.shape, [&, floats](std::span<std::byte> bytes) {
+           if (!floats) {
+             std::ranges::copy(in.data(tensor), bytes.begin());
+             return;
+           }
+           float* values = reinterpret_cast<float*>(bytes.data());
+           in.dequantize(tensor, 0, tensor.rows(), values);
+           if (edit) edit(tensor, {values, static_cast<std::size_t>(tensor.elements())});
+         }});
   }
   write_gguf(out, entries, tensors);
 }

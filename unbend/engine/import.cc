@@ -36,8 +36,8 @@ void check_index(const fs::path& index) {
   std::set<std::string> files;
   for (const auto& [tensor, file] : map.items()) files.insert(json_get<std::string>(map, tensor, index.string()));
   for (const std::string& file : files) {
-    require(fs::path(file).filename() == file && fs::is_regular_file(index.parent_path() / file), "{}: the weight file '{}' is missing",
-            index.string(), file);
+    require(fs::path(file).filename() == file && fs::is_regular_file(index.parent_path() / file),
+            "{}: the weight file '{}' is missing", index.string(), file);
   }
 }
 
@@ -47,12 +47,14 @@ void check_weights(const fs::path& folder) {
     if (fs::exists(folder / index)) return check_index(folder / index);
     if (fs::is_regular_file(folder / name)) return;
   }
-  fail_input("{}: no weights: neither model.safetensors nor pytorch_model.bin, nor an index of their parts", folder.string());
+  fail_input("{}: no weights: neither model.safetensors nor pytorch_model.bin, nor an index of their parts",
+             folder.string());
 }
 
 void check_folder(const fs::path& folder) {
   require(fs::is_directory(folder), "{}: not a folder", folder.string());
-  require(fs::is_regular_file(folder / "config.json"), "{}: no config.json: is it a Hugging Face model folder?", folder.string());
+  require(fs::is_regular_file(folder / "config.json"), "{}: no config.json: is it a Hugging Face model folder?",
+          folder.string());
   const Json config = read_json(folder / "config.json");
   require(config.is_object() && (config.contains("architectures") || config.contains("model_type")),
           "{}: names neither 'architectures' nor 'model_type'", (folder / "config.json").string());
@@ -76,7 +78,8 @@ std::string last_line(const std::string& text) {
   const std::size_t end = text.find_last_not_of(" \n\r\t");
   if (end == std::string::npos) return "it gave no reason";
   const std::size_t start = text.find_last_of("\n\r", end);
-  return text.substr(start == std::string::npos ? 0 : start + 1, end - (start == std::string::npos ? 0 : start + 1) + 1);
+  return text.substr(start == std::string::npos ? 0 : start + 1,
+                     end - (start == std::string::npos ? 0 : start + 1) + 1);
 }
 
 struct Temporary {
@@ -101,17 +104,19 @@ void import_model(const fs::path& folder, const fs::path& out, const ImportOptio
   check_folder(folder);
   const std::string converter = setting("UNBEND_CONVERTER", UNBEND_DEFAULT_CONVERTER);
   const std::string python = setting("UNBEND_PYTHON", UNBEND_DEFAULT_PYTHON);
-  require(fs::is_regular_file(converter), "the converter is not at {}: run tools/setup.sh llama or set UNBEND_CONVERTER", converter);
+  require(fs::is_regular_file(converter),
+          "the converter is not at {}: run tools/setup.sh llama or set UNBEND_CONVERTER", converter);
 
   const fs::path target = fs::absolute(out);
   if (!fs::is_directory(target.parent_path()) || ::access(target.parent_path().c_str(), W_OK) != 0) {
     fail_computation("cannot write {}: its folder is missing or not writable", out.string());
   }
   const Temporary temporary{target.parent_path() / fmt::format(".{}.{}.part", target.filename().string(), ::getpid())};
-  const CommandResult result = run_command({python, converter, "--outfile", without_template(temporary.path.string()), "--outtype",
-                                            options.type, fs::absolute(folder).string()},
-                                           {.capture = !options.show_output,
-                                            .environment = {"HF_HUB_OFFLINE=1", "TRANSFORMERS_OFFLINE=1", "PYTHONDONTWRITEBYTECODE=1"}});
+  const CommandResult result =
+      run_command({python, converter, "--outfile", without_template(temporary.path.string()), "--outtype", options.type,
+                   fs::absolute(folder).string()},
+                  {.capture = !options.show_output,
+                   .environment = {"HF_HUB_OFFLINE=1", "TRANSFORMERS_OFFLINE=1", "PYTHONDONTWRITEBYTECODE=1"}});
   require(result.exit_code == 0, "{}: the converter failed{}", folder.string(),
           options.show_output ? std::string() : ": " + last_line(result.errors));
   Gguf::open(temporary.path);

@@ -22,6 +22,7 @@ struct ImportOptions {
 /// transformers, safetensors and sentencepiece), else what the build was configured with.
 /// Usage error for an unknown type; Input error for a folder that is incomplete or that the converter refuses (with its
 /// reason); Computation error if `out` cannot be written.
-void import_model(const std::filesystem::path& folder, const std::filesystem::path& out, const ImportOptions& options = {});
+void import_model(const std::filesystem::path& folder, const std::filesystem::path& out,
+                  const ImportOptions& options = {});
 
 }  // namespace unbend::engine

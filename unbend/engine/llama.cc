@@ -32,7 +32,8 @@ std::string LlamaLog::last_error() const {
     start = end + 1;
   }
   for (const std::string prefix : {"error loading model vocabulary: ", "error loading model: ", ": "}) {
-    if (const std::size_t found = best.find(prefix); found != std::string::npos) return best.substr(found + prefix.size());
+    if (const std::size_t found = best.find(prefix); found != std::string::npos)
+      return best.substr(found + prefix.size());
   }
   return best;
 }

@@ -38,14 +38,16 @@ std::vector<float> llama_logits(const std::filesystem::path& path, std::span<con
   const int vocabulary = llama_vocab_n_tokens(llama_model_get_vocab(model.get()));
   const int context_length = llama_model_n_ctx_train(model.get());
   require(threads > 0, "threads is {}, it must be positive", threads);
-  require(!ids.empty() && ids.size() <= static_cast<std::size_t>(context_length), "{}: got {} tokens, it takes 1 to {}", path.string(),
-          ids.size(), context_length);
+  require(!ids.empty() && ids.size() <= static_cast<std::size_t>(context_length), "{}: got {} tokens, it takes 1 to {}",
+          path.string(), ids.size(), context_length);
   for (const TokenId id : ids) {
     require(id >= 0 && id < vocabulary, "token id {} is out of range, the vocabulary has {} tokens", id, vocabulary);
   }
 
   const LlamaContext context = make_context(*model, ids.size(), threads);
-  if (!context) fail_computation("{}: libllama cannot make a context of {} tokens: {}", path.string(), ids.size(), log.last_error());
+  if (!context)
+    fail_computation("{}: libllama cannot make a context of {} tokens: {}", path.string(), ids.size(),
+                     log.last_error());
   llama_batch batch = llama_batch_init(static_cast<int>(ids.size()), 0, 1);
   batch.n_tokens = static_cast<int>(ids.size());
   for (int i = 0; i < batch.n_tokens; ++i) {
@@ -57,7 +59,8 @@ std::vector<float> llama_logits(const std::filesystem::path& path, std::span<con
   }
   const int status = llama_decode(context.get(), batch);
   llama_batch_free(batch);
-  if (status != 0) fail_computation("{}: libllama's decoding failed with status {}: {}", path.string(), status, log.last_error());
+  if (status != 0)
+    fail_computation("{}: libllama's decoding failed with status {}: {}", path.string(), status, log.last_error());
   const float* logits = llama_get_logits(context.get());
   return {logits, logits + ids.size() * static_cast<std::size_t>(vocabulary)};
 }

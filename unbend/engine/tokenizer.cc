@@ -32,7 +32,8 @@ const std::vector<T>* array(const Gguf& gguf, const char* key, const char* expec
 void check_tokens(const Gguf& gguf, const std::vector<std::string>& tokens) {
   const std::string file = gguf.path().string();
   require(!tokens.empty(), "{}: metadata key '{}' is empty", file, kTokens);
-  require(tokens.size() <= std::size_t{std::numeric_limits<TokenId>::max()}, "{}: too many tokens: {}", file, tokens.size());
+  require(tokens.size() <= std::size_t{std::numeric_limits<TokenId>::max()}, "{}: too many tokens: {}", file,
+          tokens.size());
   std::unordered_set<std::string> seen;
   seen.reserve(tokens.size());
   for (std::size_t id = 0; id < tokens.size(); ++id) {
@@ -47,24 +48,25 @@ void check_special_ids(const Gguf& gguf, std::size_t tokens) {
   for (const auto& [key, value] : gguf.metadata()) {
     if (!key.starts_with("tokenizer.ggml.") || !key.ends_with("_token_id")) continue;
     const std::int64_t id = gguf.integer(key);
-    require(id >= 0 && id < static_cast<std::int64_t>(tokens), "{}: {} is {}, but there are {} tokens", gguf.path().string(), key,
-            id, tokens);
+    require(id >= 0 && id < static_cast<std::int64_t>(tokens), "{}: {} is {}, but there are {} tokens",
+            gguf.path().string(), key, id, tokens);
   }
 }
 
 /// Everything on which libllama would abort, or which it would report less clearly.
 void check_tokenizer(const Gguf& gguf) {
   const std::string file = gguf.path().string();
-  require(gguf.meta(kModel) && gguf.meta(kTokens), "{}: the file has no tokenizer ('{}' and '{}')", file, kModel, kTokens);
+  require(gguf.meta(kModel) && gguf.meta(kTokens), "{}: the file has no tokenizer ('{}' and '{}')", file, kModel,
+          kTokens);
   const std::string model = gguf.text(kModel);
-  require(model == "gpt2" || model == "llama", "{}: tokenizer {} is not supported, only 'gpt2' (BPE) and 'llama' (SentencePiece)",
-          file, show_name(model));
+  require(model == "gpt2" || model == "llama",
+          "{}: tokenizer {} is not supported, only 'gpt2' (BPE) and 'llama' (SentencePiece)", file, show_name(model));
   const auto* tokens = array<std::string>(gguf, kTokens, "strings");
   check_tokens(gguf, *tokens);
 
   const auto* types = array<std::int64_t>(gguf, kTypes, "integers");
-  require(!types || types->size() == tokens->size(), "{}: '{}' has {} entries for {} tokens", file, kTypes, types ? types->size() : 0,
-          tokens->size());
+  require(!types || types->size() == tokens->size(), "{}: '{}' has {} entries for {} tokens", file, kTypes,
+          types ? types->size() : 0, tokens->size());
   if (const MetaValue* scores = gguf.meta(kScores)) {
     const auto* reals = std::get_if<std::vector<double>>(scores);
     const auto* integers = std::get_if<std::vector<std::int64_t>>(scores);
@@ -84,13 +86,16 @@ void check_tokenizer(const Gguf& gguf) {
   gguf.text(kTemplate, "");
 }
 
-/// Length in bytes of the character at the start of `text`, and whether it is valid UTF-8 (Unicode 15, table 3-7). Of an
-/// invalid one, the length of what U+FFFD replaces: the longest beginning of a valid character, or one byte.
+/// Length in bytes of the character at the start of `text`, and whether it is valid UTF-8 (Unicode 15, table 3-7). Of
+/// an invalid one, the length of what U+FFFD replaces: the longest beginning of a valid character, or one byte.
 std::pair<std::size_t, bool> first_character(std::string_view text) {
   const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
   const unsigned char lead = byte(0);
   if (lead < 0x80) return {1, true};
-  const std::size_t length = lead >= 0xc2 && lead <= 0xdf ? 2 : lead >= 0xe0 && lead <= 0xef ? 3 : lead >= 0xf0 && lead <= 0xf4 ? 4 : 0;
+  const std::size_t length = lead >= 0xc2 && lead <= 0xdf   ? 2
+                             : lead >= 0xe0 && lead <= 0xef ? 3
+                             : lead >= 0xf0 && lead <= 0xf4 ? 4
+                                                            : 0;
   if (length == 0) return {1, false};
   // No overlong forms, no surrogates, nothing above U+10FFFF: all shown by the second byte.
   const unsigned char low = lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;
@@ -151,12 +156,14 @@ bool Tokenizer::is_end(TokenId id) const { return llama_vocab_is_eog(data_->voca
 
 std::vector<TokenId> Tokenizer::encode(std::string_view input, bool parse_special) const {
   constexpr std::size_t kMax = std::numeric_limits<std::int32_t>::max() / 8;  // replaced bytes grow to three
-  require(input.size() <= kMax, "a text of {} bytes is too long to be tokenized at once, at most {}", input.size(), kMax);
+  require(input.size() <= kMax, "a text of {} bytes is too long to be tokenized at once, at most {}", input.size(),
+          kMax);
   const std::string text = valid_utf8(input);
   const auto length = static_cast<std::int32_t>(text.size());
   std::vector<TokenId> ids(text.size() + 1);  // a token has at least one byte; SentencePiece may add a leading space
   const auto tokenize = [&] {
-    return llama_tokenize(data_->vocab, text.data(), length, ids.data(), static_cast<int>(ids.size()), false, parse_special);
+    return llama_tokenize(data_->vocab, text.data(), length, ids.data(), static_cast<int>(ids.size()), false,
+                          parse_special);
   };
   try {
     int count = tokenize();

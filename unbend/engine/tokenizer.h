@@ -25,10 +25,10 @@ class Tokenizer {
   static Tokenizer load(const std::filesystem::path& gguf);
 
   int size() const;
-  TokenId bos() const;                     ///< -1 if none
-  TokenId eos() const;                     ///< -1 if none
-  bool adds_bos() const;                   ///< whether the model wants a leading BOS
-  bool is_end(TokenId id) const;           ///< ends a generation (EOS, EOT, ...)
+  TokenId bos() const;            ///< -1 if none
+  TokenId eos() const;            ///< -1 if none
+  bool adds_bos() const;          ///< whether the model wants a leading BOS
+  bool is_end(TokenId id) const;  ///< ends a generation (EOS, EOT, ...)
 
   /// `parse_special`: text such as "<|im_start|>" becomes the special token. Never adds BOS by itself.
   /// What is not UTF-8 is read as U+FFFD (one per maximal subpart, as Python's errors="replace"). A byte for which a
