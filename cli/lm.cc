@@ -87,6 +87,11 @@ namespace unbend {
 void add_lm_verbs(CLI::App& app) {
   auto* lm = app.add_subcommand("lm", "language models: look, convert, distill, evaluate, generate");
   lm->require_subcommand(1);
+  lm->footer(
+      "Examples:\n"
+      "  unbend lm info model.gguf\n"
+      "  unbend lm distill model.gguf --text docs/ --out student.safetensors\n"
+      "  unbend lm generate model.gguf --adapter student.safetensors --prompt 'Once upon a time'");
   cli::add_lm_model_verbs(*lm);
   cli::add_lm_text_verbs(*lm);
   cli::add_lm_training_verbs(*lm);

@@ -45,7 +45,7 @@ class CommandLine(unittest.TestCase):
                 result = unbend(*verb, "--help")
                 self.assertEqual((result.returncode, result.stderr), (0, ""))
                 self.assertIn("Usage: unbend", result.stdout)
-                examples = result.stdout.split("Examples:\n")
+                examples = re.split(r"^Examples?:\n", result.stdout, flags=re.MULTILINE)
                 self.assertEqual(len(examples), 2, "no examples")
                 self.assertRegex(examples[1], r"^  \S*unbend" + "".join(" " + word for word in verb))
 
