@@ -43,7 +43,7 @@ def main():
     if "--check" not in sys.argv[2:]:
         TARGET.write_text(text, encoding="utf-8")
     elif not TARGET.exists() or TARGET.read_text(encoding="utf-8") != text:
-        print(f"{TARGET.name} is out of date: run tools/methods_table.py UNBEND", file=sys.stderr)
+        print(f"{TARGET.name} is out of date: run tools/methods_table.py with the path of the unbend command", file=sys.stderr)
         return 1
     return 0
 
