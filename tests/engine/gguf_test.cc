@@ -219,7 +219,7 @@ TEST(Gguf, SurvivesRandomDamage) {
   const std::string bytes = valid_gguf().file();
   Random random(20240611);
   int opened = 0;
-  for (int round = 0; round < 4000; ++round) {
+  for (int round = 0; round < 2000; ++round) {
     std::string damaged = bytes;
     const std::uint64_t flips = 1 + random.below(4);
     for (std::uint64_t i = 0; i < flips; ++i) damaged[random.below(damaged.size())] = static_cast<char>(random.bits());
@@ -236,7 +236,7 @@ TEST(Gguf, SurvivesRandomDamage) {
     }
   }
   EXPECT_GT(opened, 100);
-  EXPECT_LT(opened, 3900);
+  EXPECT_LT(opened, 1900);
 }
 
 GgufBytes shard(int number, int count, std::vector<std::string> tensors, int total) {

@@ -7,6 +7,7 @@
 
 #include "tests/engine/gguf_bytes.h"
 #include "unbend/base/error.h"
+#include "unbend/base/random.h"
 
 namespace unbend::engine {
 namespace {
@@ -141,6 +142,64 @@ TEST(Tokenizer, ChatTemplates) {
   EXPECT_EQ(load(small.file()).chat(messages, false), "<|im_start|>user\nthe<|im_end|>\n");
   const std::vector<ChatMessage> many(500, ChatMessage{"u", ""});
   EXPECT_EQ(load(small.file()).chat(many, false).size(), 500 * std::string("<|im_start|>u\n<|im_end|>\n").size());
+}
+
+/// A SentencePiece vocabulary with a few words, with or without its 256 byte tokens.
+std::string sentencepiece_file(bool bytes) {
+  std::vector<std::string> tokens = {"<unk>", "<s>", "</s>"};
+  std::string types = bytes_of<std::int32_t>(2) + bytes_of<std::int32_t>(3) + bytes_of<std::int32_t>(3),
+              scores(12, '\0');
+  const auto add = [&](const std::string& text, std::int32_t type, float score) {
+    tokens.push_back(text);
+    types += bytes_of(type);
+    scores += bytes_of(score);
+  };
+  for (int byte = 0; bytes && byte < 256; ++byte) add(fmt::format("<0x{:02X}>", byte), 6, 0);
+  for (const char* text : {"\u2581", "t", "h", "e", "th", "the", "\u2581the"})
+    add(text, 1, -static_cast<float>(tokens.size()));
+  GgufBytes gguf;
+  gguf.metadata = {text_entry("general.architecture", "llama"), text_entry("tokenizer.ggml.model", "llama"),
+                   strings_entry("tokenizer.ggml.tokens", tokens),
+                   array_entry("tokenizer.ggml.token_type", kI32, tokens.size(), types),
+                   array_entry("tokenizer.ggml.scores", kF32, tokens.size(), scores)};
+  return gguf.file();
+}
+
+TEST(Tokenizer, SentencePiece) {
+  const Tokenizer tokenizer = load(sentencepiece_file(true));
+  EXPECT_TRUE(tokenizer.adds_bos());
+  EXPECT_EQ(tokenizer.bos(), 1);
+  EXPECT_THAT(tokenizer.encode("the"), ElementsAre(tokenizer.size() - 1));  // with the leading space
+  const auto ids = tokenizer.encode("the \xf0\x9f\xa6\x99");
+  EXPECT_THAT(ids, ElementsAre(tokenizer.size() - 1, tokenizer.size() - 7, 3 + 0xf0, 3 + 0x9f, 3 + 0xa6, 3 + 0x99));
+  EXPECT_EQ(tokenizer.decode(ids), " the \xf0\x9f\xa6\x99");
+  const Tokenizer wordy = load(sentencepiece_file(false));
+  EXPECT_EQ(wordy.encode("the").size(), 1u);
+  EXPECT_THROW(wordy.encode("x"), Error);
+}
+
+// Whatever the bytes: an Input error, or a tokenizer that works.
+TEST(Tokenizer, SurvivesRandomDamage) {
+  const Folder folder;
+  Random random(20240613);
+  int loaded = 0;
+  for (const std::string& bytes : {SmallTokenizer().file(), sentencepiece_file(true)}) {
+    for (int round = 0; round < 400; ++round) {
+      std::string damaged = bytes;
+      damaged[random.below(damaged.size())] = static_cast<char>(random.bits());
+      const auto path = folder.write("damaged.gguf", damaged);
+      try {
+        const Tokenizer tokenizer = Tokenizer::load(path);
+        ++loaded;
+        const auto ids = tokenizer.encode("the th\xc3\xa9 \xff <|end|>", true);
+        tokenizer.decode(ids, true);
+      } catch (const Error& error) {
+        ASSERT_EQ(error.kind(), ErrorKind::Input);
+      }
+    }
+  }
+  EXPECT_GT(loaded, 100);
+  EXPECT_LT(loaded, 750);
 }
 
 TEST(Tokenizer, SmolLM2FromSeveralThreads) {
