@@ -8,6 +8,7 @@
 // strong decays cost speed and never accuracy.
 #pragma once
 
+#include <hwy/cache_control.h>
 #include <hwy/contrib/math/math-inl.h>
 
 #include <cmath>
@@ -35,10 +36,18 @@ struct Rows {
   explicit operator bool() const { return data != nullptr; }
   T* row(int64_t batch, int64_t head, int64_t time) const { return data + batch * batch_ + head * head_ + time * time_; }
 
-  /// Copies n rows from or to a tile.
-  void load(int64_t batch, int64_t head, int64_t time, int64_t n, const Tile<T>& to, int64_t first_row = 0) const {
-    for (int64_t i = 0; i < n; ++i) std::memcpy(to.row(first_row + i), row(batch, head, time + i), width * sizeof(T));
+  /// Copies n rows to a tile, and asks for the rows `ahead` tokens further: heads are usually interleaved in memory, so
+  /// rows are too far apart for the hardware to see them coming.
+  void load(int64_t batch, int64_t head, int64_t time, int64_t n, const Tile<T>& to, int64_t ahead,
+            int64_t first_row = 0) const {
+    for (int64_t i = 0; i < n; ++i) {
+      const T* from = row(batch, head, time + i);
+      const auto next = reinterpret_cast<std::uintptr_t>(from) + ahead * time_ * int64_t(sizeof(T));
+      for (int64_t b = 0; b < width * int64_t(sizeof(T)); b += 64) hwy::Prefetch(reinterpret_cast<const char*>(next + b));
+      std::memcpy(to.row(first_row + i), from, width * sizeof(T));
+    }
   }
+  /// Copies n rows of a tile back.
   void store(int64_t batch, int64_t head, int64_t time, int64_t n, const Tile<T>& from, int64_t first_row = 0) const {
     for (int64_t i = 0; i < n; ++i) std::memcpy(row(batch, head, time + i), from.row(first_row + i), width * sizeof(T));
   }
@@ -83,6 +92,26 @@ void scale_state(const Tile<T>& state, const T* decay, DecayAxis axis, int64_t d
   }
 }
 
+/// exp of a row of log decays, a single one repeated, in whole vectors. Returns whether all are <= 0.
+template <class T>
+bool read_decay(const T* log_decay, int64_t width, const Tile<T>& to) {
+  const Lanes<T> d;
+  if (width == 1) {
+    const auto decay = hn::Set(d, std::exp(log_decay[0]));
+    for_lanes<T>(to.stride, [&](int64_t m) { hn::StoreU(decay, d, to.data + m); });
+    return log_decay[0] <= 0;
+  }
+  bool valid = true;
+  std::memcpy(to.data, log_decay, width * sizeof(T));
+  std::fill(to.data + width, to.data + to.stride, T(0));
+  for_lanes<T>(to.stride, [&](int64_t m) {
+    const auto x = hn::LoadU(d, to.data + m);
+    valid &= hn::AllTrue(d, hn::Le(x, hn::Zero(d)));
+    hn::StoreU(hn::Exp(d, x), d, to.data + m);
+  });
+  return valid;
+}
+
 /// Decays of one chunk: of its first token, and from there on P_i and 1 / P_i.
 template <class T>
 struct ChunkDecay {
@@ -99,13 +128,13 @@ struct ChunkDecay {
     if (!log_decay) return n;
     const Lanes<T> d;
     const auto one = hn::Set(d, T(1));
-    read(log_decay.row(batch, head, time), log_decay.width, first);
+    invalid |= !read_decay(log_decay.row(batch, head, time), log_decay.width, first);
     for_lanes<T>(first.stride, [&](int64_t m) {
       hn::StoreU(one, d, product.row(0) + m);
       hn::StoreU(one, d, inverse.row(0) + m);
     });
     for (int64_t i = 1; i < n; ++i) {
-      read(log_decay.row(batch, head, time + i), log_decay.width, gate);
+      invalid |= !read_decay(log_decay.row(batch, head, time + i), log_decay.width, gate);
       auto smallest = one;
       for_lanes<T>(gate.stride, [&](int64_t m) {
         const auto p = hn::Mul(hn::LoadU(d, product.row(i - 1) + m), hn::LoadU(d, gate.data + m));
@@ -116,24 +145,6 @@ struct ChunkDecay {
       if (!hn::AllTrue(d, hn::Ge(smallest, hn::Set(d, kSmallest)))) return i;
     }
     return n;
-  }
-
- private:
-  void read(const T* log_decay, int64_t width, const Tile<T>& to) {
-    const Lanes<T> d;
-    if (width == 1) {
-      invalid |= !(log_decay[0] <= 0);
-      const auto decay = hn::Set(d, std::exp(log_decay[0]));
-      for_lanes<T>(to.stride, [&](int64_t m) { hn::StoreU(decay, d, to.data + m); });
-      return;
-    }
-    std::memcpy(to.data, log_decay, width * sizeof(T));
-    std::fill(to.data + width, to.data + to.stride, T(0));
-    for_lanes<T>(to.stride, [&](int64_t m) {
-      const auto x = hn::LoadU(d, to.data + m);
-      invalid |= !hn::AllTrue(d, hn::Le(x, hn::Zero(d)));
-      hn::StoreU(hn::Exp(d, x), d, to.data + m);
-    });
   }
 };
 

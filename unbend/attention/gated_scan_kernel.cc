@@ -61,6 +61,7 @@ struct Chunk {
   Tile<T> q, k, v, keys;  // keys = k^T
   ChunkDecay<T> decay;
   int64_t batch = 0, head = 0, time = 0, n = 0;
+  int64_t direction = 1;  // of the walk over time, for prefetching
 
   explicit Chunk(const Problem<T>& p)
       : p(p),
@@ -75,8 +76,8 @@ struct Chunk {
   void load_keys(int64_t b, int64_t h, int64_t t) {
     batch = b, head = h, time = t;
     n = decay.load(p.log_decay, b, h, t, std::min(p.chunk, p.length - t));
-    p.k.load(b, h, t, n, k);
-    p.v.load(b, h, t, n, v);
+    p.k.load(b, h, t, n, k, direction * n);
+    p.v.load(b, h, t, n, v, direction * n);
     if (p.log_decay) scale_rows(p.axis == DecayAxis::Key ? k : v, decay.inverse, n);
   }
 
@@ -88,7 +89,7 @@ struct Chunk {
   }
 
   void load_group(const Rows<T>& from, const Tile<T>& to) const {
-    for (int64_t g = 0; g < p.group; ++g) from.load(batch, head * p.group + g, time, n, to, g * n);
+    for (int64_t g = 0; g < p.group; ++g) from.load(batch, head * p.group + g, time, n, to, direction * n, g * n);
   }
   void store_group(const Tile<T>& from, const Rows<T>& to) const {
     for (int64_t g = 0; g < p.group; ++g) to.store(batch, head * p.group + g, time, n, from, g * n);
@@ -116,6 +117,10 @@ struct Chunk {
   }
 };
 
+void check_decay(bool valid) {
+  require(valid, "gated_scan: log_decay has an entry that is positive or NaN");
+}
+
 // Runs task(batch, kv head) for all, in parallel; `make` builds the work space of one thread.
 template <class T, class Make>
 void for_each_head(const Problem<T>& p, Make&& make) {
@@ -126,7 +131,7 @@ void for_each_head(const Problem<T>& p, Make&& make) {
     for (int64_t i = begin; i < end; ++i) task(i / p.kv_heads, i % p.kv_heads);
     if (task.chunk.decay.invalid) invalid = true;
   });
-  require(!invalid, "gated_scan: log_decay has an entry that is positive or NaN");
+  check_decay(!invalid);
 }
 
 template <class T>
@@ -161,6 +166,38 @@ struct Forward {
     store_state(state, final_state, batch * p.kv_heads + head);
   }
 };
+
+// One token: reads and writes the state once.
+template <class T>
+void step(const Problem<T>& p, const Rows<T>& out, const at::Tensor& final_state) {
+  const Tile<T> decay(1, p.decay_width());
+  const bool by_column = p.decays_values();
+  bool valid = true;
+  for (int64_t index = 0; index < p.batch * p.kv_heads; ++index) {
+    const int64_t batch = index / p.kv_heads, head = index % p.kv_heads;
+    if (p.log_decay) valid &= read_decay(p.log_decay.row(batch, head, 0), p.log_decay.width, decay);
+    const T *key = p.k.row(batch, head, 0), *value = p.v.row(batch, head, 0);
+    const T* from = p.state.template data_ptr<T>() + index * p.dk * p.dv;
+    T* to = final_state.data_ptr<T>() + index * p.dk * p.dv;
+    for (int64_t g = 0; g < p.group; ++g) std::fill_n(out.row(batch, head * p.group + g, 0), p.dv, T(0));
+    for (int64_t m = 0; m < p.dk; ++m, from += p.dv, to += p.dv) {
+      const T* HWY_RESTRICT old = from;
+      const T k = key[m], a = p.log_decay && !by_column ? decay.data[m] : T(1);
+      T* HWY_RESTRICT now = to;
+      if (by_column) {
+        for (int64_t n = 0; n < p.dv; ++n) now[n] = decay.data[n] * old[n] + k * value[n];
+      } else {
+        for (int64_t n = 0; n < p.dv; ++n) now[n] = a * old[n] + k * value[n];
+      }
+      for (int64_t g = 0; g < p.group; ++g) {
+        const T q = p.q.row(batch, head * p.group + g, 0)[m];
+        T* HWY_RESTRICT sum = out.row(batch, head * p.group + g, 0);
+        for (int64_t n = 0; n < p.dv; ++n) sum[n] += q * now[n];
+      }
+    }
+  }
+  check_decay(valid);
+}
 
 // States at the starts of the chunks of one head: kept for every kSegment-th chunk, the others recomputed per segment.
 template <class T>
@@ -246,10 +283,13 @@ struct Pull {
 
   void operator()(int64_t batch, int64_t head) {
     const int64_t index = batch * chunk.p.kv_heads + head;
+    chunk.direction = 1;
     history.record(chunk, batch, head);
     load_state(d_final_state, index, d_state);
     for (int64_t segment = history.segments() - 1; segment >= 0; --segment) {
+      chunk.direction = 1;
       history.open(segment, chunk);
+      chunk.direction = -1;
       for (int64_t c = history.last() - 1; c >= history.first(); --c) {
         chunk.load(batch, head, history.starts[c]);
         pull_chunk(history.before(c), history.before(c + 1));
@@ -399,8 +439,8 @@ struct Push {
     const Problem<T>& p = chunk.p;
     const int64_t n = chunk.n;
     chunk.load_group(tq_rows, tq);
-    tk_rows.load(chunk.batch, chunk.head, chunk.time, n, tk);
-    tv_rows.load(chunk.batch, chunk.head, chunk.time, n, tv);
+    tk_rows.load(chunk.batch, chunk.head, chunk.time, n, tk, n);
+    tv_rows.load(chunk.batch, chunk.head, chunk.time, n, tv, n);
     if (p.log_decay) {
       read_decay(0, t_first.data, nullptr);
       std::fill_n(t_product.data, t_product.stride, T(0));
@@ -495,7 +535,11 @@ Scan scan_forward(const ScanArguments& at, DecayAxis axis, int64_t chunk) {
     const Problem<T> p(at, axis, chunk);
     Scan result = {at::empty({p.batch, p.heads, p.length, p.dv}, at.q.options()), at::empty_like(p.state)};
     const Rows<T> out(result.out);
-    for_each_head(p, [&] { return Forward<T>(p, out, result.state); });
+    if (p.length == 1) {
+      step(p, out, result.state);
+    } else {
+      for_each_head(p, [&] { return Forward<T>(p, out, result.state); });
+    }
     return result;
   });
 }
