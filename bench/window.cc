@@ -1,4 +1,5 @@
-// Window attention, forward and forward + backward: time per token and the fraction of the matrix products' measured peak.
+// Window attention, forward and forward + backward: time per token and the fraction of the matrix products' measured
+// peak.
 #include <ATen/Parallel.h>
 #include <benchmark/benchmark.h>
 
@@ -42,12 +43,13 @@ void run(benchmark::State& state, at::ScalarType dtype, bool backward) {
   }
   // Two products of the forward, five of the backward, over the visible keys only.
   double visible = 0;
-  for (int64_t t = 0; t < tokens; ++t) visible += std::min({t + 1, window + std::min(sinks, std::max<int64_t>(0, t - window + 1))});
+  for (int64_t t = 0; t < tokens; ++t)
+    visible += std::min({t + 1, window + std::min(sinks, std::max<int64_t>(0, t - window + 1))});
   const double flops = visible * batch * heads * 2 * d * (backward ? 7 : 2);
   const double done = static_cast<double>(state.iterations());
   state.counters["peak_fraction"] = benchmark::Counter(flops * done / peak(dtype), benchmark::Counter::kIsRate);
-  state.counters["us_per_token"] =
-      benchmark::Counter(static_cast<double>(batch * tokens) * done / 1e6, benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+  state.counters["us_per_token"] = benchmark::Counter(static_cast<double>(batch * tokens) * done / 1e6,
+                                                      benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
 }
 
 void shapes(benchmark::internal::Benchmark* b) {

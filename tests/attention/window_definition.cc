@@ -45,7 +45,8 @@ TEST(WindowDefinition, EqualsTheLoop) {
 TEST(WindowDefinition, RowsThatSeeNothingAreEmptyAndHarmless) {
   auto q = random({1, 1, 2, 3}, 1).requires_grad_(), k = random({1, 1, 2, 3}, 2).requires_grad_(),
        v = random({1, 1, 2, 3}, 3).requires_grad_();
-  const auto result = window_attention_at(q, k, v, at::tensor({4, 9}, at::kLong), at::tensor({8, 9}, at::kLong), {.window = 2});
+  const auto result =
+      window_attention_at(q, k, v, at::tensor({4, 9}, at::kLong), at::tensor({8, 9}, at::kLong), {.window = 2});
   EXPECT_EQ(result.lse[0][0][0].item<double>(), -INFINITY);
   EXPECT_EQ(result.max[0][0][0].item<double>(), -INFINITY);
   EXPECT_EQ(result.out[0][0][0].abs().sum().item<double>(), 0);

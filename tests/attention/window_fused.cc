@@ -10,7 +10,8 @@ namespace unbend {
 namespace {
 
 at::Tensor random(at::IntArrayRef sizes, uint64_t seed, at::ScalarType dtype = at::kDouble) {
-  return at::randn(sizes, at::make_generator<at::CPUGeneratorImpl>(seed), at::TensorOptions().dtype(at::kDouble)).to(dtype);
+  return at::randn(sizes, at::make_generator<at::CPUGeneratorImpl>(seed), at::TensorOptions().dtype(at::kDouble))
+      .to(dtype);
 }
 
 struct Case {
@@ -28,7 +29,8 @@ struct Inputs {
 };
 
 Inputs inputs_of(const Case& c, at::ScalarType dtype, double spread = 1.0) {
-  return {(random({c.batch, c.heads, c.tokens, c.d}, 1) * spread).to(dtype), random({c.batch, c.kv_heads, c.tokens, c.d}, 2, dtype),
+  return {(random({c.batch, c.heads, c.tokens, c.d}, 1) * spread).to(dtype),
+          random({c.batch, c.kv_heads, c.tokens, c.d}, 2, dtype),
           random({c.batch, c.kv_heads, c.tokens, c.dv}, 3, dtype),
           {.window = c.window, .sinks = c.sinks, .scale = 1 / std::sqrt(static_cast<double>(c.d))}};
 }
@@ -45,7 +47,9 @@ std::vector<at::Tensor> run(Attention attention, const Inputs& in, at::ScalarTyp
   std::vector<at::Tensor> leaves;
   for (const auto& x : {in.q, in.k, in.v}) leaves.push_back(x.detach().to(compute).requires_grad_());
   const auto partial = attention(leaves[0], leaves[1], leaves[2], in.options);
-  const auto cotangent = [&](const at::Tensor& x, uint64_t seed) { return random(x.sizes(), seed).to(x.scalar_type()); };
+  const auto cotangent = [&](const at::Tensor& x, uint64_t seed) {
+    return random(x.sizes(), seed).to(x.scalar_type());
+  };
   const auto loss = (partial.out * cotangent(partial.out, 4)).sum() + (partial.max * cotangent(partial.max, 5)).sum() +
                     (partial.lse * cotangent(partial.lse, 6)).sum();
   const auto gradients = torch::autograd::grad({loss}, leaves);
@@ -61,7 +65,8 @@ const char* const kNames[] = {"out", "max", "lse", "dq", "dk", "dv"};
 // Largest difference as a fraction of the largest magnitude.
 double difference(const at::Tensor& x, const at::Tensor& y) {
   if (y.numel() == 0) return 0;
-  return ((x.to(at::kDouble) - y.to(at::kDouble)).abs().max() / y.to(at::kDouble).abs().max().clamp_min(1)).item<double>();
+  return ((x.to(at::kDouble) - y.to(at::kDouble)).abs().max() / y.to(at::kDouble).abs().max().clamp_min(1))
+      .item<double>();
 }
 
 TEST_P(WindowFused, EqualsTheDefinitionInFloat64) {
@@ -93,12 +98,13 @@ TEST_P(WindowFused, EqualsTheDefinitionInBFloat16) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Shapes, WindowFused,
-    testing::Values(Case{1, 1, 1, 1, 4, 4, 1, 0}, Case{2, 4, 2, 17, 8, 6, 1, 0}, Case{1, 2, 2, 37, 8, 8, 1, 3},
-                    Case{2, 2, 2, 64, 32, 32, 16, 0}, Case{1, 9, 3, 131, 64, 64, 64, 4}, Case{1, 3, 1, 97, 16, 10, 33, 5},
-                    Case{1, 6, 2, 200, 16, 16, 100, 1}, Case{1, 2, 1, 80, 8, 8, 500, 0}, Case{1, 2, 1, 75, 8, 8, 10, 90},
-                    Case{1, 3, 1, 700, 8, 8, 1000, 4}, Case{1, 2, 1, 650, 8, 4, 600, 7}, Case{1, 2, 1, 45, 7, 5, 8, 2}));
+INSTANTIATE_TEST_SUITE_P(Shapes, WindowFused,
+                         testing::Values(Case{1, 1, 1, 1, 4, 4, 1, 0}, Case{2, 4, 2, 17, 8, 6, 1, 0},
+                                         Case{1, 2, 2, 37, 8, 8, 1, 3}, Case{2, 2, 2, 64, 32, 32, 16, 0},
+                                         Case{1, 9, 3, 131, 64, 64, 64, 4}, Case{1, 3, 1, 97, 16, 10, 33, 5},
+                                         Case{1, 6, 2, 200, 16, 16, 100, 1}, Case{1, 2, 1, 80, 8, 8, 500, 0},
+                                         Case{1, 2, 1, 75, 8, 8, 10, 90}, Case{1, 3, 1, 700, 8, 8, 1000, 4},
+                                         Case{1, 2, 1, 650, 8, 4, 600, 7}, Case{1, 2, 1, 45, 7, 5, 8, 2}));
 
 TEST(WindowFusedValues, ManySinksAreCutIntoPieces) {
   const Case c{1, 1, 1, 900, 4, 4, 64, 700};
@@ -148,7 +154,8 @@ TEST(WindowFusedValues, StreamingWithARingEqualsTheWholeSequence) {
     ring_k.select(2, slot).copy_(in.k.select(2, t));
     ring_v.select(2, slot).copy_(in.v.select(2, t));
     positions[slot] = t;
-    const auto step = window_attention_at(in.q.narrow(2, t, 1), ring_k, ring_v, at::tensor({t}, at::kLong), positions, in.options);
+    const auto step =
+        window_attention_at(in.q.narrow(2, t, 1), ring_k, ring_v, at::tensor({t}, at::kLong), positions, in.options);
     EXPECT_LT(difference(step.out, whole.out.narrow(2, t, 1)), 1e-12);
     EXPECT_LT(difference(step.lse, whole.lse.narrow(2, t, 1)), 1e-12);
     EXPECT_LT(difference(step.max, whole.max.narrow(2, t, 1)), 1e-12);
@@ -204,7 +211,8 @@ TEST(WindowFusedGradients, DoubleBackwardGivesThePush) {
   const auto pushed = torch::autograd::grad(pulled, cotangents, directions);
   const double h = 1e-5;
   const auto moved = [&](double step) {
-    const auto y = window_attention(in.q + step * directions[0], in.k + step * directions[1], in.v + step * directions[2], in.options);
+    const auto y = window_attention(in.q + step * directions[0], in.k + step * directions[1],
+                                    in.v + step * directions[2], in.options);
     return std::vector<at::Tensor>{y.out, y.max, y.lse};
   };
   const auto plus = moved(h), minus = moved(-h);

@@ -15,12 +15,14 @@ using Tensors = std::vector<at::Tensor>;
 using Function = std::function<Tensors(const Tensors&)>;
 
 at::Tensor random(at::IntArrayRef sizes, uint64_t seed, at::ScalarType dtype = at::kDouble) {
-  return at::randn(sizes, at::make_generator<at::CPUGeneratorImpl>(seed), at::TensorOptions().dtype(at::kDouble)).to(dtype);
+  return at::randn(sizes, at::make_generator<at::CPUGeneratorImpl>(seed), at::TensorOptions().dtype(at::kDouble))
+      .to(dtype);
 }
 
 double difference(const at::Tensor& x, const at::Tensor& y) {
   if (y.numel() == 0) return 0;
-  return ((x.to(at::kDouble) - y.to(at::kDouble)).abs().max() / y.to(at::kDouble).abs().max().clamp_min(1)).item<double>();
+  return ((x.to(at::kDouble) - y.to(at::kDouble)).abs().max() / y.to(at::kDouble).abs().max().clamp_min(1))
+      .item<double>();
 }
 
 // Results, gradients for random cotangents, and the gradients of those gradients along random directions: in the inputs
@@ -37,7 +39,8 @@ Tensors all_of(const Function& f, const Tensors& inputs, bool second) {
   all.insert(all.end(), gradients.begin(), gradients.end());
   if (second) {
     auto along = at::zeros({}, at::kDouble);
-    for (size_t i = 0; i < gradients.size(); ++i) along = along + (gradients[i] * random(gradients[i].sizes(), 70 + i)).sum();
+    for (size_t i = 0; i < gradients.size(); ++i)
+      along = along + (gradients[i] * random(gradients[i].sizes(), 70 + i)).sum();
     auto wanted = leaves;
     wanted.insert(wanted.end(), cotangents.begin(), cotangents.end());
     const auto twice = torch::autograd::grad({along}, wanted, {}, std::nullopt, false, true);
@@ -97,7 +100,8 @@ TEST(Swiglu, EqualsThePlainOperations) {
     const auto check = [&](at::ScalarType dtype, double bound) {
       expect_equal([](const Tensors& x) { return Tensors{swiglu(x[0])}; },
                    [](const Tensors& x) {
-                     const auto halves = x[0].to(x[0].scalar_type() == at::kDouble ? at::kDouble : at::kFloat).chunk(2, -1);
+                     const auto halves =
+                         x[0].to(x[0].scalar_type() == at::kDouble ? at::kDouble : at::kFloat).chunk(2, -1);
                      return Tensors{(halves[0] * at::sigmoid(halves[0]) * halves[1]).to(x[0].scalar_type())};
                    },
                    {random({3, 4, 2 * width}, 1, dtype)}, dtype == at::kDouble, bound);
@@ -157,7 +161,8 @@ TEST(SplitHeads, EqualsThePlainOperations) {
         expect_equal(fused(at::kDouble), naive(at::kDouble, at::kDouble), {packed}, true, 1e-12);
         expect_equal(fused(at::kFloat), naive(at::kFloat, at::kFloat), {packed.to(at::kFloat)}, false, 1e-5);
         expect_equal(fused(at::kFloat), naive(at::kFloat, at::kFloat), {packed.to(at::kBFloat16)}, false, kOneRounding);
-        expect_equal(fused(at::kBFloat16), naive(at::kFloat, at::kBFloat16), {packed.to(at::kBFloat16)}, false, kOneRounding);
+        expect_equal(fused(at::kBFloat16), naive(at::kFloat, at::kBFloat16), {packed.to(at::kBFloat16)}, false,
+                     kOneRounding);
       }
     }
   }

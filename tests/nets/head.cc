@@ -12,12 +12,14 @@ namespace unbend {
 namespace {
 
 at::Tensor random(at::IntArrayRef sizes, uint64_t seed, at::ScalarType dtype = at::kDouble) {
-  return at::randn(sizes, at::make_generator<at::CPUGeneratorImpl>(seed), at::TensorOptions().dtype(at::kDouble)).to(dtype);
+  return at::randn(sizes, at::make_generator<at::CPUGeneratorImpl>(seed), at::TensorOptions().dtype(at::kDouble))
+      .to(dtype);
 }
 
 double difference(const at::Tensor& x, const at::Tensor& y) {
   if (y.numel() == 0) return 0;
-  return ((x.to(at::kDouble) - y.to(at::kDouble)).abs().max() / y.to(at::kDouble).abs().max().clamp_min(1e-3)).item<double>();
+  return ((x.to(at::kDouble) - y.to(at::kDouble)).abs().max() / y.to(at::kDouble).abs().max().clamp_min(1e-3))
+      .item<double>();
 }
 
 struct Problem {
@@ -28,7 +30,8 @@ struct Problem {
 // Teacher targets are the likeliest tokens of another random model.
 Problem problem(int64_t tokens, int64_t vocabulary, int64_t width, int64_t top) {
   Problem p{random({tokens, width}, 1), random({vocabulary, width}, 2) * 0.5, {}};
-  p.targets.next = at::randint(vocabulary, {tokens}, at::make_generator<at::CPUGeneratorImpl>(3), at::TensorOptions(at::kLong));
+  p.targets.next =
+      at::randint(vocabulary, {tokens}, at::make_generator<at::CPUGeneratorImpl>(3), at::TensorOptions(at::kLong));
   p.targets.next[tokens / 2] = -1;
   if (top > 0) {
     const auto teacher = at::log_softmax(at::mm(p.hidden + 0.3 * random({tokens, width}, 4), p.weight.t()), 1);
@@ -75,7 +78,8 @@ TEST_P(Distillation, EqualsTheMatrixOfLogits) {
     const auto reference_hidden = p.hidden.clone().requires_grad_();
     const auto expected = naive(reference_hidden, p, 0.9, 0.1);
     const bool any = tokens > 1;  // with one token, none counts
-    const auto expected_gradient = any ? torch::autograd::grad({expected.loss}, {reference_hidden})[0] : at::zeros_like(p.hidden);
+    const auto expected_gradient =
+        any ? torch::autograd::grad({expected.loss}, {reference_hidden})[0] : at::zeros_like(p.hidden);
     for (const auto dtype : {at::kDouble, at::kFloat}) {
       const auto hidden = p.hidden.to(dtype).requires_grad_();
       const auto head = freeze_head(p.weight.to(dtype));
@@ -116,7 +120,8 @@ TEST(DistillationEdges, AConfidentStudentKeepsItsTail) {
   // Logits 0 and +-40: the tail's probability is e^-80 and its complement rounds to 1.
   auto hidden = at::full({1, 1}, 40.0, at::kDouble).requires_grad_();
   const auto head = freeze_head(at::tensor({1.0, 0.0, -1.0}, at::kDouble).unsqueeze(1));
-  const TokenTargets targets{at::tensor({0}, at::kLong), at::zeros({1, 1}, at::kInt), at::full({1, 1}, std::log(0.75f))};
+  const TokenTargets targets{at::tensor({0}, at::kLong), at::zeros({1, 1}, at::kInt),
+                             at::full({1, 1}, std::log(0.75f))};
   const auto result = distillation_loss(hidden, head, targets, 1, 0);
   const double tail = std::log1p(std::exp(-40.0)) - 40;  // of the two others, relative to the first
   EXPECT_NEAR(result.divergence[0].item<double>(), 0.75 * std::log(0.75) + 0.25 * (std::log(0.25) - tail), 1e-6);
@@ -147,7 +152,8 @@ TEST(DistillationEdges, ResultsDoNotDependOnTheNumberOfThreads) {
   for (const int threads : {1, 2}) {
     at::set_num_threads(threads);
     const auto hidden = p.hidden.to(at::kFloat).requires_grad_();
-    gradients.push_back(torch::autograd::grad({distillation_loss(hidden, head, p.targets, 0.9, 0.1).loss}, {hidden})[0]);
+    gradients.push_back(
+        torch::autograd::grad({distillation_loss(hidden, head, p.targets, 0.9, 0.1).loss}, {hidden})[0]);
   }
   at::set_num_threads(before);
   EXPECT_TRUE(at::equal(gradients[0], gradients[1]));
@@ -158,7 +164,8 @@ TEST(DistillationEdges, RefusesWhatDoesNotFit) {
   const auto head = freeze_head(p.weight);
   const auto with = [&](const auto& change) {
     auto targets = p.targets;
-    targets.next = targets.next.clone(), targets.ids = targets.ids.clone(), targets.log_probs = targets.log_probs.clone();
+    targets.next = targets.next.clone(), targets.ids = targets.ids.clone(),
+    targets.log_probs = targets.log_probs.clone();
     change(targets);
     return [=, &head, &p] { distillation_loss(p.hidden, head, targets, 1, 1); };
   };
@@ -182,7 +189,8 @@ TEST(Scores, EqualTheMatrixOfLogits) {
   for (const auto dtype : {at::kDouble, at::kFloat, at::kBFloat16}) {
     const int64_t tokens = 135, vocabulary = 3001, top = 20;
     const auto weight = random({vocabulary, 16}, 2, dtype), hidden = random({tokens, 16}, 1, dtype);
-    auto next = at::randint(vocabulary, {tokens}, at::make_generator<at::CPUGeneratorImpl>(3), at::TensorOptions(at::kLong));
+    auto next =
+        at::randint(vocabulary, {tokens}, at::make_generator<at::CPUGeneratorImpl>(3), at::TensorOptions(at::kLong));
     next[5] = -1;
     const auto logits = at::mm(hidden.to(at::kDouble), weight.to(at::kDouble).t());
     const auto log_s = at::log_softmax(logits, 1);
@@ -215,9 +223,12 @@ TEST(FullDivergence, EqualsTheMatrixOfLogits) {
     const auto teacher_hidden = random({tokens, 16}, 3, dtype), student_hidden = random({tokens, 8}, 4, dtype);
     const auto log_p = at::log_softmax(at::mm(teacher_hidden.to(at::kDouble), teacher_weight.to(at::kDouble).t()), 1);
     const auto log_s = at::log_softmax(at::mm(student_hidden.to(at::kDouble), student_weight.to(at::kDouble).t()), 1);
-    const auto kl = full_divergence(teacher_hidden, freeze_head(teacher_weight), student_hidden, freeze_head(student_weight));
+    const auto kl =
+        full_divergence(teacher_hidden, freeze_head(teacher_weight), student_hidden, freeze_head(student_weight));
     EXPECT_LT(difference(kl, (log_p.exp() * (log_p - log_s)).sum(1)), dtype == at::kDouble ? 1e-12 : 1e-5);
-    EXPECT_THROW(full_divergence(teacher_hidden, freeze_head(teacher_weight), student_hidden, freeze_head(teacher_weight)), Error);
+    EXPECT_THROW(
+        full_divergence(teacher_hidden, freeze_head(teacher_weight), student_hidden, freeze_head(teacher_weight)),
+        Error);
   }
 }
 

@@ -8,15 +8,17 @@
 
 namespace unbend {
 
-/// The backward of a pull. With pull_i = sum_r cotangents_r . d results_r / d inputs_i for results = definition(inputs),
-/// returns the gradients of sum_i pull_i . directions_i, first those in the inputs, then those in the cotangents (these
-/// are the push). Undefined cotangents and directions count as zero; results that need no gradient are undefined.
+/// The backward of a pull. With pull_i = sum_r cotangents_r . d results_r / d inputs_i for results =
+/// definition(inputs), returns the gradients of sum_i pull_i . directions_i, first those in the inputs, then those in
+/// the cotangents (these are the push). Undefined cotangents and directions count as zero; results that need no
+/// gradient are undefined.
 inline std::vector<at::Tensor> pull_backward(
     const std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>&)>& definition,
     const std::vector<at::Tensor>& inputs, const std::vector<at::Tensor>& cotangents,
     const std::vector<at::Tensor>& directions) {
   const at::AutoGradMode with_gradients(true);
-  std::vector<at::Tensor> leaves, cotangent_leaves, used_results, used_cotangents, gradients(inputs.size() + cotangents.size());
+  std::vector<at::Tensor> leaves, cotangent_leaves, used_results, used_cotangents,
+      gradients(inputs.size() + cotangents.size());
   for (const auto& x : inputs) leaves.push_back(x.detach().requires_grad_());
   const auto results = definition(leaves);
   for (size_t r = 0; r < cotangents.size(); ++r) {

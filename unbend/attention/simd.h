@@ -1,5 +1,5 @@
-// Small vocabulary on Google Highway for CPU kernels: vectors of float or double, loaded from and stored to tensors that
-// may hold bfloat16, and row-major tile products in which bfloat16 operands accumulate in float32.
+// Small vocabulary on Google Highway for CPU kernels: vectors of float or double, loaded from and stored to tensors
+// that may hold bfloat16, and row-major tile products in which bfloat16 operands accumulate in float32.
 #pragma once
 
 #include <ATen/native/CPUBlas.h>
@@ -74,10 +74,12 @@ HWY_INLINE void for_each_vector(D d, int64_t n, const Step& step) {
   const int64_t lanes = hn::Lanes(d);
   int64_t i = 0;
   for (; i + lanes <= n; i += lanes) {
-    step(i, [&](const auto* p) { return load(d, p); }, [&](auto v, auto* p) { store(d, v, p); });
+    step(
+        i, [&](const auto* p) { return load(d, p); }, [&](auto v, auto* p) { store(d, v, p); });
   }
   if (i < n) {
-    step(i, [&](const auto* p) { return load_n(d, p, n - i); }, [&](auto v, auto* p) { store_n(d, v, p, n - i); });
+    step(
+        i, [&](const auto* p) { return load_n(d, p, n - i); }, [&](auto v, auto* p) { store_n(d, v, p, n - i); });
   }
 }
 
@@ -91,8 +93,8 @@ HWY_INLINE void store_pairs(D d, hn::Vec<D> even, hn::Vec<D> odd, c10::BFloat16*
 }
 
 /// C [m, n] = A [m, k] B [k, n], or C += A B; row-major with leading dimensions.
-inline void multiply(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float* c,
-                     int64_t ldc, bool add) {
+inline void multiply(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb,
+                     float* c, int64_t ldc, bool add) {
   at::native::cpublas::brgemm(m, n, k, lda, ldb, ldc, add, a, b, c, /*is_vnni=*/false);
 }
 inline void multiply(int64_t m, int64_t n, int64_t k, const double* a, int64_t lda, const double* b, int64_t ldb,
@@ -138,7 +140,8 @@ void pack_transposed(const T* x, int64_t rows, int64_t width, int64_t stride, T*
   }
 }
 
-/// B operand made of rows X [rows, width] themselves; for bfloat16 two rows are interleaved, an odd last one with zeros.
+/// B operand made of rows X [rows, width] themselves; for bfloat16 two rows are interleaved, an odd last one with
+/// zeros.
 template <class S, class T>
 void pack_rows(const S* x, int64_t rows, int64_t width, int64_t stride, T* packed) {
   if constexpr (kGroup<T> == 1) {

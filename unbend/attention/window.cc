@@ -51,7 +51,8 @@ variable_list push(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v
     const auto t = positions.narrow(0, t0, count).unsqueeze(1), j = keys.unsqueeze(0);
     const auto hidden = ((j > t) | ((j <= t - options.window) & (j >= options.sinks)));
     const auto k_t = at_keys(all_k).transpose(-1, -2), dk_t = at_keys(all_dk).transpose(-1, -2);
-    const auto weights = (at::matmul(here(all_q), k_t) * options.scale - here(lse).unsqueeze(-1)).exp().masked_fill(hidden, 0);
+    const auto weights =
+        (at::matmul(here(all_q), k_t) * options.scale - here(lse).unsqueeze(-1)).exp().masked_fill(hidden, 0);
     const auto ds = (at::matmul(here(all_dq), k_t) + at::matmul(here(all_q), dk_t)) * options.scale;
     const auto weighted = weights * ds;
     const auto dlse = weighted.sum(-1);
@@ -125,8 +126,9 @@ struct Fwd : Function<Fwd> {
   static variable_list backward(AutogradContext* context, variable_list d) {
     const auto saved = context->get_saved_variables();
     // The results are constants to the second derivative: Pull differentiates through the definition itself.
-    const auto pulled = Pull::apply(saved[0], saved[1], saved[2], saved[3].detach(), saved[4].detach(), saved[5].detach(),
-                                    saved[6], cotangent(d[0]), cotangent(d[1]), cotangent(d[2]), kept(context));
+    const auto pulled =
+        Pull::apply(saved[0], saved[1], saved[2], saved[3].detach(), saved[4].detach(), saved[5].detach(), saved[6],
+                    cotangent(d[0]), cotangent(d[1]), cotangent(d[2]), kept(context));
     return {pulled[0], pulled[1], pulled[2], at::Tensor()};
   }
 };

@@ -23,17 +23,17 @@ struct Partial {
   at::Tensor lse;  ///< [B, H, T], log of the sum of exp(score); -inf where no key is visible
 };
 
-/// Attention of a sequence that starts at position 0, fused: scores never exist beyond a tile, forward and backward cost
-/// O(T (window + sinks)) per head. q [B, H, T, d]; k [B, Hkv, T, d]; v [B, Hkv, T, dv]; Hkv divides H, and query head h
-/// reads kv head h / (H / Hkv). All float32, float64 or bfloat16; results are float64 for float64, else float32.
-/// Differentiable in q, k, v from all three outputs; the gradient once more in its cotangents (so that forward mode works
-/// by double backward) and in q, k, v (through the definition below, at its memory). Third derivatives are not offered.
-/// The gradient of `max` goes to the key with the largest score, the first one among equals.
-/// Throws Error (Input) on shapes or dtypes that do not fit, window < 1, sinks < 0 or a scale that is not finite.
+/// Attention of a sequence that starts at position 0, fused: scores never exist beyond a tile, forward and backward
+/// cost O(T (window + sinks)) per head. q [B, H, T, d]; k [B, Hkv, T, d]; v [B, Hkv, T, dv]; Hkv divides H, and query
+/// head h reads kv head h / (H / Hkv). All float32, float64 or bfloat16; results are float64 for float64, else float32.
+/// Differentiable in q, k, v from all three outputs; the gradient once more in its cotangents (so that forward mode
+/// works by double backward) and in q, k, v (through the definition below, at its memory). Third derivatives are not
+/// offered. The gradient of `max` goes to the key with the largest score, the first one among equals. Throws Error
+/// (Input) on shapes or dtypes that do not fit, window < 1, sinks < 0 or a scale that is not finite.
 Partial window_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const WindowOptions& options);
 
-/// The definition, with explicit positions; for streaming too, where keys are sinks, a ring buffer and new tokens in any
-/// order. q [B, H, T, d]; k [B, Hkv, S, d]; v [B, Hkv, S, dv]; query_positions [T] and key_positions [S], int64.
+/// The definition, with explicit positions; for streaming too, where keys are sinks, a ring buffer and new tokens in
+/// any order. q [B, H, T, d]; k [B, Hkv, S, d]; v [B, Hkv, S, dv]; query_positions [T] and key_positions [S], int64.
 /// Query i sees key j iff 0 <= key_positions[j] <= query_positions[i] and
 /// (key_positions[j] > query_positions[i] - window or key_positions[j] < sinks). A key position of -1 is an empty slot.
 /// Plain tensor operations, O(T S) memory, differentiable to any order. Errors as above.

@@ -1,6 +1,6 @@
 // Tiles of queries against their band of keys (FlashAttention, Dao 2023, arXiv 2307.08691, cut to a band). The forward
-// works on rows of queries; the backward on the transposed scores, where everything per query is a vector along a row and
-// the products for dk and dv run over all query heads of a kv head at once.
+// works on rows of queries; the backward on the transposed scores, where everything per query is a vector along a row
+// and the products for dk and dv run over all query heads of a kv head at once.
 #include "unbend/attention/window_kernel.h"
 
 #include <ATen/Parallel.h>
@@ -39,8 +39,8 @@ Shape shape_of(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, co
   return s;
 }
 
-// Keys [begin, end) of one product, both even, as pairs of bfloat16 rows want it. Query t sees those in [first, last) that
-// are <= t and, if windowed, > t - window.
+// Keys [begin, end) of one product, both even, as pairs of bfloat16 rows want it. Query t sees those in [first, last)
+// that are <= t and, if windowed, > t - window.
 struct Piece {
   int64_t begin, end, first, last;
   bool windowed;
@@ -228,8 +228,8 @@ WindowForward forward_kernel(const at::Tensor& q, const at::Tensor& k, const at:
           }
           columns = 0;
           for (; next != last; columns += next->count(), ++next) {
-            multiply(count, s.dv, next->count(), weights + columns, ld,
-                     values + (kv * s.padded + next->begin) * s.dv, s.dv, sum, s.dv, !first);
+            multiply(count, s.dv, next->count(), weights + columns, ld, values + (kv * s.padded + next->begin) * s.dv,
+                     s.dv, sum, s.dv, !first);
             first = false;
           }
         }
@@ -263,8 +263,9 @@ struct KeyRow {
 };
 
 template <class D, class C>
-HWY_INLINE void score_gradient(D d, const C* scores, const C* d_weights, const Columns<C>& columns, const KeyRow<C>& key,
-                               int64_t n, int64_t in_head, C scale, bool with_max, hn::Vec<D>& p, hn::Vec<D>& ds) {
+HWY_INLINE void score_gradient(D d, const C* scores, const C* d_weights, const Columns<C>& columns,
+                               const KeyRow<C>& key, int64_t n, int64_t in_head, C scale, bool with_max, hn::Vec<D>& p,
+                               hn::Vec<D>& ds) {
   const int64_t lanes = hn::Lanes(d);
   if (in_head + lanes <= key.lo || in_head >= key.hi) {
     p = ds = hn::Zero(d);
@@ -320,8 +321,8 @@ WindowPull pull_kernel(const at::Tensor& q, const at::Tensor& k, const at::Tenso
 
   // Neighbouring tiles add to the same keys, so a sequence is cut into few segments with sums of their own.
   const int64_t sequences = s.batch * s.kv_heads;
-  const int64_t segments = std::clamp<int64_t>((2 * at::get_num_threads() + sequences - 1) / std::max<int64_t>(sequences, 1),
-                                               1, std::max<int64_t>(s.tiles, 1));
+  const int64_t segments = std::clamp<int64_t>(
+      (2 * at::get_num_threads() + sequences - 1) / std::max<int64_t>(sequences, 1), 1, std::max<int64_t>(s.tiles, 1));
   const auto options = q.options().dtype(c10::CppTypeToScalarType<C>::value);
   const auto dk = at::zeros({segments, s.batch, s.kv_heads, s.padded, s.d}, options);
   const auto dv = at::zeros({segments, s.batch, s.kv_heads, s.padded, s.dv}, options);
@@ -401,7 +402,8 @@ WindowPull pull_kernel(const at::Tensor& q, const at::Tensor& k, const at::Tenso
               for (int64_t in_head = 0; in_head < s.tile; in_head += lanes) {
                 const int64_t i = g * s.tile + in_head, even = r * n + i, odd = even + n;
                 auto p0 = hn::Zero(d), p1 = p0, ds0 = p0, ds1 = p0;
-                score_gradient(d, scores + r * n, d_weights + r * n, columns, key[0], i, in_head, scale, with_max, p0, ds0);
+                score_gradient(d, scores + r * n, d_weights + r * n, columns, key[0], i, in_head, scale, with_max, p0,
+                               ds0);
                 score_gradient(d, scores + (r + 1) * n, d_weights + (r + 1) * n, columns, key[1], i, in_head, scale,
                                with_max, p1, ds1);
                 store(d, p0, weights + even), store(d, p1, weights + odd);
@@ -412,7 +414,8 @@ WindowPull pull_kernel(const at::Tensor& q, const at::Tensor& k, const at::Tenso
           }
           multiply(rows, s.dv, n, weights, n, d_out_rows, s.dv, dv_sum + piece.begin * s.dv, s.dv, true);
           multiply(rows, s.d, n, d_scores, n, q_rows, s.d, dk_sum + piece.begin * s.d, s.d, true);
-          multiply(s.d, n, rows, keys_t + kv * s.d * s.padded + piece.begin, s.padded, d_scores_pairs, n, dq_t, n, !first);
+          multiply(s.d, n, rows, keys_t + kv * s.d * s.padded + piece.begin, s.padded, d_scores_pairs, n, dq_t, n,
+                   !first);
           first = false;
         }
         for (int64_t g = 0; g < s.group; ++g) {
@@ -459,7 +462,8 @@ WindowPull window_pull(const at::Tensor& q, const at::Tensor& k, const at::Tenso
                        const at::Tensor& d_out, const at::Tensor& d_max, const at::Tensor& d_lse,
                        const WindowOptions& options) {
   if (needs_float(q, v)) {
-    const auto pull = window_pull(q.to(at::kFloat), k.to(at::kFloat), v.to(at::kFloat), forward, d_out, d_max, d_lse, options);
+    const auto pull =
+        window_pull(q.to(at::kFloat), k.to(at::kFloat), v.to(at::kFloat), forward, d_out, d_max, d_lse, options);
     return {pull.q.to(at::kBFloat16), pull.k.to(at::kBFloat16), pull.v.to(at::kBFloat16)};
   }
   return dispatch(q.scalar_type(), [&](auto type) {

@@ -15,8 +15,8 @@ void check_window_arguments(const at::Tensor& q, const at::Tensor& k, const at::
           k.sizes(), v.sizes());
   require(q.size(0) == k.size(0) && q.size(3) == k.size(3) && q.size(3) >= 1,
           "window_attention: q {} and k {} must agree in batch and in head width", q.sizes(), k.sizes());
-  require(k.sizes().slice(0, 3) == v.sizes().slice(0, 3), "window_attention: k {} and v {} must agree but for the width",
-          k.sizes(), v.sizes());
+  require(k.sizes().slice(0, 3) == v.sizes().slice(0, 3),
+          "window_attention: k {} and v {} must agree but for the width", k.sizes(), v.sizes());
   require(k.size(1) >= 1 && q.size(1) % k.size(1) == 0,
           "window_attention: the kv heads of k {} must divide the heads of q {}", k.sizes(), q.sizes());
   const auto dtype = q.scalar_type();
@@ -51,7 +51,7 @@ Partial window_attention_at(const at::Tensor& q, const at::Tensor& k, const at::
 
   const auto t = query_positions.unsqueeze(1), j = key_positions.unsqueeze(0);
   const auto visible = (j >= 0) & (j <= t) & ((j > t - options.window) | (j < options.sinks));  // [T, S]
-  const auto unseen = visible.any(1).logical_not();                                            // [T]
+  const auto unseen = visible.any(1).logical_not();                                             // [T]
   const double infinity = std::numeric_limits<double>::infinity();
 
   const auto grouped = q.to(compute).reshape({batch, kv_heads, heads / kv_heads, tokens, q.size(3)});

@@ -63,7 +63,8 @@ void rms_norm_forward(const at::Tensor& x, const at::Tensor& weight, double eps,
         const auto v = load(in + i);
         squares = hn::MulAdd(v, v, squares);
       });
-      const C scale = 1 / std::sqrt(hn::GetLane(hn::SumOfLanes(d, squares)) / static_cast<C>(width) + static_cast<C>(eps));
+      const C scale =
+          1 / std::sqrt(hn::GetLane(hn::SumOfLanes(d, squares)) / static_cast<C>(width) + static_cast<C>(eps));
       scales[r] = scale;
       const auto factor = hn::Set(d, scale);
       for_each_vector(d, width, [&](int64_t i, auto load, auto store) {
@@ -119,9 +120,8 @@ struct RmsNormPull : Function<RmsNormPull> {
     context->save_for_backward({x, weight, dy});
     auto dx = at::empty_like(x);
     const auto wide = weight.to(inverse.scalar_type()).contiguous();
-    dispatch(x.scalar_type(), dy.scalar_type(), [&](auto a, auto b) {
-      rms_norm_pull<decltype(a), decltype(b)>(x, wide, inverse, dy, dx);
-    });
+    dispatch(x.scalar_type(), dy.scalar_type(),
+             [&](auto a, auto b) { rms_norm_pull<decltype(a), decltype(b)>(x, wide, inverse, dy, dx); });
     at::Tensor dweight;
     if (weight_too) {
       const auto xhat = x.to(inverse.scalar_type()) * inverse.unsqueeze(-1);
@@ -151,9 +151,8 @@ struct RmsNorm : Function<RmsNorm> {
     auto y = at::empty(x.sizes(), x.options().dtype(out));
     auto inverse = at::empty(x.sizes().slice(0, x.dim() - 1), x.options().dtype(compute));
     const auto wide = weight.to(compute).contiguous();
-    dispatch(x.scalar_type(), out, [&](auto a, auto b) {
-      rms_norm_forward<decltype(a), decltype(b)>(x, wide, eps, y, inverse);
-    });
+    dispatch(x.scalar_type(), out,
+             [&](auto a, auto b) { rms_norm_forward<decltype(a), decltype(b)>(x, wide, eps, y, inverse); });
     context->saved_data["eps"] = eps;
     context->saved_data["weight_too"] = weight.requires_grad();
     context->save_for_backward({x, weight, inverse});

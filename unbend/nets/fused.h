@@ -1,6 +1,6 @@
 // The element-wise parts of a decoder layer, each in one pass over memory, with gradients: what lies between the matrix
-// products. All compute in float32 (float64 for float64 inputs), are threaded and vectorised, and are differentiable once
-// through kernels and once more through plain tensor operations (so forward mode works by double backward).
+// products. All compute in float32 (float64 for float64 inputs), are threaded and vectorised, and are differentiable
+// once through kernels and once more through plain tensor operations (so forward mode works by double backward).
 #pragma once
 
 #include <ATen/ATen.h>
@@ -13,7 +13,8 @@ namespace unbend {
 
 /// x / sqrt(mean(x^2) + eps) * weight over the last dimension (Zhang and Sennrich 2019, arXiv 1910.07467).
 /// x [.., M] float32, float64 or bfloat16; weight [M] of any of these. The result has dtype `out`: float64 for float64
-/// inputs, float32 or bfloat16 (for the next product) otherwise. Throws Error (Input) on shapes or dtypes that do not fit.
+/// inputs, float32 or bfloat16 (for the next product) otherwise. Throws Error (Input) on shapes or dtypes that do not
+/// fit.
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, at::ScalarType out);
 
 /// silu(gate) * up (Shazeer 2020, arXiv 2002.05202), gate = first half and up = second half of the last dimension.
@@ -32,8 +33,8 @@ struct Rotary {
   RotaryPairs pairs = RotaryPairs::Halves;
 };
 
-/// Tables for `positions` [T] (any integers) and `frequencies` [d/2] (radians per position): angles in float64, stored in
-/// `dtype`.
+/// Tables for `positions` [T] (any integers) and `frequencies` [d/2] (radians per position): angles in float64, stored
+/// in `dtype`.
 Rotary rotary_tables(const at::Tensor& positions, const at::Tensor& frequencies, RotaryPairs pairs,
                      at::ScalarType dtype = at::kFloat);
 
@@ -43,10 +44,10 @@ struct HeadRange {
   bool rotate = false;
 };
 
-/// Cuts packed [B, T, heads * width] (last dimension contiguous) into one contiguous [B, count, T, width] of dtype `out`
-/// per range. For the output of a fused q, k, v projection: ranges {0, H, true}, {H, Hkv, true}, {H + Hkv, Hkv}. Ranges
-/// may overlap (keys with and without rotation). Throws Error (Input) if a range leaves the tensor, if the tables are not
-/// [T, width / 2] or missing where a range rotates.
+/// Cuts packed [B, T, heads * width] (last dimension contiguous) into one contiguous [B, count, T, width] of dtype
+/// `out` per range. For the output of a fused q, k, v projection: ranges {0, H, true}, {H, Hkv, true}, {H + Hkv, Hkv}.
+/// Ranges may overlap (keys with and without rotation). Throws Error (Input) if a range leaves the tensor, if the
+/// tables are not [T, width / 2] or missing where a range rotates.
 std::vector<at::Tensor> split_heads(const at::Tensor& packed, int64_t width, const std::vector<HeadRange>& ranges,
                                     const std::optional<Rotary>& rotary, at::ScalarType out);
 

@@ -66,8 +66,8 @@ LossAndGradient distill(const at::Tensor& hidden, const FrozenHead& head, const 
     std::sort(wanted.begin(), wanted.end());
     std::vector<C> picked(n * (teacher + 1), kLowest<C>);
 
-    // Pass 1. The teacher's tokens are taken out of the logits, so that the sums are of all others: the tail is never the
-    // difference of two numbers close to 1.
+    // Pass 1. The teacher's tokens are taken out of the logits, so that the sums are of all others: the tail is never
+    // the difference of two numbers close to 1.
     std::vector<Stats<C>> slices(kSlices, Stats<C>(n));
     chunk.for_slices([&](int64_t slice, int64_t begin, int64_t end) {
       std::vector<C> tile(all_logits ? 0 : kTile * n);
@@ -102,8 +102,8 @@ LossAndGradient distill(const at::Tensor& hidden, const FrozenHead& head, const 
         lse[c] = log_add(lse[c], z[k]);
         p_tail -= std::exp(static_cast<double>(log_probs[t * teacher + k]));
       }
-      require(teacher == 0 || p_tail > -1e-3, "distillation_loss: the teacher's probabilities at position {} sum to {}", t,
-              1 - p_tail);
+      require(teacher == 0 || p_tail > -1e-3, "distillation_loss: the teacher's probabilities at position {} sum to {}",
+              t, 1 - p_tail);
       // Float32 log-probabilities say nothing about a tail below their rounding.
       if (p_tail < 1e-7 || tail == kLowest<C>) p_tail = 0;
       const double s_tail = std::exp(static_cast<double>(tail - lse[c]));
@@ -117,7 +117,8 @@ LossAndGradient distill(const at::Tensor& hidden, const FrozenHead& head, const 
       }
       divergence[t] = static_cast<C>(kl);
       cross_entropy[t] = lse[c] - z[teacher];
-      factor[c] = static_cast<C>((ce_weight + (teacher > 0 ? kl_weight : 0)) * s_tail - (teacher > 0 ? kl_weight * p_tail : 0));
+      factor[c] =
+          static_cast<C>((ce_weight + (teacher > 0 ? kl_weight : 0)) * s_tail - (teacher > 0 ? kl_weight * p_tail : 0));
     }
     if (!with_gradient) continue;
 
@@ -154,13 +155,14 @@ LossAndGradient distill(const at::Tensor& hidden, const FrozenHead& head, const 
           if (w->k < teacher) {
             const C p = std::exp(static_cast<C>(log_probs[t * teacher + w->k])), s = std::exp(z - lse[c]);
             const C own = w->k == next_as_teacher[c] ? static_cast<C>(ce_weight) : 0;
-            place(w->row - row, c) = static_cast<T>(static_cast<C>(ce_weight + kl_weight) * s - static_cast<C>(kl_weight) * p - own);
+            place(w->row - row, c) =
+                static_cast<T>(static_cast<C>(ce_weight + kl_weight) * s - static_cast<C>(kl_weight) * p - own);
           } else if (next_as_teacher[c] < 0) {
             place(w->row - row, c) = static_cast<T>(std::exp(z - shift[c]) * factor[c] - static_cast<C>(ce_weight));
           }
         }
-        multiply(width, n, even_rows, head.transposed.const_data_ptr<T>() + row / kPanel * width * kPanelStride, kPanelStride,
-                 gradient.data(), n, sum, n, row != begin);
+        multiply(width, n, even_rows, head.transposed.const_data_ptr<T>() + row / kPanel * width * kPanelStride,
+                 kPanelStride, gradient.data(), n, sum, n, row != begin);
       }
     });
     result.gradient.narrow(0, first, count)
@@ -212,20 +214,20 @@ DistillationLoss distillation_loss(const at::Tensor& hidden, const FrozenHead& h
   check_hidden("distillation_loss", hidden, head);
   const int64_t tokens = hidden.size(0);
   check_next("distillation_loss", targets.next, tokens, head.vocabulary());
-  require(std::isfinite(kl_weight) && std::isfinite(ce_weight), "distillation_loss: weights must be finite, not {} and {}",
-          kl_weight, ce_weight);
+  require(std::isfinite(kl_weight) && std::isfinite(ce_weight),
+          "distillation_loss: weights must be finite, not {} and {}", kl_weight, ce_weight);
   auto ids = at::empty({tokens, 0}, at::TensorOptions().dtype(at::kInt));
   auto log_probs = at::empty({tokens, 0}, at::TensorOptions().dtype(at::kFloat));
   if (targets.ids.defined()) {
     ids = targets.ids.contiguous(), log_probs = targets.log_probs.detach().contiguous();
-    require(ids.dim() == 2 && ids.size(0) == tokens && ids.scalar_type() == at::kInt && log_probs.sizes() == ids.sizes() &&
-                log_probs.scalar_type() == at::kFloat,
+    require(ids.dim() == 2 && ids.size(0) == tokens && ids.scalar_type() == at::kInt &&
+                log_probs.sizes() == ids.sizes() && log_probs.scalar_type() == at::kFloat,
             "distillation_loss: ids and log_probs must be int32 and float32 [{}, K], not {} {} and {} {}", tokens,
             c10::toString(ids.scalar_type()), ids.sizes(), c10::toString(log_probs.scalar_type()), log_probs.sizes());
     if (ids.numel() > 0) {
       const int low = ids.min().item<int>(), high = ids.max().item<int>();
-      require(low >= -1 && high < head.vocabulary(), "distillation_loss: teacher ids from {} to {} are not within -1 to {}",
-              low, high, head.vocabulary() - 1);
+      require(low >= -1 && high < head.vocabulary(),
+              "distillation_loss: teacher ids from {} to {} are not within -1 to {}", low, high, head.vocabulary() - 1);
     }
   }
   const bool with_gradient = hidden.requires_grad() && at::GradMode::is_enabled();

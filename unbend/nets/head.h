@@ -22,8 +22,8 @@ FrozenHead freeze_head(const at::Tensor& weight);
 
 /// What a decoder should say at N positions.
 struct TokenTargets {
-  at::Tensor next;       ///< [N] int64, the true next token; -1: the position counts for nothing
-  at::Tensor ids;        ///< [N, K] int32, the teacher's K likeliest tokens, distinct; -1: unused. Undefined: no teacher
+  at::Tensor next;  ///< [N] int64, the true next token; -1: the position counts for nothing
+  at::Tensor ids;   ///< [N, K] int32, the teacher's K likeliest tokens, distinct; -1: unused. Undefined: no teacher
   at::Tensor log_probs;  ///< [N, K] float32, their log-probabilities over the whole vocabulary
 };
 
@@ -33,10 +33,10 @@ struct DistillationLoss {
   at::Tensor divergence;     ///< [N], detached: KL(teacher || student) over the K tokens and one bucket for all others
 };
 
-/// hidden [N, M] (after the final norm), any floating dtype; products in the head's. Differentiable in hidden, once; its
-/// gradient is computed with the loss, so keep gradients disabled where none is wanted. loss and the details are float64
-/// for a float64 head, else float32. Throws Error (Input) on shapes or ids that do not fit and on teacher probabilities
-/// that sum to more than 1.
+/// hidden [N, M] (after the final norm), any floating dtype; products in the head's. Differentiable in hidden, once;
+/// its gradient is computed with the loss, so keep gradients disabled where none is wanted. loss and the details are
+/// float64 for a float64 head, else float32. Throws Error (Input) on shapes or ids that do not fit and on teacher
+/// probabilities that sum to more than 1.
 DistillationLoss distillation_loss(const at::Tensor& hidden, const FrozenHead& head, const TokenTargets& targets,
                                    double kl_weight, double ce_weight);
 
@@ -50,9 +50,11 @@ struct TokenScores {
 
 /// Scores of the next tokens `next` [N] int64 (-1: none), and the `top` likeliest tokens (0: none): TokenTargets of a
 /// teacher. hidden [N, M]. No gradients.
-TokenScores next_token_scores(const at::Tensor& hidden, const FrozenHead& head, const at::Tensor& next, int64_t top = 0);
+TokenScores next_token_scores(const at::Tensor& hidden, const FrozenHead& head, const at::Tensor& next,
+                              int64_t top = 0);
 
-/// KL(teacher || student) over the whole vocabulary, [N], from the hidden states [N, M] of each and its head. No gradients.
+/// KL(teacher || student) over the whole vocabulary, [N], from the hidden states [N, M] of each and its head. No
+/// gradients.
 at::Tensor full_divergence(const at::Tensor& teacher_hidden, const FrozenHead& teacher,
                            const at::Tensor& student_hidden, const FrozenHead& student);
 

@@ -1,6 +1,7 @@
-// Logits are computed transposed, a panel of the vocabulary (rows) times a chunk of tokens (columns): the weight is then an
-// operand as it lies in memory, and everything per token is a vector along a row. The vocabulary is cut into a fixed number
-// of slices that threads share, and their sums are merged in order, so results do not depend on the number of threads.
+// Logits are computed transposed, a panel of the vocabulary (rows) times a chunk of tokens (columns): the weight is
+// then an operand as it lies in memory, and everything per token is a vector along a row. The vocabulary is cut into a
+// fixed number of slices that threads share, and their sums are merged in order, so results do not depend on the number
+// of threads.
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -19,11 +20,11 @@ namespace unbend::chunked {
 
 using namespace simd;
 
-constexpr int64_t kTokens = 128;  // tokens (columns) in a chunk
-constexpr int64_t kPanel = 512;   // vocabulary rows whose gradient is multiplied back at once
+constexpr int64_t kTokens = 128;               // tokens (columns) in a chunk
+constexpr int64_t kPanel = 512;                // vocabulary rows whose gradient is multiplied back at once
 constexpr int64_t kPanelStride = kPanel + 32;  // spreads the rows of a transposed panel over the cache's sets
-constexpr int64_t kTile = 128;    // vocabulary rows whose logits are reduced while they are in the cache
-constexpr int64_t kBlock = 32;    // vocabulary rows that share one maximum, for finding the likeliest tokens
+constexpr int64_t kTile = 128;                 // vocabulary rows whose logits are reduced while they are in the cache
+constexpr int64_t kBlock = 32;  // vocabulary rows that share one maximum, for finding the likeliest tokens
 constexpr int64_t kSlices = 16;
 constexpr int64_t kColumns = 16;  // columns are padded to a multiple of this
 
@@ -39,7 +40,8 @@ struct Stats {
   explicit Stats(int64_t n) : max(n, kLowest<C>), sum(n, 0), best(n, 0) {}
 };
 
-// Adds the logits [rows, n] of the vocabulary from `first` on. `block_max`, if given, gets a row of maxima per kBlock rows.
+// Adds the logits [rows, n] of the vocabulary from `first` on. `block_max`, if given, gets a row of maxima per kBlock
+// rows.
 template <class C>
 void accumulate(const C* logits, int64_t rows, int64_t n, int64_t first, Stats<C>& stats, C* block_max) {
   const hn::ScalableTag<C> d;
@@ -114,7 +116,8 @@ struct Chunk {
   }
 };
 
-// A logit that is wanted by itself: of `column`'s `k`-th teacher token, or of its next token if k is the teacher's count.
+// A logit that is wanted by itself: of `column`'s `k`-th teacher token, or of its next token if k is the teacher's
+// count.
 struct Wanted {
   int64_t row, column, k;
   bool operator<(const Wanted& other) const { return row < other.row; }
@@ -134,7 +137,8 @@ inline void check_hidden(const char* function, const at::Tensor& hidden, const F
 
 inline void check_next(const char* function, const at::Tensor& next, int64_t tokens, int64_t vocabulary) {
   require(next.dim() == 1 && next.size(0) == tokens && next.scalar_type() == at::kLong,
-          "{}: next tokens must be int64 [{}], not {} {}", function, tokens, c10::toString(next.scalar_type()), next.sizes());
+          "{}: next tokens must be int64 [{}], not {} {}", function, tokens, c10::toString(next.scalar_type()),
+          next.sizes());
   if (tokens == 0) return;
   const auto low = next.min().item<int64_t>(), high = next.max().item<int64_t>();
   require(low >= -1 && high < vocabulary, "{}: next tokens from {} to {} are not within -1 to {}", function, low, high,

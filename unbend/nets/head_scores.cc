@@ -6,12 +6,12 @@ namespace {
 
 using namespace chunked;
 
-// The `top` largest logits of each of `count` columns, largest first, the lower id first among equals. At least `top` rows of
-// `block_max` [blocks, n], if there are as many, reach the top-th largest of them, so a logit below that one cannot be
-// among the largest: one pass leaves few candidates.
+// The `top` largest logits of each of `count` columns, largest first, the lower id first among equals. At least `top`
+// rows of `block_max` [blocks, n], if there are as many, reach the top-th largest of them, so a logit below that one
+// cannot be among the largest: one pass leaves few candidates.
 template <class C>
-void select_top(const C* logits, int64_t rows, int64_t n, const C* block_max, int64_t blocks, int64_t count, int64_t top,
-                int32_t* ids, C* values) {
+void select_top(const C* logits, int64_t rows, int64_t n, const C* block_max, int64_t blocks, int64_t count,
+                int64_t top, int32_t* ids, C* values) {
   at::parallel_for(0, count, 8, [&](int64_t begin, int64_t end) {
     const int64_t columns = end - begin;
     std::vector<C> threshold(columns, kLowest<C>), maxima(blocks);
@@ -58,15 +58,17 @@ TokenScores score(const at::Tensor& hidden, const FrozenHead& head, const at::Te
   const int64_t tokens = hidden.size(0), vocabulary = head.vocabulary();
   const auto options = hidden.options().dtype(c10::CppTypeToScalarType<C>::value);
   const int64_t* const next = next_tensor.const_data_ptr<int64_t>();
-  TokenScores scores{at::zeros({tokens}, options), at::empty({tokens}, options.dtype(at::kLong)), at::empty({tokens}, options),
-                     at::empty({tokens, top}, options.dtype(at::kInt)), at::empty({tokens, top}, options)};
+  TokenScores scores{at::zeros({tokens}, options), at::empty({tokens}, options.dtype(at::kLong)),
+                     at::empty({tokens}, options), at::empty({tokens, top}, options.dtype(at::kInt)),
+                     at::empty({tokens, top}, options)};
   const int64_t blocks = round_up(vocabulary, kBlock) / kBlock;
   at::Tensor kept, block_max;
   for (int64_t first = 0; first < tokens; first += kTokens) {
     const int64_t count = std::min(kTokens, tokens - first);
     const Chunk<T> chunk(head, hidden, first, count);
     const int64_t n = chunk.n;
-    if (top > 0 && !kept.defined()) kept = at::empty({vocabulary * n}, options), block_max = at::empty({blocks * n}, options);
+    if (top > 0 && !kept.defined())
+      kept = at::empty({vocabulary * n}, options), block_max = at::empty({blocks * n}, options);
     C* const all_logits = top > 0 ? kept.template data_ptr<C>() : nullptr;
     C* const all_maxima = top > 0 ? block_max.template data_ptr<C>() : nullptr;
     std::vector<Wanted> wanted;
@@ -179,10 +181,11 @@ at::Tensor divergence(const at::Tensor& teacher_hidden, const FrozenHead& teache
 TokenScores next_token_scores(const at::Tensor& hidden, const FrozenHead& head, const at::Tensor& next, int64_t top) {
   check_hidden("next_token_scores", hidden, head);
   check_next("next_token_scores", next, hidden.size(0), head.vocabulary());
-  require(top >= 0 && top <= head.vocabulary(), "next_token_scores: top must be within 0 and {}, not {}", head.vocabulary(),
-          top);
+  require(top >= 0 && top <= head.vocabulary(), "next_token_scores: top must be within 0 and {}, not {}",
+          head.vocabulary(), top);
   const at::NoGradGuard no_gradients;
-  return dispatch(head, [&](auto type) { return score<decltype(type)>(hidden.detach(), head, next.contiguous(), top); });
+  return dispatch(head,
+                  [&](auto type) { return score<decltype(type)>(hidden.detach(), head, next.contiguous(), top); });
 }
 
 at::Tensor full_divergence(const at::Tensor& teacher_hidden, const FrozenHead& teacher,
@@ -191,10 +194,11 @@ at::Tensor full_divergence(const at::Tensor& teacher_hidden, const FrozenHead& t
   check_hidden("full_divergence", student_hidden, student);
   require(teacher.vocabulary() == student.vocabulary() && teacher.weight.scalar_type() == student.weight.scalar_type(),
           "full_divergence: heads {} {} and {} {} must agree in vocabulary and dtype",
-          c10::toString(teacher.weight.scalar_type()), teacher.weight.sizes(), c10::toString(student.weight.scalar_type()),
-          student.weight.sizes());
-  require(teacher_hidden.size(0) == student_hidden.size(0), "full_divergence: hidden {} and {} must have the same length",
-          teacher_hidden.sizes(), student_hidden.sizes());
+          c10::toString(teacher.weight.scalar_type()), teacher.weight.sizes(),
+          c10::toString(student.weight.scalar_type()), student.weight.sizes());
+  require(teacher_hidden.size(0) == student_hidden.size(0),
+          "full_divergence: hidden {} and {} must have the same length", teacher_hidden.sizes(),
+          student_hidden.sizes());
   const at::NoGradGuard no_gradients;
   return dispatch(teacher, [&](auto type) {
     return divergence<decltype(type)>(teacher_hidden.detach(), teacher, student_hidden.detach(), student);

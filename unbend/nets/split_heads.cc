@@ -46,7 +46,8 @@ void rotate(const From* from, To* to, const C* cos, const C* sin, int64_t width,
 template <bool kAdd, class C, class From, class To>
 void copy_head(const From* from, To* to, int64_t width) {
   const hn::ScalableTag<C> d;
-  for_each_vector(d, width, [&](int64_t i, auto load, auto store) { put<kAdd>(d, load(from + i), to + i, load, store); });
+  for_each_vector(d, width,
+                  [&](int64_t i, auto load, auto store) { put<kAdd>(d, load(from + i), to + i, load, store); });
 }
 
 // Into the heads; from the heads' cotangents (rotated back) into a packed one, written or added.
@@ -117,7 +118,8 @@ void keep(AutogradContext* context, const Plan& plan) {
 Plan kept(AutogradContext* context) {
   const auto numbers = context->saved_data["plan"].toIntVector();
   Plan plan{numbers[0], {}, static_cast<RotaryPairs>(numbers[1])};
-  for (size_t i = 2; i < numbers.size(); i += 3) plan.ranges.push_back({numbers[i], numbers[i + 1], numbers[i + 2] != 0});
+  for (size_t i = 2; i < numbers.size(); i += 3)
+    plan.ranges.push_back({numbers[i], numbers[i + 1], numbers[i + 2] != 0});
   return plan;
 }
 
@@ -188,7 +190,10 @@ struct Split : Function<Split> {
     return {SplitPull::apply(at::TensorList(cotangents), saved[0], saved[1], context->saved_data["sizes"].toIntVector(),
                              context->saved_data["dtype"].toScalarType(), kept(context),
                              context->saved_data["out"].toScalarType()),
-            {}, {}, {}, {}};
+            {},
+            {},
+            {},
+            {}};
   }
 };
 
@@ -202,7 +207,8 @@ variable_list apply_split(const at::Tensor& packed, const at::Tensor& cos, const
 Rotary rotary_tables(const at::Tensor& positions, const at::Tensor& frequencies, RotaryPairs pairs,
                      at::ScalarType dtype) {
   require(positions.dim() == 1 && frequencies.dim() == 1,
-          "rotary_tables: positions {} and frequencies {} must be [T] and [d/2]", positions.sizes(), frequencies.sizes());
+          "rotary_tables: positions {} and frequencies {} must be [T] and [d/2]", positions.sizes(),
+          frequencies.sizes());
   const auto angles = at::outer(positions.to(at::kDouble), frequencies.to(at::kDouble));
   return {angles.cos().to(dtype), angles.sin().to(dtype), pairs};
 }
@@ -228,7 +234,8 @@ std::vector<at::Tensor> split_heads(const at::Tensor& packed, int64_t width, con
   auto cos = at::empty({0}, packed.options().dtype(compute)), sin = cos;
   Plan plan{width, ranges, RotaryPairs::Halves};
   if (rotates) {
-    require(rotary.has_value() && width % 2 == 0, "split_heads: a rotated range needs tables and an even width, not {}", width);
+    require(rotary.has_value() && width % 2 == 0, "split_heads: a rotated range needs tables and an even width, not {}",
+            width);
     const std::vector<int64_t> wanted{packed.size(1), width / 2};
     require(rotary->cos.sizes() == wanted && rotary->sin.sizes() == wanted,
             "split_heads: cos {} and sin {} must be [T, d/2] = {}", rotary->cos.sizes(), rotary->sin.sizes(), wanted);
