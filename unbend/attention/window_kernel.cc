@@ -33,7 +33,7 @@ Shape shape_of(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, co
   s.sinks = std::min(options.sinks, s.tokens);
   s.scale = options.scale;
   // A tile of n queries multiplies n - 1 keys outside the window of each: small windows want small tiles.
-  s.tile = s.window <= 24 ? 16 : s.window <= 96 ? 32 : 64;
+  s.tile = s.window <= 96 ? 16 : s.window <= 512 ? 32 : 64;
   s.tiles = (s.tokens + s.tile - 1) / s.tile;
   s.padded = s.tiles * s.tile;
   return s;
@@ -96,7 +96,7 @@ const T* row(const at::Tensor& x, int64_t b, int64_t h, int64_t t) {
 // Keys in one softmax pass of the forward: a tile's scores stay in the second-level cache.
 constexpr int64_t kForwardKeys = 512;
 // Keys in one pass of the backward, which holds five tiles of this many rows for all heads of a group.
-constexpr int64_t kBackwardKeys = 128;
+int64_t backward_keys(const Shape& s) { return 8192 / s.tile; }
 
 // Softmax statistics of one query over what was seen so far.
 template <class C>
@@ -332,7 +332,7 @@ WindowPull pull_kernel(const at::Tensor& q, const at::Tensor& k, const at::Tenso
   const bool with_max = d_max != nullptr;
   at::parallel_for(0, segments * sequences, 1, [&](int64_t begin, int64_t end) {
     std::vector<at::Tensor> scratch;
-    const int64_t widest = std::min(kBackwardKeys, s.padded);
+    const int64_t widest = std::min(backward_keys(s), s.padded);
     C* const scores = allocate<C>(scratch, widest * n);
     C* const d_weights = allocate<C>(scratch, widest * n);
     T* const weights = allocate<T>(scratch, widest * n);
@@ -385,7 +385,7 @@ WindowPull pull_kernel(const at::Tensor& q, const at::Tensor& k, const at::Tenso
           }
         }
         bool first = true;
-        for (const Piece& piece : pieces_of(s, t0, kBackwardKeys)) {
+        for (const Piece& piece : pieces_of(s, t0, backward_keys(s))) {
           const int64_t rows = piece.count(), base = kv * s.padded + piece.begin;
           multiply(rows, n, s.d, keys + base * s.d, s.d, q_t, n, scores, n, false);
           multiply(rows, n, s.dv, values + base * s.dv, s.dv, d_out_t, n, d_weights, n, false);
