@@ -81,7 +81,7 @@ T* per_kv_head(std::vector<at::Tensor>& owner, const Shape& s, int64_t size, con
   T* all = allocate<T>(owner, s.batch * s.kv_heads * size);
   at::parallel_for(0, s.batch * s.kv_heads, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      std::memset(static_cast<void*>(all + i * size), 0, size * sizeof(T));
+      std::fill_n(all + i * size, size, T(0));
       fill(i / s.kv_heads, i % s.kv_heads, all + i * size);
     }
   });
