@@ -89,12 +89,13 @@ void add_lm_model_verbs(CLI::App& lm) {
   }
   {
     auto* verb = lm.add_subcommand("import", "turn a Hugging Face directory into GGUF, by llama.cpp's converter");
-    auto dir = std::make_shared<std::string>(), out = std::make_shared<std::string>(), type = std::make_shared<std::string>("f16");
+    auto dir = std::make_shared<std::string>(), out = std::make_shared<std::string>();
+    auto import = std::make_shared<engine::ImportOptions>();
     verb->add_option("dir", *dir, "directory with config.json, tokenizer and weights")->required();
     verb->add_option("--out", *out, "GGUF file to write")->required();
-    verb->add_option("--type", *type, "f32, f16, bf16 or q8_0")->capture_default_str();
+    verb->add_option("--type", import->type, fmt::format("{}", fmt::join(engine::import_types(), ", ")))->capture_default_str();
     verb->footer("Example:\n  unbend lm import ./SmolLM2-135M --out smollm2.gguf --type f16");
-    verb->callback([=] { engine::import_model(*dir, *out, *type); });
+    verb->callback([=] { engine::import_model(*dir, *out, *import); });
   }
   {
     auto* verb = lm.add_subcommand("logits", "logits of given token ids, for checks from outside");

@@ -77,7 +77,7 @@ struct DistillArguments {
   ModelOptions model;
   RecipeOptions recipe;
   TextOptions text;
-  std::string out, checkpoints, validation, log;
+  std::string out, checkpoints, validation, log, targets;
   std::vector<std::string> stages;
   std::int64_t length = 0, rows = 2, accumulate = 1, validate_every = 0, validation_windows = 8;
   double seconds = 0, checkpoint_seconds = 60;
@@ -118,6 +118,7 @@ void distill(const DistillArguments& a) {
   train.checkpoints = a.checkpoints;
   train.checkpoint_seconds = a.checkpoint_seconds;
   train.log = a.log;
+  train.targets = a.targets;
   train.quiet = a.quiet;
   if (!a.validation.empty()) {
     const auto held_out = lm::load_tokens(a.validation, lm::tokenizer_hash(model.file));
@@ -215,6 +216,7 @@ void add_lm_training_verbs(CLI::App& lm) {
     verb->add_option("--validate-every", a->validate_every, "steps; 0 = 20 where there is held-out text")->capture_default_str();
     verb->add_option("--validation-windows", a->validation_windows, "at most so many")->capture_default_str();
     verb->add_option("--log", a->log, "file for one line of JSON per step");
+    verb->add_option("--targets", a->targets, "folder that keeps the model's predictions for other runs on the same texts");
     verb->add_option("--seed", a->seed, "of starts and of the order of texts")->capture_default_str();
     verb->add_flag("--half", a->half, "store the delta in float16");
     verb->add_flag("--quiet", a->quiet, "no progress");

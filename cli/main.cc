@@ -1,5 +1,8 @@
 // The `unbend` command: builds the verbs, runs one, and turns every failure into one line and an exit code.
 #include <fmt/format.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include <cerrno>
 #include <cstdio>
@@ -109,6 +112,11 @@ int flushed(int code) {
 
 int main(int argc, char** argv) {
   using namespace unbend;
+#ifdef __GLIBC__
+  // Tensors of some megabytes come and go all the time: keep their pages instead of asking the system for zeroed ones.
+  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+#endif
   try {
     return flushed(run(argc, argv));
   } catch (const Error& error) {

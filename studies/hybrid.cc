@@ -41,6 +41,7 @@ Trained trained(const SmolLM2& smol, const std::string& recipe, const Json& opti
     auto source = lm::batch_source(smol.training, batch);
     lm::TrainOptions train;
     train.quiet = quiet;
+    train.targets = build_folder() / "targets";  // control and hybrid see the same batches
     const auto report = lm::train(smol.teacher, result.student.decoder, {stage}, *source, train);
     result.tokens_per_cpu_second.push_back(static_cast<double>(report.tokens) / report.cpu_seconds);
   }

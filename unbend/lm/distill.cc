@@ -7,8 +7,10 @@
 #include <ctime>
 #include <deque>
 #include <fstream>
+#include <span>
 
 #include "unbend/base/error.h"
+#include "unbend/base/files.h"
 #include "unbend/base/interrupt.h"
 #include "unbend/base/progress.h"
 #include "unbend/lm/delta.h"
@@ -16,6 +18,7 @@
 #include "unbend/tensor/adamw.h"
 #include "unbend/tensor/check.h"
 #include "unbend/tensor/checkpoint.h"
+#include "unbend/tensor/safetensors.h"
 #include "unbend/tensor/schedule.h"
 
 namespace unbend::lm {
@@ -75,7 +78,7 @@ class Trainer {
  public:
   Trainer(const Decoder& teacher, Decoder& student, const std::vector<Stage>& stages, BatchSource& source, const TrainOptions& options)
       : teacher_(teacher), student_(student), stages_(stages), source_(source), options_(options),
-        teacher_head_(freeze_head(teacher.head)), student_head_(freeze_head(student.head.detach())) {}
+        teacher_head_(freeze_head(teacher.head)), student_head_(freeze_head(student.head.detach())), teacher_name_(name_of(teacher)) {}
 
   TrainReport run() {
     for (const auto& stage : stages_) all_tokens_ += stage.tokens;
@@ -252,14 +255,37 @@ class Trainer {
     return total / static_cast<double>(std::max<std::int64_t>(1, layers));
   }
 
+  /// The teacher's likeliest tokens and their log-probabilities, [B * T, top_k]; kept in a file per batch if a folder was given.
+  std::pair<at::Tensor, at::Tensor> teacher_predictions(const at::Tensor& ids, std::int64_t top_k) {
+    const at::NoGradGuard no_grad;
+    std::filesystem::path file;
+    if (!options_.targets.empty()) {
+      const auto bytes = std::as_bytes(std::span(ids.const_data_ptr<std::int64_t>(), static_cast<std::size_t>(ids.numel())));
+      const std::string key = fmt::format("{}:{}:{}:{}", sha256(bytes), teacher_name_, fmt::join(ids.sizes(), "x"), top_k);
+      file = options_.targets / (sha256(std::as_bytes(std::span(key))).substr(0, 24) + ".safetensors");
+      if (std::filesystem::exists(file)) {
+        const auto stored = load_safetensors(file);
+        return {stored.tensors.at("ids"), stored.tensors.at("log_probs")};
+      }
+    }
+    const auto none = at::full({ids.numel()}, -1, at::kLong);
+    const auto scores = next_token_scores(teacher_.hidden(ids).reshape({-1, teacher_.config.hidden}), teacher_head_, none, top_k);
+    if (!file.empty()) {
+      std::filesystem::create_directories(options_.targets);
+      save_safetensors(file, {{"ids", scores.top_ids}, {"log_probs", scores.top_log_probs}});
+    }
+    return {scores.top_ids, scores.top_log_probs};
+  }
+
+  /// What tells this teacher from others in the folder of its predictions: its weights' type and a few of its numbers.
+  static std::string name_of(const Decoder& teacher) {
+    const auto sample = teacher.layers.back().down.weight.flatten().slice(0, 0, std::nullopt, 97).to(at::kFloat).contiguous();
+    return fmt::format("{}-{}", toString(teacher.type()), sha256(std::as_bytes(std::span(sample.const_data_ptr<float>(), static_cast<std::size_t>(sample.numel())))));
+  }
+
   double end_to_end(const Stage& stage, const Batch& batch) {
     TokenTargets targets{batch.targets.reshape({-1}), {}, {}};
-    if (stage.kl > 0) {
-      const at::NoGradGuard no_grad;
-      const auto scores = next_token_scores(teacher_.hidden(batch.ids).reshape({-1, teacher_.config.hidden}), teacher_head_, targets.next, stage.top_k);
-      targets.ids = scores.top_ids;
-      targets.log_probs = scores.top_log_probs;
-    }
+    if (stage.kl > 0) std::tie(targets.ids, targets.log_probs) = teacher_predictions(batch.ids, stage.top_k);
     const at::AutoGradMode grad(true);
     const auto hidden = student_.hidden(batch.ids).reshape({-1, student_.config.hidden});
     at::Tensor loss;
@@ -277,6 +303,7 @@ class Trainer {
   BatchSource& source_;
   const TrainOptions& options_;
   FrozenHead teacher_head_, student_head_;
+  std::string teacher_name_;
   Place place_;
   Progress* progress_ = nullptr;
   std::int64_t all_tokens_ = 0, bad_steps_ = 0;

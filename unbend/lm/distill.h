@@ -48,6 +48,7 @@ struct TrainOptions {
   std::function<double(const Decoder&)> validate;  ///< mean nats per token on held-out text
   std::filesystem::path log;               ///< JSON lines, one per step; empty = none
   std::vector<std::string> also;           ///< see trainables()
+  std::filesystem::path targets;           ///< folder that keeps the teacher's predictions per batch, for other runs on the same batches; empty = none
   std::string identity;                    ///< of model, texts and options: a checkpoint of another run is refused
   bool quiet = false;
 };
