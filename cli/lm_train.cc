@@ -79,7 +79,7 @@ struct DistillArguments {
   TextOptions text;
   std::string out, checkpoints, validation, log, targets;
   std::vector<std::string> stages;
-  std::int64_t length = 0, rows = 2, accumulate = 1, validate_every = 0, validation_windows = 8;
+  std::int64_t length = 0, shortest = 0, rows = 2, accumulate = 1, validate_every = 0, validation_windows = 8;
   double seconds = 0, checkpoint_seconds = 60;
   std::uint64_t seed = 0;
   bool half = false, json = false, quiet = false;
@@ -108,6 +108,8 @@ void distill(const DistillArguments& a) {
   const auto window = options.at("window").get<std::int64_t>();
   batch.length = a.length > 0 ? a.length : std::max<std::int64_t>(512, 4 * window);
   batch.rows = a.rows;
+  // What is not longer than a window teaches nothing about what lies beyond it.
+  batch.least = a.shortest > 0 ? a.shortest : std::min(batch.length - 1, 2 * window);
   batch.seed = a.seed + 1;
   if (model.tokenizer.adds_bos()) batch.bos = model.tokenizer.bos();
   auto source = lm::batch_source(tokens, batch);
@@ -128,7 +130,7 @@ void distill(const DistillArguments& a) {
   }
   Json sources = Json::array();
   for (const auto& s : tokens->sources) sources.push_back(s.sha256);
-  Json settings{{"recipe", name}, {"options", options}, {"length", batch.length}, {"rows", batch.rows}, {"accumulate", a.accumulate}, {"seed", a.seed},
+  Json settings{{"recipe", name}, {"options", options}, {"length", batch.length}, {"shortest", batch.least}, {"rows", batch.rows}, {"accumulate", a.accumulate}, {"seed", a.seed},
                 {"type", a.model.type}, {"stages", Json::array()}};
   for (const auto& s : stages)
     settings["stages"].push_back({{"name", s.name}, {"tokens", s.tokens}, {"learning_rate", s.learning_rate}, {"mixer_learning_rate", s.mixer_learning_rate},
@@ -207,6 +209,7 @@ void add_lm_training_verbs(CLI::App& lm) {
     verb->add_option("--out", a->out, "delta to write (.safetensors)")->required();
     verb->add_option("--stage", a->stages, "change a stage: NAME.FIELD=VALUE, for example lora.tokens=200000 (repeatable)");
     verb->add_option("--length", a->length, "tokens per sequence; 0 = 4 windows, at least 512")->capture_default_str();
+    verb->add_option("--shortest", a->shortest, "shorter pieces of text are left out; 0 = 2 windows")->capture_default_str();
     verb->add_option("--rows", a->rows, "sequences per batch")->capture_default_str();
     verb->add_option("--accumulate", a->accumulate, "batches per step")->capture_default_str();
     verb->add_option("--seconds", a->seconds, "stop after so long; 0 = no limit")->capture_default_str();

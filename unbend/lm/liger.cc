@@ -1,4 +1,3 @@
-#if __has_include("unbend/attention/recurrences.h")
 #include "unbend/lm/liger.h"
 
 #include <torch/types.h>
@@ -216,4 +215,3 @@ Recipe liger_recipe() {
 }
 
 }  // namespace unbend::lm
-#endif

@@ -28,11 +28,7 @@ std::vector<std::string> lora_targets(const Json& options) {
 }  // namespace
 
 const std::vector<Recipe>& recipes() {
-  static const std::vector<Recipe> all{hybrid_recipe(),
-#if __has_include("unbend/attention/recurrences.h")
-liger_recipe(),
-#endif
-window_recipe()};
+  static const std::vector<Recipe> all{hybrid_recipe(), liger_recipe(), window_recipe()};
   return all;
 }
 

@@ -16,6 +16,7 @@ Recipe window_recipe() {
   recipe.stages = [](const Json&) {
     Stage lora;
     lora.name = "lora";
+    lora.tokens = 65536;
     lora.kl = .9;
     lora.cross_entropy = .1;
     return std::vector<Stage>{lora};
