@@ -53,11 +53,15 @@ void info(const std::string& path, const std::string& adapter, bool as_json) {
   }
 }
 
-void logits(const ModelOptions& options, const std::string& ids_path, const std::string& out, const std::string& backend) {
+void logits(const ModelOptions& options, const std::string& ids_path, const std::string& out, const std::string& backend, bool as_json) {
   const auto ids = load_npy(ids_path);
   require(ids.dim() == 1 && ids.numel() > 0 && at::isIntegralType(ids.scalar_type(), false), "{}: token ids must be a non-empty list of integers, not {} {}",
           ids_path, toString(ids.scalar_type()), shape_string(ids.sizes()));
   const auto list = ids.to(at::kLong).contiguous();
+  const auto report = [&](std::int64_t vocab) {
+    if (as_json) print_json({{"out", out}, {"backend", backend}, {"tokens", list.numel()}, {"vocabulary", vocab}});
+    else fmt::print("{}: logits [{}, {}] by {}\n", out, list.numel(), vocab, backend);
+  };
   if (backend == "llama") {
     const auto file = engine::Gguf::open(options.model);
     const std::int64_t vocab = file.tensor("token_embd.weight").shape.front();
@@ -65,13 +69,30 @@ void logits(const ModelOptions& options, const std::string& ids_path, const std:
     const auto tokens = list.to(at::kInt);
     auto values = engine::llama_logits(options.model, {tokens.const_data_ptr<std::int32_t>(), static_cast<std::size_t>(tokens.numel())}, std::max(1, options.threads));
     save_npy(out, at::from_blob(values.data(), {tokens.numel(), vocab}, at::kFloat));
-    return;
+    return report(vocab);
   }
   if (backend != "torch") fail_usage("--backend: '{}' is not torch or llama", backend);
   const at::NoGradGuard no_grad;
   const auto model = open_model(options);
   check_indices(list, model.teacher.config.vocab, ids_path);
   save_npy(out, model.decoder().logits(model.decoder().hidden(list.unsqueeze(0)))[0].contiguous());
+  report(model.teacher.config.vocab);
+}
+
+/// Adds the adapter's low-rank corrections to the weights, stores those as F32, and what is left of the delta beside them.
+void merge(const std::string& path, const std::string& adapter, const std::string& out, const std::string& delta_out, bool as_json) {
+  const auto base = engine::Gguf::open(path);
+  const auto teacher = lm::load_decoder(base, at::kFloat);
+  const auto student = lm::load_delta(adapter, teacher, base);
+  lm::write_merged(base, student, out);
+  auto info = lm::read_delta_info(adapter);
+  auto rest = student;
+  rest.decoder = lm::merge_lora(student.decoder);
+  rest.options["lora_rank"] = 0;
+  info.base_hash = engine::Gguf::open(out).content_hash();
+  lm::save_delta(delta_out, rest, info);
+  if (as_json) print_json({{"out", out}, {"delta", delta_out}, {"sha256", info.base_hash}});
+  else fmt::print("{}: weights with the low-rank corrections added\n{}: the mixers that are left, for that file\n", out, delta_out);
 }
 
 }  // namespace
@@ -95,7 +116,14 @@ void add_lm_model_verbs(CLI::App& lm) {
     verb->add_option("--out", *out, "GGUF file to write")->required();
     verb->add_option("--type", import->type, fmt::format("{}", fmt::join(engine::import_types(), ", ")))->capture_default_str();
     verb->footer("Example:\n  unbend lm import ./SmolLM2-135M --out smollm2.gguf --type f16");
-    verb->callback([=] { engine::import_model(*dir, *out, *import); });
+    auto json = std::make_shared<bool>();
+    verb->add_flag("--json", *json, "print JSON");
+    verb->callback([=] {
+      import->show_output = !*json;
+      engine::import_model(*dir, *out, *import);
+      if (*json) print_json({{"out", *out}, {"type", import->type}, {"sha256", engine::Gguf::open(*out).content_hash()}});
+      else fmt::print("{}: written\n", *out);
+    });
   }
   {
     auto* verb = lm.add_subcommand("logits", "logits of given token ids, for checks from outside");
@@ -107,7 +135,21 @@ void add_lm_model_verbs(CLI::App& lm) {
     verb->add_option("--out", *out, ".npy file to write, [T, vocabulary] float32")->required();
     verb->add_option("--backend", *backend, "torch (ours) or llama (libllama)")->capture_default_str();
     verb->footer("Example:\n  unbend lm logits model.gguf --ids ids.npy --out logits.npy --backend torch");
-    verb->callback([=] { logits(*model, *ids, *out, *backend); });
+    auto json = std::make_shared<bool>();
+    verb->add_flag("--json", *json, "print JSON");
+    verb->callback([=] { logits(*model, *ids, *out, *backend, *json); });
+  }
+  {
+    auto* verb = lm.add_subcommand("merge", "add an adapter's low-rank corrections to the model's weights");
+    auto path = std::make_shared<std::string>(), adapter = std::make_shared<std::string>(), out = std::make_shared<std::string>(), delta = std::make_shared<std::string>();
+    auto json = std::make_shared<bool>();
+    verb->add_option("model", *path, "GGUF file")->required();
+    verb->add_option("--adapter", *adapter, "delta of a student")->required();
+    verb->add_option("--out", *out, "GGUF file to write, F32")->required();
+    verb->add_option("--delta-out", *delta, "delta to write: the student's mixers, for the merged file")->required();
+    verb->add_flag("--json", *json, "print JSON");
+    verb->footer("Example:\n  unbend lm merge model.gguf --adapter student.safetensors --out merged.gguf --delta-out mixers.safetensors");
+    verb->callback([=] { merge(*path, *adapter, *out, *delta, *json); });
   }
 }
 

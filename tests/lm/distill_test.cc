@@ -119,7 +119,7 @@ TEST(Train, TrainsADecodersOwnWeightsWithoutTouchingTheTeacher) {
     const auto before = tensors_of(teacher);
     Stage stage;
     stage.name = "all";
-    stage.tokens = 20 * 64;
+    stage.tokens = 200 * 64;
     auto options = quiet_options();
     options.also = {""};
     RandomSource source;

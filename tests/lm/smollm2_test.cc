@@ -112,6 +112,22 @@ TEST_F(SmolLM2, DeltasComeBackAndBelongToTheirBase) {
   std::filesystem::remove(path);
 }
 
+TEST_F(SmolLM2, MergedFilesComputeTheSame) {
+  const at::NoGradGuard no_grad;
+  const auto path = std::filesystem::temp_directory_path() / ("unbend_merged_" + std::to_string(::getpid()) + ".gguf");
+  const auto& recipe = find_recipe("window");
+  auto student = convert(*decoder_, recipe, recipe_options(recipe, {{"window", 1000}, {"lora_targets", {"q", "k", "v", "o", "gate", "up", "down"}}}), 1);
+  Random random(3);
+  for (const auto& p : adapter(student.decoder)) p.tensor->add_(random_normal(p.tensor->sizes(), .02, random));
+  write_merged(*file_, student, path);
+  const auto tokens = ids("The merged file is an ordinary model with other weights.", 30);
+  const auto mine = student.decoder.logits(student.decoder.hidden(tokens));
+  const auto merged = load_decoder(engine::Gguf::open(path), at::kFloat);
+  EXPECT_LT((merged.logits(merged.hidden(tokens)) - mine).abs().max().item<double>(), 1e-2);
+  EXPECT_GT((decoder_->logits(decoder_->hidden(tokens)) - mine).abs().max().item<double>(), .1);
+  std::filesystem::remove(path);
+}
+
 TEST_F(SmolLM2, GeneratesTheSameGreedyTextWithOrWithoutStreaming) {
   GenerateOptions options;
   options.max_tokens = 24;

@@ -71,6 +71,10 @@ class Decoder {
 /// Reads a GGUF model of the Llama family, dequantised to `type`. Input error naming the file and tensor.
 Decoder load_decoder(const engine::Gguf& file, at::ScalarType type);
 
+/// Rows of a q or k weight (or bias) from our rotation order (pairs (i, i + d/2)) to that of llama models in GGUF (adjacent pairs), and back.
+at::Tensor pairs_from_halves(const at::Tensor& rows, std::int64_t heads);
+at::Tensor halves_from_pairs(const at::Tensor& rows, std::int64_t heads);
+
 /// A fresh decoder with random weights: embedding N(0, embedding_std), matrices N(0, 1/fan_in), output and down projections
 /// scaled by `residual_gain`. float32.
 Decoder random_decoder(const DecoderConfig& config, double embedding_std, double residual_gain, Random& random);

@@ -2,7 +2,11 @@
 
 #include <torch/types.h>
 
+#include <algorithm>
+#include <span>
+
 #include "unbend/base/error.h"
+#include "unbend/engine/gguf_write.h"
 #include "unbend/tensor/check.h"
 #include "unbend/tensor/safetensors.h"
 
@@ -70,6 +74,35 @@ Decoder merge_lora(const Decoder& student) {
       for (auto& part : projection->parts) part.lora = {};
     }
   return merged;
+}
+
+void write_merged(const engine::Gguf& base, const Student& student, const std::filesystem::path& out) {
+  const auto merged = merge_lora(student.decoder);
+  const auto& c = merged.config;
+  std::map<std::string, at::Tensor> changed;
+  for (std::size_t i = 0; i < merged.layers.size(); ++i) {
+    const auto& before = student.decoder.layers[i];
+    const auto& after = merged.layers[i];
+    const auto part = [&](const Projection& had, const Projection& has, std::size_t index, const std::string& name, std::int64_t heads) {
+      if (!had.parts[index].lora.defined()) return;
+      std::int64_t row = 0;
+      for (std::size_t p = 0; p < index; ++p) row += has.parts[p].rows;
+      auto rows = has.weight.narrow(0, row, has.parts[index].rows).to(at::kFloat).contiguous();
+      if (heads > 0 && c.architecture == "llama") rows = pairs_from_halves(rows, heads);
+      changed[fmt::format("blk.{}.{}.weight", i, name)] = rows;
+    };
+    part(before.qkv, after.qkv, 0, "attn_q", c.heads);
+    part(before.qkv, after.qkv, 1, "attn_k", c.kv_heads);
+    part(before.qkv, after.qkv, 2, "attn_v", 0);
+    part(before.output, after.output, 0, "attn_output", 0);
+    part(before.gate_up, after.gate_up, 0, "ffn_gate", 0);
+    part(before.gate_up, after.gate_up, 1, "ffn_up", 0);
+    part(before.down, after.down, 0, "ffn_down", 0);
+  }
+  engine::rewrite_as_f32(base, out, [&](const engine::TensorInfo& tensor, std::span<float> values) {
+    const auto found = changed.find(tensor.name);
+    if (found != changed.end()) std::copy_n(found->second.const_data_ptr<float>(), values.size(), values.begin());
+  });
 }
 
 }  // namespace unbend::lm

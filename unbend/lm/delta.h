@@ -35,4 +35,7 @@ void assign(const std::vector<Parameter>& parameters, const std::map<std::string
 /// Adds the low-rank corrections to the weights: the student without Lora, equal up to rounding and faster.
 Decoder merge_lora(const Decoder& student);
 
+/// Writes `base` (the file that the student's teacher was loaded from) with the merged weights, all tensors F32.
+void write_merged(const engine::Gguf& base, const Student& student, const std::filesystem::path& out);
+
 }  // namespace unbend::lm

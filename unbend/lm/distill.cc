@@ -258,6 +258,7 @@ class Trainer {
   /// The teacher's likeliest tokens and their log-probabilities, [B * T, top_k]; kept in a file per batch if a folder was given.
   std::pair<at::Tensor, at::Tensor> teacher_predictions(const at::Tensor& ids, std::int64_t top_k) {
     const at::NoGradGuard no_grad;
+    top_k = std::min(top_k, teacher_.config.vocab);
     std::filesystem::path file;
     if (!options_.targets.empty()) {
       const auto bytes = std::as_bytes(std::span(ids.const_data_ptr<std::int64_t>(), static_cast<std::size_t>(ids.numel())));

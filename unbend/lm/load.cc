@@ -28,16 +28,15 @@ class Reader {
   at::ScalarType type_;
 };
 
-/// GGUF stores the q and k rows of llama models for rotation of adjacent pairs; ours (and Hugging Face's) pairs (i, i + d/2).
-at::Tensor halves_from_pairs(const at::Tensor& w, std::int64_t heads) {
-  auto shape = w.sizes().vec();
-  const std::int64_t half = shape[0] / heads / 2;
-  std::vector<std::int64_t> split{heads, half, 2};
-  split.insert(split.end(), shape.begin() + 1, shape.end());
-  return w.view(split).transpose(1, 2).reshape(shape).contiguous();
+}  // namespace
+
+at::Tensor halves_from_pairs(const at::Tensor& rows, std::int64_t heads) {
+  return rows.unflatten(0, {heads, -1, 2}).transpose(1, 2).reshape(rows.sizes());
 }
 
-}  // namespace
+at::Tensor pairs_from_halves(const at::Tensor& rows, std::int64_t heads) {
+  return rows.unflatten(0, {heads, 2, -1}).transpose(1, 2).reshape(rows.sizes());
+}
 
 Decoder load_decoder(const engine::Gguf& file, at::ScalarType type) {
   Decoder decoder;
