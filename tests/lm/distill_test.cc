@@ -185,6 +185,66 @@ TEST(Train, StopsWhenTheLossIsNotFinite) {
   }
 }
 
+TEST(Train, CountsStepsWhereTheStageSaysSo) {
+  class Growing : public RandomSource {
+   public:
+    Batch next() override {
+      auto batch = RandomSource::next();
+      length_ += 4;
+      return {batch.ids.slice(1, 0, length_).contiguous(), batch.targets.slice(1, 0, length_).contiguous()};
+    }
+
+   private:
+    std::int64_t length_ = 0;
+  };
+  const auto teacher = small_teacher();
+  auto student = hybrid_student(teacher);
+  auto stage = short_stages()[1];
+  stage.tokens = 0;
+  stage.steps = 7;
+  Growing source;
+  const auto report = train(teacher, student.decoder, {stage}, source, quiet_options());
+  EXPECT_EQ(report.steps, 7);
+  EXPECT_EQ(report.tokens, 2 * (4 + 8 + 12 + 16 + 20 + 24 + 28));
+}
+
+TEST(Train, DecaysMatricesAndLeavesNormsAlone) {
+  const auto teacher = small_teacher();
+  auto student = teacher.fork();
+  for (auto& layer : student.layers) layer.down.weight = at::zeros_like(layer.down.weight);  // so no gradient reaches gate_up at the first step
+  const auto before = tensors_of(student);
+  Stage stage;
+  stage.steps = 1;
+  stage.warmup = 0;
+  stage.learning_rate = 1e-3;
+  stage.weight_decay = 100;
+  auto options = quiet_options();
+  options.also = {"gate_up.weight", "ffn_norm"};
+  RandomSource source;
+  train(teacher, student, {stage}, source, options);
+  for (const auto& [name, tensor] : tensors_of(student)) {
+    if (name.ends_with("gate_up.weight")) EXPECT_TRUE(at::allclose(tensor, before.at(name) * .9)) << name;
+    else EXPECT_TRUE(at::equal(tensor, before.at(name))) << name;
+  }
+}
+
+TEST(Options, ChangeAStudentsMixersAndKeepItsWeights) {
+  const auto teacher = small_teacher();
+  auto student = hybrid_student(teacher);
+  Random random(7);
+  for (const auto& p : adapter(student.decoder)) p.tensor->add_(random_normal(p.tensor->sizes(), .1, random));
+  auto without = with_options(student, {{"linear", false}});
+  RandomSource source;
+  const auto ids = source.next().ids;
+  const auto kept = tensors_of(student.decoder);
+  for (const auto& [name, tensor] : tensors_of(without.decoder)) EXPECT_TRUE(at::equal(tensor, kept.at(name))) << name;
+  const auto difference = (without.decoder.hidden(ids) - student.decoder.hidden(ids)).abs().amax({0, 2});
+  EXPECT_LT(difference.slice(0, 0, 6).max().item<float>(), 1e-5);  // the window holds everything
+  EXPECT_GT(difference.slice(0, 10).max().item<float>(), 1e-3);
+  const auto again = with_options(without, {{"linear", true}});
+  EXPECT_TRUE(at::equal(again.decoder.hidden(ids), student.decoder.hidden(ids)));
+}
+
 TEST(Train, RefusesEmptyBudgets) {
   const auto teacher = small_teacher();
   auto student = hybrid_student(teacher);

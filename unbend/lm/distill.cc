@@ -82,6 +82,8 @@ class Trainer {
 
   TrainReport run() {
     for (const auto& stage : stages_) all_tokens_ += stage.tokens;
+    for (const auto& stage : stages_)
+      if (stage.steps > 0) all_tokens_ = 0;  // unknown: the source decides how many tokens a step has
     auto checkpoint = resume();
     Progress progress("distill", all_tokens_, "tokens", options_.quiet);
     progress_ = &progress;
@@ -130,13 +132,13 @@ class Trainer {
     if (from) assign(changed, tensors_under(from->tensors, "student."), "checkpoint");
     std::vector<ParameterGroup> groups;
     for (const auto& [list, rate] : {std::pair{&t.mixer, stage.mixer_learning_rate}, {&t.weights, stage.learning_rate}}) {
-      if (list->empty()) continue;
-      ParameterGroup group{{}, rate, stage.weight_decay, stage.beta1, stage.beta2};
+      ParameterGroup matrices{{}, rate, stage.weight_decay, stage.beta1, stage.beta2}, others{{}, rate, 0, stage.beta1, stage.beta2};
       for (const auto& p : *list) {
         *p.tensor = p.tensor->detach().clone().requires_grad_(true);  // never the teacher's own storage
-        group.parameters.push_back(*p.tensor);
+        (p.tensor->dim() >= 2 ? matrices : others).parameters.push_back(*p.tensor);
       }
-      groups.push_back(std::move(group));
+      for (auto* group : {&matrices, &others})
+        if (!group->parameters.empty()) groups.push_back(std::move(*group));
     }
     if (student_.config.tied) student_.head = student_.embedding;
     AdamW optimizer(std::move(groups));
@@ -168,7 +170,8 @@ class Trainer {
     };
 
     const auto done = [&] {
-      double fraction = static_cast<double>(place_.stage_tokens) / static_cast<double>(std::max<std::int64_t>(1, stage.tokens));
+      double fraction = stage.steps > 0 ? static_cast<double>(place_.step) / static_cast<double>(stage.steps)
+                                        : static_cast<double>(place_.stage_tokens) / static_cast<double>(stage.tokens);
       if (stage_time > 0) fraction = std::max(fraction, place_.stage_seconds / stage_time);
       return fraction;
     };
@@ -213,8 +216,8 @@ class Trainer {
         bad_steps_ = 0;
       }
     }
-    // The schedule counts steps of the stage as if all its steps were of this size.
-    const auto per_stage = std::max<std::int64_t>(1, (stage.tokens + tokens - 1) / tokens);
+    // With a budget in tokens the schedule counts steps of the stage as if all were of this size.
+    const auto per_stage = stage.steps > 0 ? stage.steps : std::max<std::int64_t>(1, (stage.tokens + tokens - 1) / tokens);
     const double rate = stage.schedule == Stage::Schedule::Cosine
                             ? warmup_cosine(static_cast<std::int64_t>(std::llround(fraction * static_cast<double>(per_stage))), per_stage, stage.warmup, stage.floor)
                             : plateau.scale;
@@ -331,7 +334,9 @@ TrainReport train(const Decoder& teacher, Decoder& student, const std::vector<St
   require(options.accumulate >= 1, "distill: accumulate must be at least 1, not {}", options.accumulate);
   require(options.also.empty() || student.type() != at::kBFloat16, "distill: a decoder's own weights are trained in float32 only");
   for (const auto& stage : stages) {
-    require(stage.tokens > 0, "distill: stage {} has a budget of {} tokens", stage.name, stage.tokens);
+    require(stage.tokens > 0 || stage.steps > 0, "distill: stage {} has a budget of {} tokens", stage.name, stage.tokens);
+    require(stage.steps == 0 || options.seconds == 0, "distill: stage {} has a budget of {} steps, which does not go with a time budget", stage.name,
+            stage.steps);
     require(stage.kind == Stage::Kind::Transfer || stage.kl > 0 || stage.cross_entropy > 0, "distill: stage {} has no loss", stage.name);
   }
   return Trainer(teacher, student, stages, source, options).run();

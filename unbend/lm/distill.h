@@ -62,7 +62,7 @@ struct TrainReport {
   Json stages;                     ///< per stage: name, tokens, steps, tokens per second, first and last loss
 };
 
-/// Runs `stages` one after the other on `student`, in place. Stage::tokens are the budgets. Equal inputs give equal weights bit for bit on
+/// Runs `stages` one after the other on `student`, in place. Stage::tokens (or steps) are the budgets. Equal inputs give equal weights bit for bit on
 /// one machine and thread count, with or without interruptions. Computation error naming the step and layer if the loss is not finite
 /// three steps in a row (the last checkpoint stays).
 TrainReport train(const Decoder& teacher, Decoder& student, const std::vector<Stage>& stages, BatchSource& source, const TrainOptions& options);

@@ -1,8 +1,10 @@
 #include "unbend/lm/recipe.h"
 
 #include <algorithm>
+#include <map>
 
 #include "unbend/base/error.h"
+#include "unbend/lm/delta.h"
 #include "unbend/lm/hybrid.h"
 #include "unbend/lm/liger.h"
 #include "unbend/lm/window.h"
@@ -89,6 +91,25 @@ Student convert(const Decoder& teacher, const Recipe& recipe, const Json& option
     }
   }
   return student;
+}
+
+Student with_options(const Student& student, const Json& changes) {
+  const auto& recipe = find_recipe(student.recipe);
+  Json wanted = student.options;
+  wanted.update(changes);
+  Student changed{student.decoder.fork(), student.recipe, recipe_options(recipe, wanted)};
+  const auto keep_every = student.options.at("keep_every").get<std::int64_t>();
+  Random random(0);  // what it draws is overwritten
+  for (std::size_t i = 0; i < changed.decoder.layers.size(); ++i) {
+    if (keep_every > 0 && (i + 1) % keep_every == 0) continue;
+    auto& mixer = changed.decoder.layers[i].mixer;
+    std::map<std::string, at::Tensor> tensors;
+    for (const auto& parameter : mixer->parameters()) tensors[parameter.name] = *parameter.tensor;
+    mixer = recipe.mixer(changed.decoder.config, changed.options, static_cast<std::int64_t>(i), random);
+    for (const auto& parameter : mixer->parameters()) *parameter.tensor = parameter.tensor->to(changed.decoder.device(), changed.decoder.residual_type());
+    assign(mixer->parameters(), tensors, fmt::format("recipe {}: layer {} under other options", recipe.name, i));
+  }
+  return changed;
 }
 
 }  // namespace unbend::lm

@@ -22,9 +22,11 @@ struct Stage {
   Kind kind = Kind::EndToEnd;
   std::string name;                ///< "transfer", "lora"
   std::int64_t tokens = 0;         ///< default budget
+  std::int64_t steps = 0;          ///< if above 0: the budget in optimiser steps, whatever their size, instead of tokens
   double learning_rate = 1e-3;     ///< of Lora factors (and of all weights where they are trained)
   double mixer_learning_rate = 1e-2;
-  double beta1 = .9, beta2 = .95, weight_decay = 0;
+  double beta1 = .9, beta2 = .95;
+  double weight_decay = 0;         ///< of tensors with two or more dimensions; norms, biases and scalars have none
   Schedule schedule = Schedule::Cosine;
   double warmup = .1, floor = .1;  ///< fractions of the stage, of the peak rate
   double clip = 1;                 ///< global gradient norm; 0 = none
@@ -63,5 +65,9 @@ struct Student {
 
 /// Swaps the mixers of the converted layers and adds Lora factors (zero at the start). The teacher's weights are shared, its mixers untouched.
 Student convert(const Decoder& teacher, const Recipe& recipe, const Json& options, std::uint64_t seed);
+
+/// The same weights under other options of the mixers (say, with one branch switched off). Input error if these options give
+/// a mixer other parameters.
+Student with_options(const Student& student, const Json& changes);
 
 }  // namespace unbend::lm
