@@ -13,11 +13,12 @@ namespace {
 std::string number(double value) { return fmt::format("{:.4g}", value); }
 
 std::string bar_text(const Bar& bar) {
+  const std::string each = bar.each ? " each" : "";
   switch (bar.kind) {
     case Bar::Kind::None: return "-";
-    case Bar::Kind::AtLeast: return fmt::format(">= {}", number(bar.value));
-    case Bar::Kind::AtMost: return fmt::format("<= {}", number(bar.value));
-    case Bar::Kind::Within: return fmt::format("{} \u00b1 {}", number(bar.value), number(bar.tolerance));
+    case Bar::Kind::AtLeast: return fmt::format(">= {}{}", number(bar.value), each);
+    case Bar::Kind::AtMost: return fmt::format("<= {}{}", number(bar.value), each);
+    case Bar::Kind::Within: return fmt::format("{} \u00b1 {}", number(bar.value), number(bar.tolerance)) + each;
   }
   return "-";
 }
@@ -50,16 +51,36 @@ std::string summary(const StudyResult& result) {
 }
 
 Json bar_json(const Bar& bar) {
+  Json json;
   switch (bar.kind) {
     case Bar::Kind::None: return nullptr;
-    case Bar::Kind::AtLeast: return {{"at_least", bar.value}};
-    case Bar::Kind::AtMost: return {{"at_most", bar.value}};
-    case Bar::Kind::Within: return {{"within", bar.tolerance}, {"of", bar.value}};
+    case Bar::Kind::AtLeast: json = {{"at_least", bar.value}}; break;
+    case Bar::Kind::AtMost: json = {{"at_most", bar.value}}; break;
+    case Bar::Kind::Within: json = {{"within", bar.tolerance}, {"of", bar.value}}; break;
   }
-  return nullptr;
+  if (bar.each) json["each_seed"] = true;
+  return json;
+}
+
+bool reaches(const Bar& bar, double measured) {
+  if (!std::isfinite(measured)) return false;
+  switch (bar.kind) {
+    case Bar::Kind::None: return true;
+    case Bar::Kind::AtLeast: return measured >= bar.value;
+    case Bar::Kind::AtMost: return measured <= bar.value;
+    case Bar::Kind::Within: return std::abs(measured - bar.value) <= bar.tolerance;
+  }
+  return false;
 }
 
 }  // namespace
+
+void record(StudyResult& result, const std::string& what, const std::string& published, double measured,
+            const std::string& unit, const Bar& bar) {
+  auto claim = std::ranges::find(result.claims, what, &Claim::what);
+  if (claim == result.claims.end()) claim = result.claims.insert(claim, {what, published, {}, unit, bar});
+  claim->measured.push_back(measured);
+}
 
 double mean(const std::vector<double>& values) {
   if (values.empty()) return std::numeric_limits<double>::quiet_NaN();
@@ -75,15 +96,9 @@ double spread(const std::vector<double>& values) {
 }
 
 std::optional<bool> verdict(const Claim& claim) {
-  const double measured = mean(claim.measured);
-  switch (claim.bar.kind) {
-    case Bar::Kind::None: return std::nullopt;
-    case Bar::Kind::AtLeast: return std::isfinite(measured) && measured >= claim.bar.value;
-    case Bar::Kind::AtMost: return std::isfinite(measured) && measured <= claim.bar.value;
-    case Bar::Kind::Within:
-      return std::isfinite(measured) && std::abs(measured - claim.bar.value) <= claim.bar.tolerance;
-  }
-  return std::nullopt;
+  if (claim.bar.kind == Bar::Kind::None) return std::nullopt;
+  if (!claim.bar.each || claim.measured.empty()) return reaches(claim.bar, mean(claim.measured));
+  return std::ranges::all_of(claim.measured, [&](double value) { return reaches(claim.bar, value); });
 }
 
 bool passed(const StudyResult& result) {

@@ -19,8 +19,14 @@ struct Bar {
   Kind kind = Kind::None;
   double value = 0;
   double tolerance = 0;  ///< of Within: |measured - value| <= tolerance
+  bool each = false;     ///< every seed must reach it, not only their mean
 
   static Bar none() { return {}; }  ///< reported, not judged
+  Bar for_each_seed() const {
+    Bar bar = *this;
+    bar.each = true;
+    return bar;
+  }
   static Bar at_least(double value) { return {Kind::AtLeast, value, 0}; }
   static Bar at_most(double value) { return {Kind::AtMost, value, 0}; }
   static Bar within(double value, double tolerance) { return {Kind::Within, value, tolerance}; }
@@ -57,10 +63,15 @@ using StudyFunction = StudyResult (*)(const StudyOptions&);
 /// has `StudyResult study_<slug>(const StudyOptions&)` in studies/<slug>.cc.
 StudyFunction find_study(std::string_view slug);
 
+/// Takes `measured` as the next seed's value of the claim of that name, which is made if there is none.
+void record(StudyResult& result, const std::string& what, const std::string& published, double measured,
+            const std::string& unit, const Bar& bar);
+
 double mean(const std::vector<double>& values);    ///< NaN if there are none
 double spread(const std::vector<double>& values);  ///< sample standard deviation; 0 for fewer than two values
 
-/// Whether the mean over seeds reaches the bar; nothing if there is no bar. A missing or non-finite measurement fails.
+/// Whether the mean over seeds (with Bar::each, every one of them) reaches the bar; nothing if there is no bar. A
+/// missing or non-finite measurement fails.
 std::optional<bool> verdict(const Claim& claim);
 
 /// Whether no bar is missed.

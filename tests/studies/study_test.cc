@@ -29,6 +29,24 @@ TEST(Study, JudgesTheMeanOverSeeds) {
   EXPECT_EQ(judged({7}, Bar::none()), std::nullopt);
 }
 
+TEST(Study, JudgesEverySeedWhereTheBarSaysSo) {
+  EXPECT_EQ(judged({1, 3}, Bar::at_least(2).for_each_seed()), false);
+  EXPECT_EQ(judged({2, 3}, Bar::at_least(2).for_each_seed()), true);
+  EXPECT_EQ(judged({1, kNaN}, Bar::at_most(2).for_each_seed()), false);
+  EXPECT_EQ(judged({}, Bar::at_most(2).for_each_seed()), false);
+  EXPECT_EQ(judged({5}, Bar::none().for_each_seed()), std::nullopt);
+}
+
+TEST(Study, RecordsSeedsUnderTheirClaim) {
+  StudyResult result;
+  record(result, "a", "1", 2, "nats", Bar::at_most(4));
+  record(result, "b", "-", 5, "", Bar::none());
+  record(result, "a", "1", 3, "nats", Bar::at_most(4));
+  ASSERT_EQ(result.claims.size(), 2);
+  EXPECT_EQ(result.claims[0].measured, (std::vector<double>{2, 3}));
+  EXPECT_EQ(result.claims[1].measured, std::vector<double>{5});
+}
+
 TEST(Study, NothingMeasuredIsAMiss) {
   EXPECT_EQ(judged({}, Bar::at_most(1)), false);
   EXPECT_EQ(judged({kNaN}, Bar::at_most(1)), false);
