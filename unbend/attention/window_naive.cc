@@ -54,8 +54,11 @@ Partial window_attention_at(const at::Tensor& q, const at::Tensor& k, const at::
   const auto unseen = visible.any(1).logical_not();                                             // [T]
   const double infinity = std::numeric_limits<double>::infinity();
 
-  const auto grouped = q.to(compute).reshape({batch, kv_heads, heads / kv_heads, tokens, q.size(3)});
-  const auto scores = (at::matmul(grouped, k.to(compute).unsqueeze(2).transpose(-1, -2)) * options.scale)
+  // The queries of a group are rows of one product with their shared keys: broadcasting would copy the keys.
+  const int64_t rows = heads / kv_heads * tokens;
+  const auto grouped = q.to(compute).reshape({batch, kv_heads, rows, q.size(3)});
+  const auto scores = (at::matmul(grouped, k.to(compute).transpose(-1, -2)) * options.scale)
+                          .view({batch, kv_heads, heads / kv_heads, tokens, k.size(2)})
                           .masked_fill(visible.logical_not(), -infinity);
   if (k.size(2) == 0) {
     const auto none = scores.new_full({batch, heads, tokens}, -infinity);
@@ -66,7 +69,8 @@ Partial window_attention_at(const at::Tensor& q, const at::Tensor& k, const at::
   const auto shift = max.detach().masked_fill(unseen, 0);
   const auto weights = at::exp(scores - shift.unsqueeze(-1));
   const auto sum = weights.sum(-1).masked_fill(unseen, 1);
-  const auto out = at::matmul(weights, v.to(compute).unsqueeze(2)) / sum.unsqueeze(-1);
+  const auto out = at::matmul(weights.view({batch, kv_heads, rows, k.size(2)}), v.to(compute)) /
+                   sum.view({batch, kv_heads, rows, 1});
   const auto lse = (sum.log() + shift).masked_fill(unseen, -infinity);
   return {out.reshape({batch, heads, tokens, v.size(3)}), max.reshape({batch, heads, tokens}),
           lse.reshape({batch, heads, tokens})};

@@ -69,6 +69,11 @@ class SoftmaxMixer : public Mixer {
     state.append(k, v);
     const std::int64_t total = state.tokens;
     if (fresh) return window_attention(q, k, v, options(in, total)).out;
+    if (q.size(2) == 1) {  // decoding: the one query sees every key, and a group's queries share one product
+      const auto grouped = q.view({q.size(0), k.size(1), q.size(1) / k.size(1), q.size(3)});
+      const auto scores = at::matmul(grouped, state.keys.narrow(2, 0, total).transpose(2, 3)) * in.config.scale();
+      return at::matmul(at::softmax(scores, -1), state.values.narrow(2, 0, total)).view(q.sizes());
+    }
     const auto positions = at::arange(total, at::kLong);
     return window_attention_at(q, state.keys.narrow(2, 0, total), state.values.narrow(2, 0, total),
                                positions.slice(0, total - q.size(2)), positions, options(in, total)).out;
