@@ -2,8 +2,8 @@
 // form and softmax attention. Reports the fraction of the measured matrix peak, and at the end the exponent with which
 // time grows with length.
 //
-// Counted FLOP per token: per query head the causal half of two [chunk x chunk] products and one product with the state,
-// per kv head the update of the state; a backward counts as two and a half forwards.
+// Counted FLOP per token: per query head the causal half of two [chunk x chunk] products and one product with the
+// state, per kv head the update of the state; a backward counts as two and a half forwards.
 #include <ATen/Parallel.h>
 #include <benchmark/benchmark.h>
 #include <malloc.h>
@@ -68,8 +68,8 @@ void run(benchmark::State& bench, Method method, DecayKind decay, bool backward)
     benchmark::DoNotOptimize(out);
   }
   const double done = double(bench.iterations());
-  bench.counters["us_per_token"] = benchmark::Counter(double(tokens) * done / 1e6,
-                                                      benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+  bench.counters["us_per_token"] =
+      benchmark::Counter(double(tokens) * done / 1e6, benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
   if (method == kFused) {
     const int64_t chunk = ScanOptions().chunk;
     const double flops = double(tokens) * double(heads * (2 * d * d + 2 * (chunk + 1) * d) + kv_heads * 2 * d * d);
@@ -80,7 +80,8 @@ void run(benchmark::State& bench, Method method, DecayKind decay, bool backward)
 
 void step(benchmark::State& bench, DecayKind decay) {
   const int64_t heads = 9, kv_heads = 3, d = 64;
-  const at::Tensor q = at::randn({1, heads, 1, d}), k = at::randn({1, kv_heads, 1, d}), v = at::randn({1, kv_heads, 1, d});
+  const at::Tensor q = at::randn({1, heads, 1, d}), k = at::randn({1, kv_heads, 1, d}),
+                   v = at::randn({1, kv_heads, 1, d});
   const at::Tensor log_decay = -at::rand({1, kv_heads, 1, decay == kScalar ? 1 : d});
   at::Tensor state = at::zeros({1, kv_heads, d, d});
   for (auto _ : bench) state = gated_scan(q, k, v, log_decay, state, {.form = Form::Recurrent}).state;
@@ -100,7 +101,8 @@ class GrowthReporter : public benchmark::ConsoleReporter {
     }
   }
   void Finalize() override {
-    std::printf("\nmatrix peak %.1f GFLOP/s on %d threads\ntime ~ length^x:\n", matrix_peak() / 1e9, at::get_num_threads());
+    std::printf("\nmatrix peak %.1f GFLOP/s on %d threads\ntime ~ length^x:\n", matrix_peak() / 1e9,
+                at::get_num_threads());
     for (const auto& [name, points] : points_) {
       double x = 0, y = 0, xx = 0, xy = 0;
       const double n = double(points.size());

@@ -13,7 +13,8 @@ namespace unbend::cli {
 
 void ModelOptions::add_to(CLI::App& verb, bool with_adapter) {
   verb.add_option("model", model, "GGUF file of a Llama-family model")->required();
-  if (with_adapter) verb.add_option("--adapter", adapter, "delta of a student, made by `unbend lm convert` or `distill`");
+  if (with_adapter)
+    verb.add_option("--adapter", adapter, "delta of a student, made by `unbend lm convert` or `distill`");
   verb.add_option("--device", device, "where to compute: cpu, cuda or cuda:N")->capture_default_str();
   verb.add_option("--type", type, "type of the weights: bf16, f32 or f64")->capture_default_str();
   verb.add_option("--threads", threads, "0 = one per core")->capture_default_str();
@@ -51,7 +52,8 @@ void RecipeOptions::add_to(CLI::App& verb) {
   std::vector<std::string> names;
   for (const auto& r : lm::recipes()) names.push_back(r.name);
   verb.add_option("--recipe", recipe, fmt::format("{}", fmt::join(names, ", ")))->capture_default_str();
-  verb.add_option("--set", sets, "option of the recipe as KEY=VALUE (repeatable); `unbend lm convert --options` lists them");
+  verb.add_option("--set", sets,
+                  "option of the recipe as KEY=VALUE (repeatable); `unbend lm convert --options` lists them");
 }
 
 Json RecipeOptions::options() const {
@@ -75,7 +77,8 @@ std::shared_ptr<const lm::TokenFile> TextOptions::open(const OpenModel& model) c
   const auto hash = lm::tokenizer_hash(model.file);
   if (texts.empty() == tokens.empty()) fail_usage("give either --text or --tokens-file");
   if (!tokens.empty()) return std::make_shared<lm::TokenFile>(lm::load_tokens(tokens, hash));
-  return std::make_shared<lm::TokenFile>(lm::tokenize(lm::read_texts({texts.begin(), texts.end()}), model.tokenizer, hash, false));
+  return std::make_shared<lm::TokenFile>(
+      lm::tokenize(lm::read_texts({texts.begin(), texts.end()}), model.tokenizer, hash, false));
 }
 
 std::string mib(std::int64_t bytes) { return fmt::format("{:.1f} MB", static_cast<double>(bytes) / 1e6); }

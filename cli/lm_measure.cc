@@ -36,14 +36,18 @@ at::Tensor eval_windows(const EvalArguments& a, const OpenModel& model) {
 }
 
 void eval_task(const EvalArguments& a, const OpenModel& model) {
-  const auto results = lm::recall_on_text(a.task, {&model.teacher, &model.decoder()}, model.tokenizer, eval_windows(a, model), a.count, a.distance, a.seed);
-  Json json{{"task", a.task}, {"questions", results[0].questions}, {"chance", results[0].chance},
+  const auto results = lm::recall_on_text(a.task, {&model.teacher, &model.decoder()}, model.tokenizer,
+                                          eval_windows(a, model), a.count, a.distance, a.seed);
+  Json json{{"task", a.task},
+            {"questions", results[0].questions},
+            {"chance", results[0].chance},
             {"teacher", {{"accuracy", results[0].accuracy}, {"nats", results[0].nats}}}};
   if (model.student) json["student"] = {{"accuracy", results[1].accuracy}, {"nats", results[1].nats}};
   if (a.json) return print_json(json);
   fmt::print("{}: {} questions, chance {:.3f}\n", a.task, results[0].questions, results[0].chance);
   fmt::print("  teacher  accuracy {:.3f}, {:.3f} nats per token\n", results[0].accuracy, results[0].nats);
-  if (model.student) fmt::print("  student  accuracy {:.3f}, {:.3f} nats per token\n", results[1].accuracy, results[1].nats);
+  if (model.student)
+    fmt::print("  student  accuracy {:.3f}, {:.3f} nats per token\n", results[1].accuracy, results[1].nats);
 }
 
 void eval(const EvalArguments& a) {
@@ -81,12 +85,18 @@ void bench(const BenchArguments& a) {
   Table table{"", {"context", "tokens/s", "state (MB)", "peak memory (MB)"}, {}};
   Json json = Json::array();
   for (const auto& p : points) {
-    table.rows.push_back({std::to_string(p.context), fmt::format("{:.1f}", p.tokens_per_second), fmt::format("{:.1f}", static_cast<double>(p.state_bytes) / 1e6),
+    table.rows.push_back({std::to_string(p.context), fmt::format("{:.1f}", p.tokens_per_second),
+                          fmt::format("{:.1f}", static_cast<double>(p.state_bytes) / 1e6),
                           fmt::format("{:.0f}", static_cast<double>(p.peak_resident_bytes) / 1e6)});
-    json.push_back({{"context", p.context}, {"tokens_per_second", p.tokens_per_second}, {"state_bytes", p.state_bytes}, {"peak_resident_bytes", p.peak_resident_bytes}});
+    json.push_back({{"context", p.context},
+                    {"tokens_per_second", p.tokens_per_second},
+                    {"state_bytes", p.state_bytes},
+                    {"peak_resident_bytes", p.peak_resident_bytes}});
   }
-  if (a.json) print_json({{"weight_bytes", lm::weight_bytes(decoder)}, {"points", json}});
-  else fmt::print("weights: {}\n{}", mib(lm::weight_bytes(decoder)), to_text(table));
+  if (a.json)
+    print_json({{"weight_bytes", lm::weight_bytes(decoder)}, {"points", json}});
+  else
+    fmt::print("weights: {}\n{}", mib(lm::weight_bytes(decoder)), to_text(table));
 }
 
 struct LinearizeArguments {
@@ -110,7 +120,11 @@ void linearize(const LinearizeArguments& a) {
   // The control keeps the student's window and sinks, and nothing of its linear part.
   const auto& window_recipe = lm::find_recipe("window");
   const auto control = a.control.empty()
-                           ? lm::convert(model.teacher, window_recipe, lm::recipe_options(window_recipe, {{"window", options.at("window")}, {"sinks", options.at("sinks")}, {"lora_rank", 0}}), 0)
+                           ? lm::convert(model.teacher, window_recipe,
+                                         lm::recipe_options(window_recipe, {{"window", options.at("window")},
+                                                                            {"sinks", options.at("sinks")},
+                                                                            {"lora_rank", 0}}),
+                                         0)
                            : lm::load_delta(a.control, model.teacher, model.file);
   progress.update(2, "control");
   const auto student = lm::merge_lora(model.student->decoder), control_decoder = lm::merge_lora(control.decoder);
@@ -127,23 +141,32 @@ void linearize(const LinearizeArguments& a) {
     for (const auto& [name, rows] : all) {
       if (rows.empty()) continue;
       const auto windows = lm::window_tensor(rows);
-      if (windows.size(1) <= 512) comparison.short_windows = windows.slice(0, 0, a.short_windows);
-      else comparison.long_windows = windows.slice(0, 0, a.long_windows);
+      if (windows.size(1) <= 512)
+        comparison.short_windows = windows.slice(0, 0, a.short_windows);
+      else
+        comparison.long_windows = windows.slice(0, 0, a.long_windows);
     }
     require(comparison.short_windows.defined(), "{}: no windows of at most 512 tokens", a.frozen);
   } else {
     const auto tokens = a.text.open(model);
     comparison.short_windows = lm::spread_windows(*tokens, 512, a.short_windows);
-    if (!lm::full_windows(*tokens, 2048).empty()) comparison.long_windows = lm::spread_windows(*tokens, 2048, a.long_windows);
+    if (!lm::full_windows(*tokens, 2048).empty())
+      comparison.long_windows = lm::spread_windows(*tokens, 2048, a.long_windows);
   }
   const std::string control_name = a.control.empty() ? "window + sinks" : "window + sinks, trained";
-  const auto result = lm::compare({{"teacher", &model.teacher}, {control_name, &control_decoder}, {model.student->recipe, &student}}, model.tokenizer, comparison);
+  const auto result =
+      lm::compare({{"teacher", &model.teacher}, {control_name, &control_decoder}, {model.student->recipe, &student}},
+                  model.tokenizer, comparison);
   std::vector<std::string> notes{
-      fmt::format("Teacher: {} ({}). Surrogate: recipe {}, window {}, {} sinks{}. The control has the same window and sinks{}, but forgets what leaves the window.",
-                  model.file.text("general.name", a.model.model), a.model.model, model.student->recipe, comparison.window, options.at("sinks").get<std::int64_t>(),
-                  trained ? ", trained" : ", not trained", a.control.empty() ? ", not trained" : ", trained on as many tokens"),
-      "Ratios of perplexities below one can come from adapting to the kind of text; the divergence (KL) from the teacher cannot."};
-  if (!a.report.empty()) lm::comparison_report(result, model.file.text("general.name", "model") + ", linearized", notes).write(a.report);
+      fmt::format("Teacher: {} ({}). Surrogate: recipe {}, window {}, {} sinks{}. The control has the same window and "
+                  "sinks{}, but forgets what leaves the window.",
+                  model.file.text("general.name", a.model.model), a.model.model, model.student->recipe,
+                  comparison.window, options.at("sinks").get<std::int64_t>(), trained ? ", trained" : ", not trained",
+                  a.control.empty() ? ", not trained" : ", trained on as many tokens"),
+      "Ratios of perplexities below one can come from adapting to the kind of text; the divergence (KL) from the "
+      "teacher cannot."};
+  if (!a.report.empty())
+    lm::comparison_report(result, model.file.text("general.name", "model") + ", linearized", notes).write(a.report);
   if (a.json) return print_json(lm::to_json(result));
   for (std::size_t p = 0; p < a.prompts.size(); ++p) {
     fmt::print("\n> {}\n", a.prompts[p]);
@@ -166,12 +189,15 @@ void add_lm_measure_verbs(CLI::App& lm) {
     verb->add_option("--windows", a->windows, "at most so many")->capture_default_str();
     verb->add_option("--task", a->task, "copy, codes or words: recall from beyond a window, on fillers from the text");
     verb->add_option("--count", a->count, "texts of the task")->capture_default_str();
-    verb->add_option("--distance", a->distance, "tokens between a fact and its recall; 0 = twice the student's window, or 512")->capture_default_str();
+    verb->add_option("--distance", a->distance,
+                     "tokens between a fact and its recall; 0 = twice the student's window, or 512")
+        ->capture_default_str();
     verb->add_option("--seed", a->seed, "of the task")->capture_default_str();
     verb->add_flag("--json", a->json, "print JSON");
-    verb->footer("Examples:\n  unbend lm eval model.gguf --adapter student.safetensors --text held-out/\n"
-                 "  unbend lm eval model.gguf --windows-file data/heldout_docs.safetensors --length 2048 --json\n"
-                 "  unbend lm eval model.gguf --adapter student.safetensors --task codes --text held-out/");
+    verb->footer(
+        "Examples:\n  unbend lm eval model.gguf --adapter student.safetensors --text held-out/\n"
+        "  unbend lm eval model.gguf --windows-file data/heldout_docs.safetensors --length 2048 --json\n"
+        "  unbend lm eval model.gguf --adapter student.safetensors --task codes --text held-out/");
     verb->callback([a] { eval(*a); });
   }
   {
@@ -181,11 +207,14 @@ void add_lm_measure_verbs(CLI::App& lm) {
     verb->add_option("--contexts", a->contexts, "lengths")->delimiter(',')->capture_default_str();
     verb->add_option("--tokens", a->tokens, "to decode after each")->capture_default_str();
     verb->add_flag("--json", a->json, "print JSON");
-    verb->footer("Examples:\n  unbend lm bench model.gguf\n  unbend lm bench model.gguf --adapter student.safetensors --contexts 1024,65536 --json");
+    verb->footer(
+        "Examples:\n  unbend lm bench model.gguf\n  unbend lm bench model.gguf --adapter student.safetensors "
+        "--contexts 1024,65536 --json");
     verb->callback([a] { bench(*a); });
   }
   {
-    auto* verb = lm.add_subcommand("linearize", "the main job: teacher, control and surrogate side by side, with a report");
+    auto* verb =
+        lm.add_subcommand("linearize", "the main job: teacher, control and surrogate side by side, with a report");
     auto a = std::make_shared<LinearizeArguments>();
     a->model.add_to(*verb);
     a->recipe.add_to(*verb);
@@ -193,13 +222,17 @@ void add_lm_measure_verbs(CLI::App& lm) {
     verb->add_option("--windows-file", a->frozen, "frozen windows instead of text (data/heldout_docs.safetensors)");
     verb->add_option("--control", a->control, "delta of the control; otherwise window + sinks without training");
     verb->add_option("--prompt", a->prompts, "prompt that all models answer (repeatable)");
-    verb->add_option("--contexts", a->contexts, "context lengths for speed and memory")->delimiter(',')->capture_default_str();
+    verb->add_option("--contexts", a->contexts, "context lengths for speed and memory")
+        ->delimiter(',')
+        ->capture_default_str();
     verb->add_option("--short-windows", a->short_windows, "texts of 512 tokens")->capture_default_str();
     verb->add_option("--long-windows", a->long_windows, "texts of 2,048 tokens")->capture_default_str();
     verb->add_option("--report", a->report, "HTML report to write");
     verb->add_flag("--json", a->json, "print JSON");
-    verb->footer("Examples:\n  unbend lm linearize model.gguf --adapter student.safetensors --text held-out/ --report report.html\n"
-                 "  unbend lm linearize model.gguf --recipe hybrid --set window=128 --text held-out/ --json");
+    verb->footer(
+        "Examples:\n  unbend lm linearize model.gguf --adapter student.safetensors --text held-out/ --report "
+        "report.html\n"
+        "  unbend lm linearize model.gguf --recipe hybrid --set window=128 --text held-out/ --json");
     verb->callback([a] { linearize(*a); });
   }
 }

@@ -51,12 +51,18 @@ void generate(const GenerateArguments& a) {
   });
   const double rate = result.decode_seconds > 0 ? static_cast<double>(result.ids.size()) / result.decode_seconds : 0;
   if (a.json)
-    return print_json({{"text", result.text}, {"tokens", result.ids}, {"reason", result.reason}, {"prompt_tokens", result.prompt_tokens},
-                       {"prefill_seconds", result.prefill_seconds}, {"decode_seconds", result.decode_seconds}, {"tokens_per_second", rate},
+    return print_json({{"text", result.text},
+                       {"tokens", result.ids},
+                       {"reason", result.reason},
+                       {"prompt_tokens", result.prompt_tokens},
+                       {"prefill_seconds", result.prefill_seconds},
+                       {"decode_seconds", result.decode_seconds},
+                       {"tokens_per_second", rate},
                        {"state_bytes", result.state_bytes}});
   fmt::print("\n");
-  fmt::print(stderr, "[{} tokens of prompt in {:.2f} s, {} tokens at {:.1f}/s, {} of state, ended by: {}]\n", result.prompt_tokens, result.prefill_seconds,
-             result.ids.size(), rate, mib(result.state_bytes), result.reason);
+  fmt::print(stderr, "[{} tokens of prompt in {:.2f} s, {} tokens at {:.1f}/s, {} of state, ended by: {}]\n",
+             result.prompt_tokens, result.prefill_seconds, result.ids.size(), rate, mib(result.state_bytes),
+             result.reason);
 }
 
 struct SampleArguments {
@@ -68,21 +74,25 @@ struct SampleArguments {
 };
 
 void sample(const SampleArguments& a) {
-  if (a.tokens < 1 || a.length < 1) fail_usage("sample: --tokens {} and --length {} must be at least 1", a.tokens, a.length);
+  if (a.tokens < 1 || a.length < 1)
+    fail_usage("sample: --tokens {} and --length {} must be at least 1", a.tokens, a.length);
   const auto model = open_model(a.model);
   const std::int64_t count = (a.tokens + a.length - 1) / a.length;
   catch_interrupts();
   Progress progress("sample", count * a.length, "tokens");
   std::int64_t tokens = 0;
-  const auto texts = lm::sample_texts(model.decoder(), model.tokenizer, count, a.length, a.batch, a.sampler, [&](std::int64_t done) { progress.update(tokens = done); });
+  const auto texts = lm::sample_texts(model.decoder(), model.tokenizer, count, a.length, a.batch, a.sampler,
+                                      [&](std::int64_t done) { progress.update(tokens = done); });
   progress.finish();
   std::error_code error;
   std::filesystem::create_directories(a.out, error);
   if (error) fail_computation("{}: cannot make this folder: {}", a.out, error.message());
   for (std::size_t i = 0; i < texts.size(); ++i)
     if (!texts[i].empty()) write_file(std::filesystem::path(a.out) / fmt::format("{:06}.txt", i), texts[i]);
-  if (a.json) print_json({{"out", a.out}, {"texts", texts.size()}, {"tokens", tokens}, {"seconds", progress.seconds()}});
-  else fmt::print("{} texts, {} tokens, in {}\n", texts.size(), tokens, a.out);
+  if (a.json)
+    print_json({{"out", a.out}, {"texts", texts.size()}, {"tokens", tokens}, {"seconds", progress.seconds()}});
+  else
+    fmt::print("{} texts, {} tokens, in {}\n", texts.size(), tokens, a.out);
 }
 
 void add_sampler_options(CLI::App& verb, engine::SamplerOptions& s) {
@@ -109,9 +119,10 @@ void add_lm_text_verbs(CLI::App& lm) {
     verb->add_flag("--ignore-end", a->options.ignore_end, "go on after the end-of-text token");
     add_sampler_options(*verb, a->options.sampler);
     verb->add_flag("--json", a->json, "print JSON instead of streaming text");
-    verb->footer("Examples:\n  unbend lm generate model.gguf --prompt 'Attention sinks are' --tokens 64 --temperature 0\n"
-                 "  unbend lm generate model.gguf --adapter student.safetensors --chat --prompt 'What is a sliding window?'\n"
-                 "  cat notes.txt | unbend lm generate model.gguf --stop '###' --json");
+    verb->footer(
+        "Examples:\n  unbend lm generate model.gguf --prompt 'Attention sinks are' --tokens 64 --temperature 0\n"
+        "  unbend lm generate model.gguf --adapter student.safetensors --chat --prompt 'What is a sliding window?'\n"
+        "  cat notes.txt | unbend lm generate model.gguf --stop '###' --json");
     verb->callback([a] { generate(*a); });
   }
   {

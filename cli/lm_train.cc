@@ -15,24 +15,39 @@ namespace unbend::cli {
 namespace {
 
 void set_stage_field(lm::Stage& stage, const std::string& field, double value) {
-  if (field == "tokens") stage.tokens = static_cast<std::int64_t>(value);
-  else if (field == "learning_rate") stage.learning_rate = value;
-  else if (field == "mixer_learning_rate") stage.mixer_learning_rate = value;
-  else if (field == "weight_decay") stage.weight_decay = value;
-  else if (field == "warmup") stage.warmup = value;
-  else if (field == "floor") stage.floor = value;
-  else if (field == "clip") stage.clip = value;
-  else if (field == "kl") stage.kl = value;
-  else if (field == "cross_entropy") stage.cross_entropy = value;
-  else if (field == "top_k") stage.top_k = static_cast<std::int64_t>(value);
-  else fail_usage("--stage: no field '{}' (tokens, learning_rate, mixer_learning_rate, weight_decay, warmup, floor, clip, kl, cross_entropy, top_k)", field);
+  if (field == "tokens")
+    stage.tokens = static_cast<std::int64_t>(value);
+  else if (field == "learning_rate")
+    stage.learning_rate = value;
+  else if (field == "mixer_learning_rate")
+    stage.mixer_learning_rate = value;
+  else if (field == "weight_decay")
+    stage.weight_decay = value;
+  else if (field == "warmup")
+    stage.warmup = value;
+  else if (field == "floor")
+    stage.floor = value;
+  else if (field == "clip")
+    stage.clip = value;
+  else if (field == "kl")
+    stage.kl = value;
+  else if (field == "cross_entropy")
+    stage.cross_entropy = value;
+  else if (field == "top_k")
+    stage.top_k = static_cast<std::int64_t>(value);
+  else
+    fail_usage(
+        "--stage: no field '{}' (tokens, learning_rate, mixer_learning_rate, weight_decay, warmup, floor, clip, kl, "
+        "cross_entropy, top_k)",
+        field);
 }
 
 /// Applies "NAME.FIELD=VALUE".
 void change_stages(std::vector<lm::Stage>& stages, const std::vector<std::string>& changes) {
   for (const auto& change : changes) {
     const auto dot = change.find('.'), equals = change.find('=');
-    if (dot == std::string::npos || equals == std::string::npos || dot > equals) fail_usage("--stage: '{}' is not NAME.FIELD=VALUE", change);
+    if (dot == std::string::npos || equals == std::string::npos || dot > equals)
+      fail_usage("--stage: '{}' is not NAME.FIELD=VALUE", change);
     double value = 0;
     try {
       std::size_t used = 0;
@@ -68,9 +83,17 @@ void convert(const ConvertArguments& a) {
   if (a.out.empty()) fail_usage("convert: --out is needed");
   const auto model = open_model(a.model);
   const auto student = lm::convert(model.teacher, recipe, options, a.seed);
-  lm::save_delta(a.out, student, {recipe.name, options, model.file.text("general.name", ""), model.file.content_hash(), {{"tokens", 0}, {"seed", a.seed}}});
-  if (a.json) print_json({{"out", a.out}, {"recipe", recipe.name}, {"options", options}});
-  else fmt::print("{}: untrained student by recipe {} ({}); train it with `unbend lm distill --adapter`\n", a.out, recipe.name, recipe.title);
+  lm::save_delta(a.out, student,
+                 {recipe.name,
+                  options,
+                  model.file.text("general.name", ""),
+                  model.file.content_hash(),
+                  {{"tokens", 0}, {"seed", a.seed}}});
+  if (a.json)
+    print_json({{"out", a.out}, {"recipe", recipe.name}, {"options", options}});
+  else
+    fmt::print("{}: untrained student by recipe {} ({}); train it with `unbend lm distill --adapter`\n", a.out,
+               recipe.name, recipe.title);
 }
 
 struct DistillArguments {
@@ -86,7 +109,8 @@ struct DistillArguments {
 };
 
 void distill(const DistillArguments& a) {
-  if (a.rows < 1 || a.accumulate < 1) fail_usage("--rows {} and --accumulate {} must be at least 1", a.rows, a.accumulate);
+  if (a.rows < 1 || a.accumulate < 1)
+    fail_usage("--rows {} and --accumulate {} must be at least 1", a.rows, a.accumulate);
   if (!(a.seconds >= 0)) fail_usage("--seconds must be 0 (no limit) or more");
   auto model = open_model(a.model);
   Json options;
@@ -130,11 +154,16 @@ void distill(const DistillArguments& a) {
   }
   Json sources = Json::array();
   for (const auto& s : tokens->sources) sources.push_back(s.sha256);
-  Json settings{{"recipe", name}, {"options", options}, {"length", batch.length}, {"shortest", batch.least}, {"rows", batch.rows}, {"accumulate", a.accumulate}, {"seed", a.seed},
-                {"type", a.model.type}, {"stages", Json::array()}};
+  Json settings{{"recipe", name},          {"options", options},   {"length", batch.length},
+                {"shortest", batch.least}, {"rows", batch.rows},   {"accumulate", a.accumulate},
+                {"seed", a.seed},          {"type", a.model.type}, {"stages", Json::array()}};
   for (const auto& s : stages)
-    settings["stages"].push_back({{"name", s.name}, {"tokens", s.tokens}, {"learning_rate", s.learning_rate}, {"mixer_learning_rate", s.mixer_learning_rate},
-                                  {"kl", s.kl}, {"cross_entropy", s.cross_entropy}});
+    settings["stages"].push_back({{"name", s.name},
+                                  {"tokens", s.tokens},
+                                  {"learning_rate", s.learning_rate},
+                                  {"mixer_learning_rate", s.mixer_learning_rate},
+                                  {"kl", s.kl},
+                                  {"cross_entropy", s.cross_entropy}});
   const std::string identity_text = settings.dump() + sources.dump() + model.file.content_hash() + a.model.adapter;
   train.identity = sha256(std::as_bytes(std::span(identity_text)));
 
@@ -152,11 +181,13 @@ void distill(const DistillArguments& a) {
   training["results"] = report.stages;
   training["corpus_tokens"] = tokens->ids.size();
   training["interrupted"] = report.interrupted;
-  lm::save_delta(a.out, *model.student, {name, options, model.file.text("general.name", ""), model.file.content_hash(), training}, a.half);
-  if (a.json) print_json(training);
+  lm::save_delta(a.out, *model.student,
+                 {name, options, model.file.text("general.name", ""), model.file.content_hash(), training}, a.half);
+  if (a.json)
+    print_json(training);
   else
-    fmt::print("{}: {} tokens in {:.0f} s ({:.0f} per CPU-second), loss {:.4f}{}\n", a.out, report.tokens, report.seconds,
-               static_cast<double>(report.tokens) / std::max(1e-9, report.cpu_seconds), report.loss,
+    fmt::print("{}: {} tokens in {:.0f} s ({:.0f} per CPU-second), loss {:.4f}{}\n", a.out, report.tokens,
+               report.seconds, static_cast<double>(report.tokens) / std::max(1e-9, report.cpu_seconds), report.loss,
                report.interrupted ? "; interrupted: run the same command again to go on" : "");
   if (report.interrupted) throw CLI::RuntimeError(static_cast<int>(ErrorKind::Computation));
 }
@@ -169,8 +200,11 @@ struct TokensArguments {
 
 void tokens(const TokensArguments& a) {
   const auto file = lm::make_token_file({a.texts.begin(), a.texts.end()}, a.model, a.out, a.json);
-  if (a.json) print_json({{"out", a.out}, {"documents", file.documents()}, {"tokens", file.ids.size()}, {"tokenizer", file.tokenizer}});
-  else fmt::print("{}: {} documents, {} tokens\n", a.out, file.documents(), file.ids.size());
+  if (a.json)
+    print_json(
+        {{"out", a.out}, {"documents", file.documents()}, {"tokens", file.ids.size()}, {"tokenizer", file.tokenizer}});
+  else
+    fmt::print("{}: {} documents, {} tokens\n", a.out, file.documents(), file.ids.size());
 }
 
 }  // namespace
@@ -195,9 +229,10 @@ void add_lm_training_verbs(CLI::App& lm) {
     verb->add_option("--seed", a->seed, "of random starts")->capture_default_str();
     verb->add_flag("--options", a->options, "print the recipe's options with their values and stop");
     verb->add_flag("--json", a->json, "print JSON");
-    verb->footer("Examples:\n  unbend lm convert model.gguf --recipe hybrid --set window=256 --out student.safetensors\n"
-                 "  unbend lm convert model.gguf --recipe liger --set variant=hgrn2 --out liger.safetensors\n"
-                 "  unbend lm convert model.gguf --recipe liger --options");
+    verb->footer(
+        "Examples:\n  unbend lm convert model.gguf --recipe hybrid --set window=256 --out student.safetensors\n"
+        "  unbend lm convert model.gguf --recipe liger --set variant=hgrn2 --out liger.safetensors\n"
+        "  unbend lm convert model.gguf --recipe liger --options");
     verb->callback([a] { convert(*a); });
   }
   {
@@ -207,26 +242,33 @@ void add_lm_training_verbs(CLI::App& lm) {
     a->recipe.add_to(*verb);
     a->text.add_to(*verb);
     verb->add_option("--out", a->out, "delta to write (.safetensors)")->required();
-    verb->add_option("--stage", a->stages, "change a stage: NAME.FIELD=VALUE, for example lora.tokens=200000 (repeatable)");
+    verb->add_option("--stage", a->stages,
+                     "change a stage: NAME.FIELD=VALUE, for example lora.tokens=200000 (repeatable)");
     verb->add_option("--length", a->length, "tokens per sequence; 0 = 4 windows, at least 512")->capture_default_str();
-    verb->add_option("--shortest", a->shortest, "shorter pieces of text are left out; 0 = 2 windows")->capture_default_str();
+    verb->add_option("--shortest", a->shortest, "shorter pieces of text are left out; 0 = 2 windows")
+        ->capture_default_str();
     verb->add_option("--rows", a->rows, "sequences per batch")->capture_default_str();
     verb->add_option("--accumulate", a->accumulate, "batches per step")->capture_default_str();
     verb->add_option("--seconds", a->seconds, "stop after so long; 0 = no limit")->capture_default_str();
     verb->add_option("--checkpoints", a->checkpoints, "folder; training goes on from the latest one in it");
     verb->add_option("--checkpoint-seconds", a->checkpoint_seconds, "time between checkpoints")->capture_default_str();
     verb->add_option("--validation", a->validation, "token file of held-out text");
-    verb->add_option("--validate-every", a->validate_every, "steps; 0 = 20 where there is held-out text")->capture_default_str();
+    verb->add_option("--validate-every", a->validate_every, "steps; 0 = 20 where there is held-out text")
+        ->capture_default_str();
     verb->add_option("--validation-windows", a->validation_windows, "at most so many")->capture_default_str();
     verb->add_option("--log", a->log, "file for one line of JSON per step");
-    verb->add_option("--targets", a->targets, "folder that keeps the model's predictions for other runs on the same texts");
+    verb->add_option("--targets", a->targets,
+                     "folder that keeps the model's predictions for other runs on the same texts");
     verb->add_option("--seed", a->seed, "of starts and of the order of texts")->capture_default_str();
     verb->add_flag("--half", a->half, "store the delta in float16");
     verb->add_flag("--quiet", a->quiet, "no progress");
     verb->add_flag("--json", a->json, "print JSON");
-    verb->footer("Examples:\n  unbend lm distill model.gguf --text docs/ --out student.safetensors --checkpoints run1/\n"
-                 "  unbend lm distill model.gguf --recipe liger --tokens-file train.safetensors --stage lora.tokens=1000000 --out liger.safetensors\n"
-                 "  unbend lm distill model.gguf --adapter student.safetensors --text more/ --seconds 3600 --out student2.safetensors");
+    verb->footer(
+        "Examples:\n  unbend lm distill model.gguf --text docs/ --out student.safetensors --checkpoints run1/\n"
+        "  unbend lm distill model.gguf --recipe liger --tokens-file train.safetensors --stage lora.tokens=1000000 "
+        "--out liger.safetensors\n"
+        "  unbend lm distill model.gguf --adapter student.safetensors --text more/ --seconds 3600 --out "
+        "student2.safetensors");
     verb->callback([a] { distill(*a); });
   }
 }

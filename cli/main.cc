@@ -53,7 +53,8 @@ std::vector<std::string> alternatives(const CLI::App& verb, bool option) {
       for (const std::string& name : o->get_lnames()) names.push_back("--" + name);
     }
   } else {
-    for (const CLI::App* sub : verb.get_subcommands([](const CLI::App*) { return true; })) names.push_back(sub->get_name());
+    for (const CLI::App* sub : verb.get_subcommands([](const CLI::App*) { return true; }))
+      names.push_back(sub->get_name());
   }
   return names;
 }
@@ -65,7 +66,8 @@ std::string usage_message(const CLI::App& app, const CLI::ParseError& error) {
   const std::string hint = fmt::format("see '{} --help'", name);
   const std::vector<std::string> rest = app.remaining(true);
   const std::vector<std::string> verbs = alternatives(*verb, false);
-  if (rest.empty() && !verbs.empty()) return fmt::format("'{}' needs a verb: {}; {}", name, fmt::join(verbs, ", "), hint);
+  if (rest.empty() && !verbs.empty())
+    return fmt::format("'{}' needs a verb: {}; {}", name, fmt::join(verbs, ", "), hint);
   if (rest.empty()) return fmt::format("{}; {}", first_line(error.what()), hint);
 
   const bool option = rest[0].starts_with("-");

@@ -1,8 +1,8 @@
 // The verbs of the `unbend` command, in groups; each group is one file of this folder and parses and prints only.
 //
-// A verb is a subcommand whose callback does the work. It fails by throwing: unbend::Error for what the caller can mend,
-// CLI::RuntimeError(code) to end with another exit code after it has printed its result. main() turns both into one line
-// and an exit code. Each verb has a footer with examples.
+// A verb is a subcommand whose callback does the work. It fails by throwing: unbend::Error for what the caller can
+// mend, CLI::RuntimeError(code) to end with another exit code after it has printed its result. main() turns both into
+// one line and an exit code. Each verb has a footer with examples.
 #pragma once
 
 #include <CLI/CLI.hpp>

@@ -1,5 +1,5 @@
-// Study of the project's own recipe `hybrid` on SmolLM2-135M-Instruct: what sinks, a linear branch and its gate are worth beside a window
-// with the same sinks that is trained on the same tokens.
+// Study of the project's own recipe `hybrid` on SmolLM2-135M-Instruct: what sinks, a linear branch and its gate are
+// worth beside a window with the same sinks that is trained on the same tokens.
 #include <fmt/format.h>
 #include <torch/types.h>
 
@@ -19,7 +19,9 @@ namespace {
 using lm::find_recipe;
 using lm::recipe_options;
 
-double ratio(const lm::Scores& model, const lm::Scores& teacher) { return std::exp((model.nats - teacher.nats).mean().item<double>()); }
+double ratio(const lm::Scores& model, const lm::Scores& teacher) {
+  return std::exp((model.nats - teacher.nats).mean().item<double>());
+}
 
 lm::Student make(const SmolLM2& smol, const std::string& recipe, const Json& options, std::uint64_t seed) {
   return lm::convert(smol.teacher, find_recipe(recipe), recipe_options(find_recipe(recipe), options), seed);
@@ -31,7 +33,8 @@ struct Trained {
 };
 
 /// Trains on the shared corpus; seed and order of texts are the same for every recipe.
-Trained trained(const SmolLM2& smol, const std::string& recipe, const Json& options, std::vector<lm::Stage> stages, std::int64_t length, std::uint64_t seed, bool quiet) {
+Trained trained(const SmolLM2& smol, const std::string& recipe, const Json& options, std::vector<lm::Stage> stages,
+                std::int64_t length, std::uint64_t seed, bool quiet) {
   Trained result{make(smol, recipe, options, seed), {}};
   for (const auto& stage : stages) {
     lm::BatchOptions batch;
@@ -49,20 +52,32 @@ Trained trained(const SmolLM2& smol, const std::string& recipe, const Json& opti
 }
 
 void untrained_windows(const SmolLM2& smol, const at::Tensor& windows, StudyResult& result) {
-  struct Row { std::int64_t window; double expected; };
+  struct Row {
+    std::int64_t window;
+    double expected;
+  };
   std::vector<lm::Student> students;
   const std::vector<Row> rows{{64, 1.35}, {128, 1.12}, {256, 1.04}, {512, 1}};
   std::vector<const lm::Decoder*> models{&smol.teacher};
-  for (const auto& row : rows) students.push_back(make(smol, "window", {{"window", row.window}, {"sinks", 4}, {"lora_rank", 0}}, 1));
+  for (const auto& row : rows)
+    students.push_back(make(smol, "window", {{"window", row.window}, {"sinks", 4}, {"lora_rank", 0}}, 1));
   students.push_back(make(smol, "hybrid", {{"window", 64}, {"sinks", 4}, {"lora_rank", 0}}, 1));
   for (const auto& s : students) models.push_back(&s.decoder);
   const auto scores = lm::evaluate(models, windows);
   for (std::size_t i = 0; i < rows.size(); ++i)
-    result.claims.push_back({fmt::format("untrained window {} + 4 sinks: perplexity ratio at 512", rows[i].window), "-", {ratio(scores[i + 1], scores[0])}, "",
+    result.claims.push_back({fmt::format("untrained window {} + 4 sinks: perplexity ratio at 512", rows[i].window),
+                             "-",
+                             {ratio(scores[i + 1], scores[0])},
+                             "",
                              Bar::within(rows[i].expected, .04)});
   for (const auto& [name, index] : {std::pair{"window", 1}, {"hybrid", 5}}) {
     const auto gap = (scores[index].nats - scores[0].nats).slice(1, 0, 63).abs().max().item<double>();
-    result.claims.push_back({fmt::format("untrained {}, positions below the window: largest difference to the teacher", name), "-", {gap}, "nats", Bar::at_most(1e-3)});
+    result.claims.push_back(
+        {fmt::format("untrained {}, positions below the window: largest difference to the teacher", name),
+         "-",
+         {gap},
+         "nats",
+         Bar::at_most(1e-3)});
   }
 }
 
@@ -95,7 +110,8 @@ StudyResult study_hybrid(const StudyOptions& options) {
     auto copy = hybrid.student.decoder;
     for (const auto& p : lm::adapter(copy)) tensors[p.name] = *p.tensor;
     lm::assign(lm::adapter(ablated.decoder), tensors, "hybrid");
-    const auto on_short = lm::evaluate({&smol.teacher, &control.student.decoder, &hybrid.student.decoder, &ablated.decoder}, short_docs);
+    const auto on_short =
+        lm::evaluate({&smol.teacher, &control.student.decoder, &hybrid.student.decoder, &ablated.decoder}, short_docs);
     gain.push_back(-lm::paired_difference(on_short[2].nats, on_short[1].nats, 256, 511).mean);
     off.push_back(lm::paired_difference(on_short[3].nats, on_short[2].nats, 256, 511).mean);
     const auto on_long = lm::evaluate({&smol.teacher, &control.student.decoder, &hybrid.student.decoder}, long_docs);
@@ -103,39 +119,69 @@ StudyResult study_hybrid(const StudyOptions& options) {
     transfer_speed.push_back(hybrid.tokens_per_cpu_second[0]);
     lora_speed.push_back(hybrid.tokens_per_cpu_second[1]);
     const auto error = lm::paired_difference(on_short[2].nats, on_short[1].nats, 256, 511).error;
-    result.notes.push_back(fmt::format("seed {}: hybrid minus control in positions 256-511: {:.4f} +- {:.4f} nats over {} texts; KL from the teacher {:.4f} (control {:.4f})", seed,
-                                       -gain.back(), error, short_docs.size(0), on_short[2].kl.mean().item<double>(), on_short[1].kl.mean().item<double>()));
+    result.notes.push_back(
+        fmt::format("seed {}: hybrid minus control in positions 256-511: {:.4f} +- {:.4f} nats over {} texts; KL from "
+                    "the teacher {:.4f} (control {:.4f})",
+                    seed, -gain.back(), error, short_docs.size(0), on_short[2].kl.mean().item<double>(),
+                    on_short[1].kl.mean().item<double>()));
   }
   if (seeds > 0) {
-    result.claims.push_back({"hybrid w = 64 after 33K transfer + 66K LoRA tokens: better than the control in positions 256-511", "-", gain, "nats", Bar::at_least(.03)});
+    result.claims.push_back(
+        {"hybrid w = 64 after 33K transfer + 66K LoRA tokens: better than the control in positions 256-511", "-", gain,
+         "nats", Bar::at_least(.03)});
     result.claims.push_back({"its linear branch switched off costs there", "-", off, "nats", Bar::at_least(.03)});
     result.claims.push_back({"worse than the control in positions 512-2047", "-", beyond, "nats", Bar::at_most(.01)});
-    result.claims.push_back({"transfer: tokens per CPU-second (prototype 280)", "-", transfer_speed, "", Bar::at_least(1.5 * 280)});
-    result.claims.push_back({"LoRA with the head: tokens per CPU-second (prototype 165)", "-", lora_speed, "", Bar::at_least(1.5 * 165)});
+    result.claims.push_back(
+        {"transfer: tokens per CPU-second (prototype 280)", "-", transfer_speed, "", Bar::at_least(1.5 * 280)});
+    result.claims.push_back(
+        {"LoRA with the head: tokens per CPU-second (prototype 165)", "-", lora_speed, "", Bar::at_least(1.5 * 165)});
   }
 
   const auto adapters = build_folder().parent_path() / "data" / "adapters";
-  const auto shipped = adapters / "smollm2-135m-hybrid.safetensors", equal = adapters / "smollm2-135m-window.safetensors";
+  const auto shipped = adapters / "smollm2-135m-hybrid.safetensors",
+             equal = adapters / "smollm2-135m-window.safetensors";
   if (std::filesystem::exists(shipped) && std::filesystem::exists(equal)) {
     const auto student = lm::merge_lora(lm::load_delta(shipped, smol.teacher, smol.file).decoder);
     const auto control = lm::merge_lora(lm::load_delta(equal, smol.teacher, smol.file).decoder);
     const std::vector<const lm::Decoder*> models{&smol.teacher, &control, &student};
     const auto on_short = lm::evaluate(models, short_docs), on_long = lm::evaluate(models, long_docs);
-    result.claims.push_back({"shipped adapter (w = 256): perplexity ratio at 512", "-", {ratio(on_short[2], on_short[0])}, "", Bar::at_most(1.015)});
-    result.claims.push_back({"shipped adapter (w = 256): perplexity ratio at 2,048", "-", {ratio(on_long[2], on_long[0])}, "", Bar::at_most(1.065)});
+    result.claims.push_back({"shipped adapter (w = 256): perplexity ratio at 512",
+                             "-",
+                             {ratio(on_short[2], on_short[0])},
+                             "",
+                             Bar::at_most(1.015)});
+    result.claims.push_back({"shipped adapter (w = 256): perplexity ratio at 2,048",
+                             "-",
+                             {ratio(on_long[2], on_long[0])},
+                             "",
+                             Bar::at_most(1.065)});
     const auto difference = lm::paired_difference(on_long[2].nats, on_long[1].nats, 512, 2047);
-    result.claims.push_back({"- better than its equal-token control in positions 512-2047", "-", {-difference.mean}, "nats", Bar::at_least(.01)});
-    result.notes.push_back(fmt::format("shipped adapter minus control in positions 512-2047: {:.4f} +- {:.4f} nats over {} texts; control's ratios {:.4f} and {:.4f}",
-                                       difference.mean, difference.error, long_docs.size(0), ratio(on_short[1], on_short[0]), ratio(on_long[1], on_long[0])));
-    Table recall{"Recall from 512 tokens back (nothing is claimed that is not above chance by 3 standard errors)", {"task", "chance", "teacher", "control", "hybrid"}, {}};
+    result.claims.push_back({"- better than its equal-token control in positions 512-2047",
+                             "-",
+                             {-difference.mean},
+                             "nats",
+                             Bar::at_least(.01)});
+    result.notes.push_back(
+        fmt::format("shipped adapter minus control in positions 512-2047: {:.4f} +- {:.4f} nats over {} texts; "
+                    "control's ratios {:.4f} and {:.4f}",
+                    difference.mean, difference.error, long_docs.size(0), ratio(on_short[1], on_short[0]),
+                    ratio(on_long[1], on_long[0])));
+    Table recall{"Recall from 512 tokens back (nothing is claimed that is not above chance by 3 standard errors)",
+                 {"task", "chance", "teacher", "control", "hybrid"},
+                 {}};
     for (const auto* task : {"copy", "codes", "words"}) {
       const auto r = lm::recall_on_text(task, models, smol.tokenizer, long_docs, options.full ? 8 : 2, 512, 1);
-      const auto cell = [](const lm::Recall& x) { return fmt::format("{:.3f} +- {:.3f} ({:.2f} nats)", x.accuracy, x.accuracy_error, x.nats); };
+      const auto cell = [](const lm::Recall& x) {
+        return fmt::format("{:.3f} +- {:.3f} ({:.2f} nats)", x.accuracy, x.accuracy_error, x.nats);
+      };
       recall.rows.push_back({task, fmt::format("{:.3f}", r[0].chance), cell(r[0]), cell(r[1]), cell(r[2])});
     }
     result.tables.push_back(recall);
   }
-  if (!options.full) result.notes.push_back("quick form: nothing is trained; the full form trains control and hybrid for every seed (about 6 minutes each)");
+  if (!options.full)
+    result.notes.push_back(
+        "quick form: nothing is trained; the full form trains control and hybrid for every seed (about 6 minutes "
+        "each)");
   return result;
 }
 

@@ -14,12 +14,14 @@ std::filesystem::path build_folder() {
 
 SmolLM2 open_smollm2(at::ScalarType type, bool need_training_text) {
   const auto model = build_folder() / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf";
-  require(std::filesystem::exists(model), "{}: not there; run tools/setup.sh model in the project's folder and start from there", model.string());
+  require(std::filesystem::exists(model),
+          "{}: not there; run tools/setup.sh model in the project's folder and start from there", model.string());
   auto file = engine::Gguf::open(model);
   const auto hash = lm::tokenizer_hash(file);
   const auto windows = lm::load_windows(build_folder().parent_path() / "data" / "heldout_docs.safetensors", hash);
   at::Tensor short_docs, long_docs;
-  for (const auto& [name, rows] : windows) (rows.at(0).size() <= 512 ? short_docs : long_docs) = lm::window_tensor(rows);
+  for (const auto& [name, rows] : windows)
+    (rows.at(0).size() <= 512 ? short_docs : long_docs) = lm::window_tensor(rows);
   std::shared_ptr<const lm::TokenFile> training;
   const auto texts = build_folder() / "texts" / "train.tokens.safetensors";
   require(!need_training_text || std::filesystem::exists(texts), "{}: not there; run tools/texts.sh", texts.string());

@@ -15,9 +15,9 @@ namespace unbend {
 struct SmolLM2 {
   engine::Gguf file;
   engine::Tokenizer tokenizer;
-  lm::Decoder teacher;              ///< bfloat16 products
-  at::Tensor short_docs;            ///< held-out documentation, [40 or more, 512]
-  at::Tensor long_docs;             ///< [12 or more, 2048]
+  lm::Decoder teacher;                            ///< bfloat16 products
+  at::Tensor short_docs;                          ///< held-out documentation, [40 or more, 512]
+  at::Tensor long_docs;                           ///< [12 or more, 2048]
   std::shared_ptr<const lm::TokenFile> training;  ///< null if the training texts are not installed
 };
 

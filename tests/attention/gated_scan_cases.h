@@ -36,8 +36,11 @@ using Inputs = std::vector<at::Tensor>;
 inline Inputs make_inputs(const Case& c) {
   at::Generator random = at::detail::createCPUGenerator(c.seed);
   const auto normal = [&](at::IntArrayRef shape) { return at::randn(shape, random, at::kDouble); };
-  Inputs x = {normal({c.batch, c.heads, c.length, c.dk}), normal({c.batch, c.kv_heads, c.length, c.dk}),
-              normal({c.batch, c.kv_heads, c.length, c.dv}), {}, {}};
+  Inputs x = {normal({c.batch, c.heads, c.length, c.dk}),
+              normal({c.batch, c.kv_heads, c.length, c.dk}),
+              normal({c.batch, c.kv_heads, c.length, c.dv}),
+              {},
+              {}};
   if (c.decay != Decay::None) {
     const int64_t width = c.decay == Decay::Scalar ? 1 : c.decay == Decay::Key ? c.dk : c.dv;
     const std::vector<int64_t> shape = {c.batch, c.kv_heads, c.length, width};

@@ -26,7 +26,13 @@ std::vector<Case> cases() {
   std::vector<Case> list;
   for (const Decay decay : {Decay::None, Decay::Scalar, Decay::Key, Decay::Value}) {
     for (const int64_t length : {0, 1, 2, 15, 16, 17, 70, 133}) {
-      list.push_back({.decay = decay, .batch = 2, .heads = 6, .kv_heads = 2, .length = length, .dk = 8, .dv = 5,
+      list.push_back({.decay = decay,
+                      .batch = 2,
+                      .heads = 6,
+                      .kv_heads = 2,
+                      .length = length,
+                      .dk = 8,
+                      .dv = 5,
                       .seed = uint64_t(length)});
     }
     for (const double constant : {0.0, -1e-3, -50.0, -std::numeric_limits<double>::infinity()}) {

@@ -38,8 +38,8 @@ TEST(Recurrences, WorkedExamples) {
              {.4417374775, 1.5840687028, 2.918013033});
     o.expect(gated_scan(o.q, o.z, o.v, -at::softplus(mean), {}, options), {-.22, 1.4262804185, 1.0354755287});
     o.expect(gated_scan(o.q, o.z, o.v, -o.z.exp(), {}, options), {-.22, 1.4064342657, 1.0256389858});
-    o.expect(gated_delta_rule(o.q, unit, o.v, rows({.9, .5, .7}, 1).log().squeeze(-1),
-                              rows({.5, 1, .8}, 1).squeeze(-1), {}, options),
+    o.expect(gated_delta_rule(o.q, unit, o.v, rows({.9, .5, .7}, 1).log().squeeze(-1), rows({.5, 1, .8}, 1).squeeze(-1),
+                              {}, options),
              {-.2459674775, 1.3273684564, 1.2635835655});
   }
 }
@@ -145,11 +145,17 @@ TEST(Recurrences, BadInputNamesArgumentAndShapes) {
   EXPECT_THAT(message([&] { hgrn2(q, v, {}); }), HasSubstr("hgrn2: log_decay must be"));
   EXPECT_THAT(message([&] { hgrn2(q, v, zeros({1, 2, 5, 4})); }), HasSubstr("hgrn2: q [1, 4, 5, 3]"));
   EXPECT_THAT(message([&] { gated_slot_attention(q, k, v, zeros({1, 2, 4, 6})); }), HasSubstr("[1, 2, 4, 6]"));
-  EXPECT_THAT(message([&] { gated_slot_attention(q, k, v, zeros({1, 2, 5, 6}), zeros({1, 2, 6, 3})); }),
+  EXPECT_THAT(message([&] {
+                gated_slot_attention(q, k, v, zeros({1, 2, 5, 6}), zeros({1, 2, 6, 3}));
+              }),
               HasSubstr("(keys): initial_state must be [1, 2, 3, 6]"));
-  EXPECT_THAT(message([&] { gated_delta_rule(q, k, v, {}, zeros({1, 2, 5, 1})); }),
+  EXPECT_THAT(message([&] {
+                gated_delta_rule(q, k, v, {}, zeros({1, 2, 5, 1}));
+              }),
               HasSubstr("beta must be [1, 2, 5] (one per token), got [1, 2, 5, 1]"));
-  EXPECT_THAT(message([&] { gated_delta_rule(q, k, v, zeros({1, 2, 5}) + 1, zeros({1, 2, 5})); }),
+  EXPECT_THAT(message([&] {
+                gated_delta_rule(q, k, v, zeros({1, 2, 5}) + 1, zeros({1, 2, 5}));
+              }),
               HasSubstr("positive or NaN"));
 }
 

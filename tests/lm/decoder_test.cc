@@ -37,7 +37,8 @@ Student moved_student(const Decoder& teacher, const std::string& name, const Jso
   const auto& recipe = find_recipe(name);
   auto student = convert(teacher, recipe, recipe_options(recipe, changes), 5);
   Random random(11);
-  for (const auto& p : adapter(student.decoder)) p.tensor->add_(random_normal(p.tensor->sizes(), .2, random).to(at::kDouble));
+  for (const auto& p : adapter(student.decoder))
+    p.tensor->add_(random_normal(p.tensor->sizes(), .2, random).to(at::kDouble));
   return student;
 }
 
@@ -54,7 +55,11 @@ TEST_P(EveryMixer, StreamingEqualsWholeSequences) {
   const auto ids = random_ids(2, 61);
   const auto whole = student.decoder.hidden(ids);
   // Chunk borders before, at and after the window's edge; single tokens across ring and chunk borders.
-  for (const std::vector<std::int64_t>& chunks : {std::vector<std::int64_t>{61}, {1, 6, 1, 1, 7, 20, 1, 24}, {5, 56}, {30, 1, 30}, std::vector<std::int64_t>(61, 1)}) {
+  for (const std::vector<std::int64_t>& chunks : {std::vector<std::int64_t>{61},
+                                                  {1, 6, 1, 1, 7, 20, 1, 24},
+                                                  {5, 56},
+                                                  {30, 1, 30},
+                                                  std::vector<std::int64_t>(61, 1)}) {
     auto state = student.decoder.start(2);
     std::int64_t at = 0;
     for (const auto count : chunks) {
@@ -122,14 +127,20 @@ Json with(Json options, const Json& more) {
 
 INSTANTIATE_TEST_SUITE_P(
     Recipes, EveryMixer,
-    testing::Values(Case{"window", kSmallWindow}, Case{"window", {{"window", 1}, {"sinks", 0}}}, Case{"hybrid", kSmallWindow},
-                    Case{"hybrid", with(kSmallWindow, {{"state_heads", "query"}})}, Case{"hybrid", with(kSmallWindow, {{"gate", false}})},
-                    Case{"hybrid", {{"window", 1}, {"sinks", 0}}}, Case{"liger", kSmallWindow}, Case{"liger", with(kSmallWindow, {{"variant", "hgrn2"}})},
-                    Case{"liger", with(kSmallWindow, {{"variant", "gsa"}, {"slots", 5}})}, Case{"liger", with(kSmallWindow, {{"variant", "mamba2"}})},
-                    Case{"liger", with(kSmallWindow, {{"variant", "mlstm"}})}, Case{"liger", with(kSmallWindow, {{"variant", "rwkv6"}})},
-                    Case{"liger", with(kSmallWindow, {{"variant", "gated_deltanet"}})}, Case{"liger", with(kSmallWindow, {{"gate_source", "q"}})},
+    testing::Values(Case{"window", kSmallWindow}, Case{"window", {{"window", 1}, {"sinks", 0}}},
+                    Case{"hybrid", kSmallWindow}, Case{"hybrid", with(kSmallWindow, {{"state_heads", "query"}})},
+                    Case{"hybrid", with(kSmallWindow, {{"gate", false}})},
+                    Case{"hybrid", {{"window", 1}, {"sinks", 0}}}, Case{"liger", kSmallWindow},
+                    Case{"liger", with(kSmallWindow, {{"variant", "hgrn2"}})},
+                    Case{"liger", with(kSmallWindow, {{"variant", "gsa"}, {"slots", 5}})},
+                    Case{"liger", with(kSmallWindow, {{"variant", "mamba2"}})},
+                    Case{"liger", with(kSmallWindow, {{"variant", "mlstm"}})},
+                    Case{"liger", with(kSmallWindow, {{"variant", "rwkv6"}})},
+                    Case{"liger", with(kSmallWindow, {{"variant", "gated_deltanet"}})},
+                    Case{"liger", with(kSmallWindow, {{"gate_source", "q"}})},
                     Case{"liger", with(kSmallWindow, {{"gate_source", "projection"}, {"feature_map", "learned"}})},
-                    Case{"liger", with(kSmallWindow, {{"mix_window", 0.0}, {"mix_linear", 1.0}})}, Case{"liger", with(kSmallWindow, {{"keep_every", 2}})}),
+                    Case{"liger", with(kSmallWindow, {{"mix_window", 0.0}, {"mix_linear", 1.0}})},
+                    Case{"liger", with(kSmallWindow, {{"keep_every", 2}})}),
     [](const auto& info) { return info.param.name + std::to_string(info.index); });
 
 TEST(Student, EqualsTheTeacherInsideTheWindowBeforeTraining) {
@@ -149,7 +160,8 @@ TEST(Student, LigerWithAFullWindowAndNoLinearPartIsTheTeacher) {
   const auto teacher = small_decoder();
   const auto ids = random_ids(1, 40);
   const auto& recipe = find_recipe("liger");
-  const auto student = convert(teacher, recipe, recipe_options(recipe, {{"window", 40}, {"mix_window", 1.0}, {"mix_linear", 0.0}}), 1);
+  const auto student =
+      convert(teacher, recipe, recipe_options(recipe, {{"window", 40}, {"mix_window", 1.0}, {"mix_linear", 0.0}}), 1);
   EXPECT_LT(difference(student.decoder.hidden(ids), teacher.hidden(ids)), 1e-12);
 }
 

@@ -28,7 +28,8 @@ class RandomSource : public BatchSource {
   Batch next() override {
     if (count_++ == crash_) throw std::runtime_error("crash");
     auto ids = at::empty({2, 33}, at::kLong);
-    for (std::int64_t i = 0; i < ids.numel(); ++i) ids.mutable_data_ptr<std::int64_t>()[i] = static_cast<std::int64_t>(random_.below(40));
+    for (std::int64_t i = 0; i < ids.numel(); ++i)
+      ids.mutable_data_ptr<std::int64_t>()[i] = static_cast<std::int64_t>(random_.below(40));
     return {ids.slice(1, 0, 32).contiguous(), ids.slice(1, 1).contiguous()};
   }
   Json state() const override { return {{"random", random_.state()}, {"count", count_}}; }
@@ -106,7 +107,8 @@ TEST(Train, EndToEndLowersTheDivergenceAndLeavesTheTeacherAlone) {
   RandomSource source;
   train(teacher, student.decoder, {stage}, source, quiet_options());
   EXPECT_LT(divergence(), .8 * before);
-  for (const auto& [name, tensor] : tensors_of(teacher)) EXPECT_TRUE(at::equal(tensor, teacher_before.at(name))) << name;
+  for (const auto& [name, tensor] : tensors_of(teacher))
+    EXPECT_TRUE(at::equal(tensor, teacher_before.at(name))) << name;
 }
 
 TEST(Train, TrainsADecodersOwnWeightsWithoutTouchingTheTeacher) {
@@ -151,7 +153,8 @@ TEST(Train, GoesOnAfterACrashToTheSameWeights) {
     RandomSource fresh;
     const auto report = train(teacher, second.decoder, short_stages(), fresh, options);
     EXPECT_EQ(report.tokens, 21 * 64);
-    for (const auto& [name, tensor] : tensors_of(second.decoder)) EXPECT_TRUE(at::equal(tensor, expected[name])) << name << " after a crash at " << crash;
+    for (const auto& [name, tensor] : tensors_of(second.decoder))
+      EXPECT_TRUE(at::equal(tensor, expected[name])) << name << " after a crash at " << crash;
     std::filesystem::remove_all(folder);
   }
 }
@@ -211,7 +214,8 @@ TEST(Train, CountsStepsWhereTheStageSaysSo) {
 TEST(Train, DecaysMatricesAndLeavesNormsAlone) {
   const auto teacher = small_teacher();
   auto student = teacher.fork();
-  for (auto& layer : student.layers) layer.down.weight = at::zeros_like(layer.down.weight);  // so no gradient reaches gate_up at the first step
+  for (auto& layer : student.layers)
+    layer.down.weight = at::zeros_like(layer.down.weight);  // so no gradient reaches gate_up at the first step
   const auto before = tensors_of(student);
   Stage stage;
   stage.steps = 1;
@@ -223,8 +227,10 @@ TEST(Train, DecaysMatricesAndLeavesNormsAlone) {
   RandomSource source;
   train(teacher, student, {stage}, source, options);
   for (const auto& [name, tensor] : tensors_of(student)) {
-    if (name.ends_with("gate_up.weight")) EXPECT_TRUE(at::allclose(tensor, before.at(name) * .9)) << name;
-    else EXPECT_TRUE(at::equal(tensor, before.at(name))) << name;
+    if (name.ends_with("gate_up.weight"))
+      EXPECT_TRUE(at::allclose(tensor, before.at(name) * .9)) << name;
+    else
+      EXPECT_TRUE(at::equal(tensor, before.at(name))) << name;
   }
 }
 
@@ -260,13 +266,15 @@ TEST(Train, RefusesEmptyBudgets) {
 TEST(Merge, EqualsTheStudentWithItsLowRankCorrections) {
   const auto teacher = small_teacher().to(at::kCPU, at::kDouble);
   const auto& recipe = find_recipe("hybrid");
-  auto student = convert(teacher, recipe, recipe_options(recipe, {{"window", 6}, {"lora_targets", {"q", "v", "o", "gate", "down"}}}), 3);
+  auto student = convert(teacher, recipe,
+                         recipe_options(recipe, {{"window", 6}, {"lora_targets", {"q", "v", "o", "gate", "down"}}}), 3);
   Random random(7);
   for (const auto& p : adapter(student.decoder)) p.tensor->add_(random_normal(p.tensor->sizes(), .1, random));
   RandomSource source;
   const auto ids = source.next().ids;
   auto merged = merge_lora(student.decoder);
-  EXPECT_LT((merged.hidden(ids) - student.decoder.hidden(ids)).abs().max().item<double>(), 1e-5);  // weights are merged in float32
+  EXPECT_LT((merged.hidden(ids) - student.decoder.hidden(ids)).abs().max().item<double>(),
+            1e-5);  // weights are merged in float32
   for (const auto& p : adapter(merged)) EXPECT_NE(p.name.find(".mixer."), std::string::npos);
 }
 

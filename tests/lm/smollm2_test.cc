@@ -16,7 +16,8 @@
 namespace unbend::lm {
 namespace {
 
-const std::filesystem::path kModel = std::filesystem::path(UNBEND_SOURCE_DIR) / "build/models/SmolLM2-135M-Instruct.Q4_1.gguf";
+const std::filesystem::path kModel =
+    std::filesystem::path(UNBEND_SOURCE_DIR) / "build/models/SmolLM2-135M-Instruct.Q4_1.gguf";
 
 class SmolLM2 : public testing::Test {
  protected:
@@ -46,14 +47,21 @@ TEST_F(SmolLM2, LogitsEqualThoseOfLibllama) {
   const auto f32 = std::filesystem::temp_directory_path() / ("unbend_f32_" + std::to_string(::getpid()) + ".gguf");
   engine::rewrite_as_f32(*file_, f32);
   std::string long_text;
-  for (int i = 0; i < 60; ++i) long_text += "Section " + std::to_string(i * 37 % 101) + ": packages depend on each other; version " + std::to_string(i) + ".4 breaks the rest.\n";
-  const std::vector<std::pair<std::string, std::size_t>> prompts{{"Hello", 1}, {"The quick brown fox jumps over the lazy dog. Then", 100},
-                                                                {"def fibonacci(n):\n    return n if n < 2 else", 100}, {"Größe, naïve, 日本語, \U0001F600 and \ttabs", 100}, {long_text, 1000}};
+  for (int i = 0; i < 60; ++i)
+    long_text += "Section " + std::to_string(i * 37 % 101) + ": packages depend on each other; version " +
+                 std::to_string(i) + ".4 breaks the rest.\n";
+  const std::vector<std::pair<std::string, std::size_t>> prompts{
+      {"Hello", 1},
+      {"The quick brown fox jumps over the lazy dog. Then", 100},
+      {"def fibonacci(n):\n    return n if n < 2 else", 100},
+      {"Größe, naïve, 日本語, \U0001F600 and \ttabs", 100},
+      {long_text, 1000}};
   for (const auto& [text, limit] : prompts) {
     const auto tokens = ids(text, limit);
     const auto mine = decoder_->logits(decoder_->hidden(tokens))[0];
     const auto list = tokens.to(at::kInt).contiguous();
-    auto values = engine::llama_logits(f32, {list.const_data_ptr<std::int32_t>(), static_cast<std::size_t>(list.numel())}, at::get_num_threads());
+    auto values = engine::llama_logits(
+        f32, {list.const_data_ptr<std::int32_t>(), static_cast<std::size_t>(list.numel())}, at::get_num_threads());
     const auto theirs = at::from_blob(values.data(), {tokens.size(1), decoder_->config.vocab}, at::kFloat);
     EXPECT_LE((mine - theirs).abs().max().item<double>(), 2e-3) << tokens.size(1) << " tokens";
     // Same ten best tokens at the last position; ranks may only swap within the tolerance.
@@ -66,8 +74,11 @@ TEST_F(SmolLM2, LogitsEqualThoseOfLibllama) {
 
 TEST_F(SmolLM2, UntrainedStudentsEqualTheTeacherInsideTheWindow) {
   const at::NoGradGuard no_grad;
-  const auto tokens = ids("Attention sinks are the first tokens of a text, which every later token keeps looking at even when they carry no meaning of their own. "
-                          "A window that forgets them breaks the model; one that pins them hardly notices.", 60);
+  const auto tokens =
+      ids("Attention sinks are the first tokens of a text, which every later token keeps looking at even when they "
+          "carry no meaning of their own. "
+          "A window that forgets them breaks the model; one that pins them hardly notices.",
+          60);
   const auto exact = decoder_->logits(decoder_->hidden(tokens));
   for (const std::string name : {"window", "hybrid"}) {
     const auto& recipe = find_recipe(name);
@@ -80,8 +91,11 @@ TEST_F(SmolLM2, UntrainedStudentsEqualTheTeacherInsideTheWindow) {
 
 TEST_F(SmolLM2, PrefillAndTokensEqualOneForwardPass) {
   const at::NoGradGuard no_grad;
-  const auto tokens = ids("A window of thirty-two tokens, a few sinks, and everything older in a state of constant size: that is the whole trick, and it has to give "
-                          "the same numbers whether a text comes at once, in pieces, or word by word, as it does when a model writes.", 70);
+  const auto tokens =
+      ids("A window of thirty-two tokens, a few sinks, and everything older in a state of constant size: that is the "
+          "whole trick, and it has to give "
+          "the same numbers whether a text comes at once, in pieces, or word by word, as it does when a model writes.",
+          70);
   const auto& recipe = find_recipe("hybrid");
   const auto student = convert(*decoder_, recipe, recipe_options(recipe, {{"window", 32}, {"sinks", 4}}), 1);
   const auto whole = student.decoder.logits(student.decoder.hidden(tokens));
@@ -96,7 +110,8 @@ TEST_F(SmolLM2, PrefillAndTokensEqualOneForwardPass) {
 }
 
 TEST_F(SmolLM2, DeltasComeBackAndBelongToTheirBase) {
-  const auto path = std::filesystem::temp_directory_path() / ("unbend_delta_" + std::to_string(::getpid()) + ".safetensors");
+  const auto path =
+      std::filesystem::temp_directory_path() / ("unbend_delta_" + std::to_string(::getpid()) + ".safetensors");
   const auto& recipe = find_recipe("hybrid");
   auto student = convert(*decoder_, recipe, recipe_options(recipe, {{"window", 32}}), 1);
   Random random(3);
@@ -106,7 +121,8 @@ TEST_F(SmolLM2, DeltasComeBackAndBelongToTheirBase) {
   EXPECT_EQ(back.options, student.options);
   const auto mine = adapter(student.decoder), theirs = adapter(back.decoder);
   ASSERT_EQ(mine.size(), theirs.size());
-  for (std::size_t i = 0; i < mine.size(); ++i) EXPECT_TRUE(at::equal(*mine[i].tensor, *theirs[i].tensor)) << mine[i].name;
+  for (std::size_t i = 0; i < mine.size(); ++i)
+    EXPECT_TRUE(at::equal(*mine[i].tensor, *theirs[i].tensor)) << mine[i].name;
   save_delta(path, student, {"hybrid", student.options, "other", std::string(64, '0'), Json::object()});
   EXPECT_THROW(load_delta(path, *decoder_, *file_), Error);
   std::filesystem::remove(path);
@@ -116,7 +132,9 @@ TEST_F(SmolLM2, MergedFilesComputeTheSame) {
   const at::NoGradGuard no_grad;
   const auto path = std::filesystem::temp_directory_path() / ("unbend_merged_" + std::to_string(::getpid()) + ".gguf");
   const auto& recipe = find_recipe("window");
-  auto student = convert(*decoder_, recipe, recipe_options(recipe, {{"window", 1000}, {"lora_targets", {"q", "k", "v", "o", "gate", "up", "down"}}}), 1);
+  auto student = convert(
+      *decoder_, recipe,
+      recipe_options(recipe, {{"window", 1000}, {"lora_targets", {"q", "k", "v", "o", "gate", "up", "down"}}}), 1);
   Random random(3);
   for (const auto& p : adapter(student.decoder)) p.tensor->add_(random_normal(p.tensor->sizes(), .02, random));
   write_merged(*file_, student, path);
@@ -134,7 +152,8 @@ TEST_F(SmolLM2, GeneratesTheSameGreedyTextWithOrWithoutStreaming) {
   options.sampler.temperature = 0;
   std::string streamed;
   const auto prompt = tokenizer_->encode(tokenizer_->chat({{"user", "Name three colours."}}), true);
-  const auto result = generate(*decoder_, *tokenizer_, prompt, options, [&](std::string_view piece) { streamed += piece; });
+  const auto result =
+      generate(*decoder_, *tokenizer_, prompt, options, [&](std::string_view piece) { streamed += piece; });
   EXPECT_EQ(streamed, result.text);
   EXPECT_FALSE(result.text.empty());
   // A stop text ends the generation before it appears, wherever token borders fall.

@@ -64,7 +64,8 @@ variable_list second_order(const ScanArguments& at, const Settings& settings, co
     }
     ++i;
   }
-  const Scan scan = naive::chunked_scan(leaves.q, leaves.k, leaves.v, leaves.log_decay, leaves.state, settings.axis, 16);
+  const Scan scan =
+      naive::chunked_scan(leaves.q, leaves.k, leaves.v, leaves.log_decay, leaves.state, settings.axis, 16);
   const variable_list pulled =
       torch::autograd::grad({scan.out, scan.state}, x, cotangents, /*retain_graph=*/true, /*create_graph=*/true,
                             /*allow_unused=*/true);
@@ -102,8 +103,7 @@ struct Push : torch::autograd::Function<Push> {
   static variable_list forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                const std::optional<at::Tensor>& log_decay, const at::Tensor& state,
                                const at::Tensor& tq, const at::Tensor& tk, const at::Tensor& tv,
-                               const std::optional<at::Tensor>& t_decay, const at::Tensor& t_state,
-                               Settings settings) {
+                               const std::optional<at::Tensor>& t_decay, const at::Tensor& t_state, Settings settings) {
     const ScanArguments at = {q, k, v, log_decay.value_or(at::Tensor()), state};
     const ScanArguments tangent = {tq, tk, tv, t_decay.value_or(at::Tensor()), t_state};
     save(context, settings, {q, k, v, at.log_decay, state, tq, tk, tv, tangent.log_decay, t_state});
@@ -114,8 +114,8 @@ struct Push : torch::autograd::Function<Push> {
 };
 
 variable_list pull(const ScanArguments& at, const Settings& settings, const variable_list& cotangents) {
-  variable_list d = Pull::apply(at.q, at.k, at.v, optional(at.log_decay), at.state, cotangents[0], cotangents[1],
-                                settings);
+  variable_list d =
+      Pull::apply(at.q, at.k, at.v, optional(at.log_decay), at.state, cotangents[0], cotangents[1], settings);
   if (!at.log_decay.defined()) d[3] = at::Tensor();
   return d;
 }
@@ -167,17 +167,18 @@ struct Chunked : torch::autograd::Function<Chunked> {
 };
 
 bool needs_gradient(const ScanArguments& at) {
-  return at::GradMode::is_enabled() && (at.q.requires_grad() || at.k.requires_grad() || at.v.requires_grad() ||
-                                        at.state.requires_grad() ||
-                                        (at.log_decay.defined() && at.log_decay.requires_grad()));
+  return at::GradMode::is_enabled() &&
+         (at.q.requires_grad() || at.k.requires_grad() || at.v.requires_grad() || at.state.requires_grad() ||
+          (at.log_decay.defined() && at.log_decay.requires_grad()));
 }
 
 Scan run(const ScanArguments& at, const ScanOptions& options) {
   const bool differentiate = needs_gradient(at);
-  const bool fused = at.q.is_cpu() && options.form != Form::Parallel && !(options.form == Form::Recurrent && differentiate);
+  const bool fused =
+      at.q.is_cpu() && options.form != Form::Parallel && !(options.form == Form::Recurrent && differentiate);
   if (fused && differentiate) {
-    const variable_list scan = Chunked::apply(at.q, at.k, at.v, optional(at.log_decay), at.state,
-                                              Settings{options.axis, options.chunk});
+    const variable_list scan =
+        Chunked::apply(at.q, at.k, at.v, optional(at.log_decay), at.state, Settings{options.axis, options.chunk});
     return {scan[0], scan[1]};
   }
   if (fused) return kernel::scan_forward(at, options.axis, options.form == Form::Recurrent ? 1 : options.chunk);

@@ -21,8 +21,8 @@ void check_scan(const char* function, const at::Tensor& q, const at::Tensor& k, 
   require(q.size(0) == batch && q.size(2) == length && q.size(3) == dk,
           "{}: q [{}] and k [{}] must agree in batch, time and width", function, fmt::join(q.sizes(), ", "),
           fmt::join(k.sizes(), ", "));
-  require(kv_heads > 0 && q.size(1) % kv_heads == 0, "{}: q has {} heads, which is no multiple of the {} of k", function,
-          q.size(1), kv_heads);
+  require(kv_heads > 0 && q.size(1) % kv_heads == 0, "{}: q has {} heads, which is no multiple of the {} of k",
+          function, q.size(1), kv_heads);
   require(v.size(0) == batch && v.size(1) == kv_heads && v.size(2) == length,
           "{}: v [{}] and k [{}] must agree in batch, heads and time", function, fmt::join(v.sizes(), ", "),
           fmt::join(k.sizes(), ", "));
@@ -41,8 +41,8 @@ void check_scan(const char* function, const at::Tensor& q, const at::Tensor& k, 
     require(initial_state.sizes() == at::IntArrayRef({batch, kv_heads, dk, dv}),
             "{}: initial_state must be [{}, {}, {}, {}], got [{}]", function, batch, kv_heads, dk, dv,
             fmt::join(initial_state.sizes(), ", "));
-    require(at::isFloatingType(initial_state.scalar_type()), "{}: initial_state must be floating point, got {}", function,
-            at::toString(initial_state.scalar_type()));
+    require(at::isFloatingType(initial_state.scalar_type()), "{}: initial_state must be floating point, got {}",
+            function, at::toString(initial_state.scalar_type()));
   }
 }
 

@@ -1,11 +1,11 @@
 // Rows, decays and boundaries of the chunks that the gated scan's kernel works on.
 //
 // Inside a chunk the scan is computed in rescaled coordinates. With P_i the product of the decays of tokens 1..i of the
-// chunk (P_0 = 1, the decay of token 0 goes to the incoming state), decay on the key axis turns into plain causal linear
-// attention of q_i P_i, k_j / P_j and v_j, and decay on the value axis into that of q, k and v_j / P_j with outputs times
-// P_i. Every term carries exp(b_i - b_j) <= 1 as the quotient P_i / P_j, to a few roundings, as long as P does not
-// underflow; so a chunk ends where P would fall below kSmallest. A chunk of one token always fits, even with decay 0:
-// strong decays cost speed and never accuracy.
+// chunk (P_0 = 1, the decay of token 0 goes to the incoming state), decay on the key axis turns into plain causal
+// linear attention of q_i P_i, k_j / P_j and v_j, and decay on the value axis into that of q, k and v_j / P_j with
+// outputs times P_i. Every term carries exp(b_i - b_j) <= 1 as the quotient P_i / P_j, to a few roundings, as long as P
+// does not underflow; so a chunk ends where P would fall below kSmallest. A chunk of one token always fits, even with
+// decay 0: strong decays cost speed and never accuracy.
 #pragma once
 
 #include <hwy/cache_control.h>
@@ -34,7 +34,9 @@ struct Rows {
     batch_ = storage.stride(0), head_ = storage.stride(1), time_ = storage.stride(2);
   }
   explicit operator bool() const { return data != nullptr; }
-  T* row(int64_t batch, int64_t head, int64_t time) const { return data + batch * batch_ + head * head_ + time * time_; }
+  T* row(int64_t batch, int64_t head, int64_t time) const {
+    return data + batch * batch_ + head * head_ + time * time_;
+  }
 
   /// Copies n rows to a tile, and asks for the rows `ahead` tokens further: heads are usually interleaved in memory, so
   /// rows are too far apart for the hardware to see them coming.
@@ -43,7 +45,8 @@ struct Rows {
     for (int64_t i = 0; i < n; ++i) {
       const T* from = row(batch, head, time + i);
       const auto next = reinterpret_cast<std::uintptr_t>(from) + ahead * time_ * int64_t(sizeof(T));
-      for (int64_t b = 0; b < width * int64_t(sizeof(T)); b += 64) hwy::Prefetch(reinterpret_cast<const char*>(next + b));
+      for (int64_t b = 0; b < width * int64_t(sizeof(T)); b += 64)
+        hwy::Prefetch(reinterpret_cast<const char*>(next + b));
       std::memcpy(to.row(first_row + i), from, width * sizeof(T));
     }
   }

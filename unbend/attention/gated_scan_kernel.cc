@@ -117,9 +117,7 @@ struct Chunk {
   }
 };
 
-void check_decay(bool valid) {
-  require(valid, "gated_scan: log_decay has an entry that is positive or NaN");
-}
+void check_decay(bool valid) { require(valid, "gated_scan: log_decay has an entry that is positive or NaN"); }
 
 // Runs task(batch, kv head) for all, in parallel; `make` builds the work space of one thread.
 template <class T, class Make>
@@ -349,7 +347,8 @@ struct Pull {
       const T *s = after + m * state.stride, *ds = d_state.row(m);
       if (p.axis == DecayAxis::Key) {
         auto sum = hn::Zero(d);
-        for_lanes<T>(state.stride, [&](int64_t n) { sum = hn::MulAdd(hn::LoadU(d, s + n), hn::LoadU(d, ds + n), sum); });
+        for_lanes<T>(state.stride,
+                     [&](int64_t n) { sum = hn::MulAdd(hn::LoadU(d, s + n), hn::LoadU(d, ds + n), sum); });
         decay_sum.data[m] = hn::GetLane(hn::SumOfLanes(d, sum));
       } else {
         T* sum = decay_sum.data;
@@ -360,8 +359,8 @@ struct Pull {
     }
   }
 
-  // d log_decay_t = sum over u >= t of (reader . its gradient - writer . its gradient)_u + decay_sum; the reader is what
-  // was multiplied by P (q or the output), the writer what was divided by P (k or v).
+  // d log_decay_t = sum over u >= t of (reader . its gradient - writer . its gradient)_u + decay_sum; the reader is
+  // what was multiplied by P (q or the output), the writer what was divided by P (k or v).
   void store_decay(const Tile<T>& reader, const Tile<T>& d_reader, const Tile<T>& writer, const Tile<T>& d_writer) {
     const Lanes<T> d;
     T* sum = decay_sum.data;
@@ -548,9 +547,7 @@ ScanArguments scan_pull(const ScanArguments& at, DecayAxis axis, int64_t chunk, 
                         const at::Tensor& d_state) {
   return for_type(at, [&]<class T>() {
     const Problem<T> p(at, axis, chunk);
-    const auto like = [](const at::Tensor& x) {
-      return x.defined() ? at::empty(x.sizes(), x.options()) : x;
-    };
+    const auto like = [](const at::Tensor& x) { return x.defined() ? at::empty(x.sizes(), x.options()) : x; };
     const ScanArguments to = {like(at.q), like(at.k), like(at.v), like(at.log_decay), like(at.state)};
     const Rows<T> d_out_rows(d_out);
     const at::Tensor d_final_state = d_state.contiguous();

@@ -1,5 +1,5 @@
-// The fused kernel of `gated_scan` for CPUs: forward, pull (vector-Jacobian product) and push (Jacobian-vector product),
-// without autograd. float32 and float64, parallel over batch rows and kv heads.
+// The fused kernel of `gated_scan` for CPUs: forward, pull (vector-Jacobian product) and push (Jacobian-vector
+// product), without autograd. float32 and float64, parallel over batch rows and kv heads.
 #pragma once
 
 #include <ATen/ATen.h>

@@ -8,9 +8,7 @@ namespace unbend::naive {
 namespace {
 
 // [B, H, T, d] as [B, Hkv, G, T, d]: the query heads of a group side by side.
-at::Tensor grouped(const at::Tensor& q, int64_t kv_heads) {
-  return q.unflatten(1, {kv_heads, q.size(1) / kv_heads});
-}
+at::Tensor grouped(const at::Tensor& q, int64_t kv_heads) { return q.unflatten(1, {kv_heads, q.size(1) / kv_heads}); }
 
 // Decay of one or more tokens, shaped to multiply a state [..., dk, dv]: [..., dk, 1] or [..., 1, dv].
 at::Tensor on_state(const at::Tensor& decay, DecayAxis axis) {
@@ -45,7 +43,7 @@ Scan chunk_scan(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, c
             kept + at::matmul((k * to_end).transpose(-1, -2), v)};
   }
   if (axis == DecayAxis::Key) {
-    const at::Tensor decayed = k.unsqueeze(2) * decay;                        // [B, Hkv, i, j, dk]
+    const at::Tensor decayed = k.unsqueeze(2) * decay;                          // [B, Hkv, i, j, dk]
     const at::Tensor weights = at::matmul(decayed, q.permute({0, 1, 3, 4, 2}))  // [B, Hkv, i, j, G]
                                    .permute({0, 1, 4, 2, 3});
     return {at::matmul(weights, values) + at::matmul(q * from_start.unsqueeze(2), memory),
@@ -53,8 +51,7 @@ Scan chunk_scan(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, c
   }
   const at::Tensor decayed = v.unsqueeze(2) * decay;  // [B, Hkv, i, j, dv]
   const at::Tensor recent = at::matmul(scores.permute({0, 1, 3, 2, 4}), decayed).permute({0, 1, 3, 2, 4});
-  return {recent + at::matmul(q, memory) * from_start.unsqueeze(2),
-          kept + at::matmul(k.transpose(-1, -2), v * to_end)};
+  return {recent + at::matmul(q, memory) * from_start.unsqueeze(2), kept + at::matmul(k.transpose(-1, -2), v * to_end)};
 }
 
 }  // namespace

@@ -35,9 +35,9 @@ Scan recurrent_delta(const Delta& x) {
   return {at::stack(out, 3), state};
 }
 
-// Chunks of n tokens. Within one, the written values N solve (I + strict lower(diag(beta) K K^T . L)) N = diag(beta) V -
-// diag(beta e^b) K S by forward substitution, L_ij = exp(b_i - b_j); what does not depend on S is done for all chunks at
-// once.
+// Chunks of n tokens. Within one, the written values N solve (I + strict lower(diag(beta) K K^T . L)) N = diag(beta) V
+// - diag(beta e^b) K S by forward substitution, L_ij = exp(b_i - b_j); what does not depend on S is done for all chunks
+// at once.
 Scan chunked_delta(const Delta& x, int64_t n) {
   const int64_t length = x.k.size(2), chunks = (length + n - 1) / n, missing = chunks * n - length;
   // Missing tokens write nothing and decay nothing.
@@ -50,9 +50,8 @@ Scan chunked_delta(const Delta& x, int64_t n) {
   const double limit = q.scalar_type() == at::kDouble ? 800 : 110;  // exp(-limit) is 0; -inf - -inf would be NaN
   const at::Tensor sum = split(x.log_decay, 2).clamp_min(-limit).cumsum(-1);  // [B, Hkv, chunks, n]
   const at::Tensor future = at::ones({n, n}, q.options().dtype(at::kBool)).triu(1);
-  const at::Tensor decay = (sum.unsqueeze(-1) - sum.unsqueeze(-2))
-                               .masked_fill(future, -std::numeric_limits<double>::infinity())
-                               .exp();
+  const at::Tensor decay =
+      (sum.unsqueeze(-1) - sum.unsqueeze(-2)).masked_fill(future, -std::numeric_limits<double>::infinity()).exp();
   const at::Tensor from_start = sum.exp().unsqueeze(-1), last = sum.slice(-1, n - 1).unsqueeze(-1);
   const at::Tensor to_end = (last - sum.unsqueeze(-1)).exp(), total = last.exp();
 
@@ -109,7 +108,8 @@ Scan gated_delta_rule(const at::Tensor& q, const at::Tensor& k, const at::Tensor
   require(beta.defined() && beta.sizes() == tokens, "gated_delta_rule: beta must be [{}] (one per token), got {}",
           fmt::join(tokens, ", "), shape(beta));
   require(!log_decay.defined() || log_decay.sizes() == tokens,
-          "gated_delta_rule: log_decay must be [{}] (one per token), got {}", fmt::join(tokens, ", "), shape(log_decay));
+          "gated_delta_rule: log_decay must be [{}] (one per token), got {}", fmt::join(tokens, ", "),
+          shape(log_decay));
   require(options.chunk > 0, "gated_delta_rule: chunk must be positive, got {}", options.chunk);
   require(!log_decay.defined() || log_decay.le(0).all().item<bool>(),
           "gated_delta_rule: log_decay has an entry that is positive or NaN");

@@ -1,5 +1,5 @@
-// Gated recurrences beside gated linear attention (methods/liger.md, "Gated recurrent variants"). Shapes, forms, grouping
-// of query heads, dtypes and errors as in `gated_scan`; differentiable in every tensor.
+// Gated recurrences beside gated linear attention (methods/liger.md, "Gated recurrent variants"). Shapes, forms,
+// grouping of query heads, dtypes and errors as in `gated_scan`; differentiable in every tensor.
 #pragma once
 
 #include "unbend/attention/gated_scan.h"

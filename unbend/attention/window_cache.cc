@@ -24,14 +24,19 @@ WindowCache::Leaving WindowCache::leaving(const at::Tensor& k, const at::Tensor&
   for (std::int64_t i = 0; i < tokens; ++i) {
     const std::int64_t token = first + i;
     if (token >= options_.sinks) valid[i].fill_(1);
-    if (token < position_) old.push_back(token >= options_.sinks ? slot(token) : 0);
-    else fresh.push_back(token - position_);
+    if (token < position_)
+      old.push_back(token >= options_.sinks ? slot(token) : 0);
+    else
+      fresh.push_back(token - position_);
   }
   const auto old_index = at::tensor(old, at::kLong), fresh_index = at::tensor(fresh, at::kLong);
   valid = valid.to(keys_.device());
   const auto mask = valid.view({1, 1, tokens, 1});
   const auto pick = [&](const at::Tensor& held, const at::Tensor& arriving) {
-    return at::cat({held.index_select(2, old_index.to(held.device())), arriving.index_select(2, fresh_index.to(held.device())).to(held.scalar_type())}, 2) * mask;
+    return at::cat({held.index_select(2, old_index.to(held.device())),
+                    arriving.index_select(2, fresh_index.to(held.device())).to(held.scalar_type())},
+                   2) *
+           mask;
   };
   return {pick(keys_, k), pick(values_, v), valid};
 }

@@ -1,4 +1,5 @@
-// Keys and values of a sliding window in constant memory: a ring buffer, with pinned sink tokens that are never evicted.
+// Keys and values of a sliding window in constant memory: a ring buffer, with pinned sink tokens that are never
+// evicted.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -12,18 +13,22 @@ namespace unbend {
 /// Remembers the last `window` tokens and the first `sinks` tokens of B sequences that advance together.
 class WindowCache {
  public:
-  WindowCache(std::int64_t batch, std::int64_t kv_heads, std::int64_t dim, const WindowOptions& options, const at::TensorOptions& tensor_options);
+  WindowCache(std::int64_t batch, std::int64_t kv_heads, std::int64_t dim, const WindowOptions& options,
+              const at::TensorOptions& tensor_options);
 
-  /// Tokens as they pass out of the window; `valid` [T] is 1 where there is one and it is not a sink, else 0 (and its rows are 0).
+  /// Tokens as they pass out of the window; `valid` [T] is 1 where there is one and it is not a sink, else 0 (and its
+  /// rows are 0).
   struct Leaving {
     at::Tensor keys, values;  ///< [B, Hkv, T, d]
     at::Tensor valid;         ///< [T]
   };
 
-  /// The tokens position-window .. position-window+T-1 that leave while the T tokens k, v [B, Hkv, T, d] arrive. Call before attend().
+  /// The tokens position-window .. position-window+T-1 that leave while the T tokens k, v [B, Hkv, T, d] arrive. Call
+  /// before attend().
   Leaving leaving(const at::Tensor& k, const at::Tensor& v) const;
 
-  /// Attention of T new queries [B, H, T, d] over what is remembered and the new tokens themselves, which are then remembered.
+  /// Attention of T new queries [B, H, T, d] over what is remembered and the new tokens themselves, which are then
+  /// remembered.
   Partial attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);
 
   std::int64_t position() const { return position_; }  ///< tokens seen

@@ -11,13 +11,16 @@ namespace unbend::engine {
 void Sampler::Free::operator()(void* chain) const { llama_sampler_free(static_cast<llama_sampler*>(chain)); }
 
 Sampler::Sampler(const SamplerOptions& o) {
-  if (!(o.temperature >= 0) || !std::isfinite(o.temperature)) fail_usage("temperature must be 0 or more, not {}", o.temperature);
+  if (!(o.temperature >= 0) || !std::isfinite(o.temperature))
+    fail_usage("temperature must be 0 or more, not {}", o.temperature);
   if (!(o.top_p > 0 && o.top_p <= 1)) fail_usage("top-p must be in (0, 1], not {}", o.top_p);
   if (o.top_k < 0) fail_usage("top-k must be 0 (off) or more, not {}", o.top_k);
-  if (!(o.repeat_penalty > 0) || !std::isfinite(o.repeat_penalty)) fail_usage("repeat penalty must be above 0, not {}", o.repeat_penalty);
+  if (!(o.repeat_penalty > 0) || !std::isfinite(o.repeat_penalty))
+    fail_usage("repeat penalty must be above 0, not {}", o.repeat_penalty);
   auto* chain = llama_sampler_chain_init(llama_sampler_chain_default_params());
   chain_.reset(chain);
-  if (o.repeat_penalty != 1) llama_sampler_chain_add(chain, llama_sampler_init_penalties(64, 0, static_cast<float>(o.repeat_penalty), 0, 0));
+  if (o.repeat_penalty != 1)
+    llama_sampler_chain_add(chain, llama_sampler_init_penalties(64, 0, static_cast<float>(o.repeat_penalty), 0, 0));
   if (o.temperature == 0) {
     llama_sampler_chain_add(chain, llama_sampler_init_greedy());
     return;

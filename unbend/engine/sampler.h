@@ -10,10 +10,10 @@
 namespace unbend::engine {
 
 struct SamplerOptions {
-  double temperature = 0.8;  ///< 0 = greedy
-  int top_k = 40;            ///< 0 = off
-  double top_p = 0.95;       ///< 1 = off
-  double repeat_penalty = 1; ///< 1 = off; over the last 64 tokens
+  double temperature = 0.8;   ///< 0 = greedy
+  int top_k = 40;             ///< 0 = off
+  double top_p = 0.95;        ///< 1 = off
+  double repeat_penalty = 1;  ///< 1 = off; over the last 64 tokens
   std::uint32_t seed = 0;
 };
 
@@ -25,7 +25,9 @@ class Sampler {
   TokenId next(std::span<const float> logits);
 
  private:
-  struct Free { void operator()(void* chain) const; };
+  struct Free {
+    void operator()(void* chain) const;
+  };
   std::unique_ptr<void, Free> chain_;
 };
 

@@ -11,7 +11,8 @@ at::Tensor matrix(const std::vector<TokenId>& ids, std::int64_t rows) {
 
 class TokenSource : public BatchSource {
  public:
-  TokenSource(std::shared_ptr<const TokenFile> file, const BatchOptions& options) : batches_(std::move(file), options) {}
+  TokenSource(std::shared_ptr<const TokenFile> file, const BatchOptions& options)
+      : batches_(std::move(file), options) {}
 
   Batch next() override {
     const auto batch = batches_.next();
@@ -21,7 +22,8 @@ class TokenSource : public BatchSource {
   Json state() const override { return {{"epoch", batches_.position().epoch}, {"batch", batches_.position().batch}}; }
 
   void restore(const Json& state) override {
-    batches_.seek({json_get<std::int64_t>(state, "epoch", "batches"), json_get<std::int64_t>(state, "batch", "batches")});
+    batches_.seek(
+        {json_get<std::int64_t>(state, "epoch", "batches"), json_get<std::int64_t>(state, "batch", "batches")});
   }
 
  private:
@@ -46,7 +48,8 @@ at::Tensor window_tensor(const std::vector<std::vector<TokenId>>& rows) {
 
 at::Tensor window_tensor(const TokenFile& file, const std::vector<Window>& windows) {
   std::vector<std::vector<TokenId>> rows;
-  for (const auto& window : windows) rows.emplace_back(file.ids.begin() + window.start, file.ids.begin() + window.start + window.length);
+  for (const auto& window : windows)
+    rows.emplace_back(file.ids.begin() + window.start, file.ids.begin() + window.start + window.length);
   return window_tensor(rows);
 }
 

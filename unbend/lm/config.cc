@@ -42,7 +42,8 @@ DecoderConfig read_config(const engine::Gguf& file) {
   const std::string where = file.path().string();
   const std::string arch = config.architecture = file.text("general.architecture");
   require(arch == "llama" || arch == "qwen2",
-          "{}: models of the family '{}' are not supported (llama, which includes Mistral and SmolLM2, and qwen2 are)", where, arch);
+          "{}: models of the family '{}' are not supported (llama, which includes Mistral and SmolLM2, and qwen2 are)",
+          where, arch);
   require(file.integer(arch + ".expert_count", 0) == 0, "{}: mixtures of experts are not supported", where);
   config.layers = file.integer(arch + ".block_count");
   config.hidden = file.integer(arch + ".embedding_length");
@@ -70,22 +71,39 @@ DecoderConfig read_config(const engine::Gguf& file) {
 
 void check_config(const DecoderConfig& c) {
   constexpr std::int64_t kLimit = std::int64_t{1} << 31;
-  for (const auto& [name, value] : {std::pair{"layers", c.layers}, {"hidden", c.hidden}, {"heads", c.heads}, {"kv_heads", c.kv_heads},
-                                    {"head_dim", c.head_dim}, {"ffn", c.ffn}, {"vocab", c.vocab}, {"context", c.context}})
+  for (const auto& [name, value] : {std::pair{"layers", c.layers},
+                                    {"hidden", c.hidden},
+                                    {"heads", c.heads},
+                                    {"kv_heads", c.kv_heads},
+                                    {"head_dim", c.head_dim},
+                                    {"ffn", c.ffn},
+                                    {"vocab", c.vocab},
+                                    {"context", c.context}})
     require(value > 0 && value < kLimit, "decoder: {} is {}, which is not a usable size", name, value);
   require(c.heads % c.kv_heads == 0, "decoder: {} query heads cannot share {} key heads evenly", c.heads, c.kv_heads);
   require(c.head_dim % 2 == 0, "decoder: head width {} is odd, but rotary positions need pairs", c.head_dim);
   require(c.rms_eps > 0 && std::isfinite(c.rms_eps), "decoder: RMS epsilon is {}", c.rms_eps);
   require(c.rope_base > 0 && std::isfinite(c.rope_base), "decoder: rotary base is {}", c.rope_base);
   require(c.rope.factor > 0 && std::isfinite(c.rope.factor), "decoder: rotary scaling factor is {}", c.rope.factor);
-  require(c.rope.frequency_factors.empty() || static_cast<std::int64_t>(c.rope.frequency_factors.size()) == c.head_dim / 2,
-          "decoder: {} rotary frequency factors for a head width of {}", c.rope.frequency_factors.size(), c.head_dim);
+  require(
+      c.rope.frequency_factors.empty() || static_cast<std::int64_t>(c.rope.frequency_factors.size()) == c.head_dim / 2,
+      "decoder: {} rotary frequency factors for a head width of {}", c.rope.frequency_factors.size(), c.head_dim);
 }
 
 Json to_json(const DecoderConfig& c) {
-  Json json{{"architecture", c.architecture}, {"layers", c.layers}, {"hidden", c.hidden}, {"heads", c.heads},
-            {"kv_heads", c.kv_heads}, {"head_dim", c.head_dim}, {"ffn", c.ffn}, {"vocab", c.vocab}, {"context", c.context},
-            {"rms_eps", c.rms_eps}, {"rope_base", c.rope_base}, {"qkv_bias", c.qkv_bias}, {"tied_head", c.tied}};
+  Json json{{"architecture", c.architecture},
+            {"layers", c.layers},
+            {"hidden", c.hidden},
+            {"heads", c.heads},
+            {"kv_heads", c.kv_heads},
+            {"head_dim", c.head_dim},
+            {"ffn", c.ffn},
+            {"vocab", c.vocab},
+            {"context", c.context},
+            {"rms_eps", c.rms_eps},
+            {"rope_base", c.rope_base},
+            {"qkv_bias", c.qkv_bias},
+            {"tied_head", c.tied}};
   if (c.rope.kind == RopeScaling::Kind::Linear) json["rope_scaling"] = {{"type", "linear"}, {"factor", c.rope.factor}};
   if (c.rope.kind == RopeScaling::Kind::Yarn)
     json["rope_scaling"] = {{"type", "yarn"}, {"factor", c.rope.factor}, {"original_context", c.rope.original_context}};

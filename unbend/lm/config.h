@@ -14,7 +14,7 @@ namespace unbend::lm {
 struct RopeScaling {
   enum class Kind { None, Linear, Yarn };
   Kind kind = Kind::None;
-  double factor = 1;              ///< positions are divided by it (Linear), or partly (Yarn)
+  double factor = 1;  ///< positions are divided by it (Linear), or partly (Yarn)
   std::int64_t original_context = 0;
   double beta_fast = 32, beta_slow = 1, attention_factor = 1;  ///< Yarn (Peng et al. 2023)
   std::vector<float> frequency_factors;  ///< [head_dim/2] or empty; divides each frequency (Llama 3's scaling)
@@ -26,15 +26,15 @@ struct DecoderConfig {
   double rms_eps = 1e-5;
   double rope_base = 10000;
   RopeScaling rope;
-  bool qkv_bias = false;  ///< Qwen2
-  bool tied = true;       ///< head shares the embedding
+  bool qkv_bias = false;       ///< Qwen2
+  bool tied = true;            ///< head shares the embedding
   double attention_scale = 0;  ///< 0: 1/sqrt(head_dim)
 
   double scale() const;
 };
 
-/// Reads the shape of a model of a supported family (architectures llama and qwen2, without experts). Input error that says
-/// what is unsupported otherwise.
+/// Reads the shape of a model of a supported family (architectures llama and qwen2, without experts). Input error that
+/// says what is unsupported otherwise.
 DecoderConfig read_config(const engine::Gguf& file);
 
 /// Checks that the sizes fit together; Input error otherwise.

@@ -4,8 +4,8 @@
 
 #include "unbend/base/error.h"
 #include "unbend/lm/softmax_mixer.h"
-#include "unbend/tensor/check.h"
 #include "unbend/nets/fused.h"
+#include "unbend/tensor/check.h"
 
 namespace unbend::lm {
 
@@ -47,7 +47,8 @@ Decoder Decoder::to(at::Device device, at::ScalarType type) const {
       projection->weight = projection->weight.to(device, type);
       if (projection->bias.defined()) projection->bias = projection->bias.to(device, type);
       for (auto& part : projection->parts)
-        if (part.lora.defined()) part.lora = {part.lora.a.to(device, residual), part.lora.b.to(device, residual), part.lora.scale};
+        if (part.lora.defined())
+          part.lora = {part.lora.a.to(device, residual), part.lora.b.to(device, residual), part.lora.scale};
     }
     for (const auto& parameter : layer.mixer->parameters()) *parameter.tensor = parameter.tensor->to(device, residual);
   }
@@ -57,7 +58,8 @@ Decoder Decoder::to(at::Device device, at::ScalarType type) const {
 at::Tensor Decoder::run(const at::Tensor& ids, std::int64_t position,
                         const std::function<at::Tensor(std::int64_t, const MixerInput&)>& mix) const {
   require(ids.dim() == 2 && ids.scalar_type() == at::kLong && ids.numel() > 0,
-          "decoder: token ids must be int64 [batch, time], not {} {}", toString(ids.scalar_type()), fmt::join(ids.sizes(), "x"));
+          "decoder: token ids must be int64 [batch, time], not {} {}", toString(ids.scalar_type()),
+          fmt::join(ids.sizes(), "x"));
   check_indices(ids, config.vocab, "decoder: token ids");
   const std::int64_t batch = ids.size(0), tokens = ids.size(1);
   const auto residual_options = embedding.options().dtype(residual_type());
@@ -85,19 +87,25 @@ at::Tensor Decoder::hidden(const at::Tensor& ids, Form form, const Tap& tap) con
 DecoderState Decoder::start(std::int64_t batch) const {
   DecoderState state;
   state.batch = batch;
-  for (const auto& layer : layers) state.layers.push_back(layer.mixer->start(config, batch, embedding.options().dtype(residual_type())));
+  for (const auto& layer : layers)
+    state.layers.push_back(layer.mixer->start(config, batch, embedding.options().dtype(residual_type())));
   return state;
 }
 
 at::Tensor Decoder::extend(const at::Tensor& ids, DecoderState& state) const {
   const at::NoGradGuard no_grad;
-  require(ids.dim() == 2 && ids.size(0) == state.batch, "decoder: {} sequences for a state of {}", ids.size(0), state.batch);
-  auto hidden = run(ids, state.position, [&](std::int64_t i, const MixerInput& input) { return layers[i].mixer->extend(input, *state.layers[i]); });
+  require(ids.dim() == 2 && ids.size(0) == state.batch, "decoder: {} sequences for a state of {}", ids.size(0),
+          state.batch);
+  auto hidden = run(ids, state.position, [&](std::int64_t i, const MixerInput& input) {
+    return layers[i].mixer->extend(input, *state.layers[i]);
+  });
   state.position += ids.size(1);
   return hidden;
 }
 
-at::Tensor Decoder::logits(const at::Tensor& hidden) const { return at::linear(hidden.to(type()), head).to(residual_type()); }
+at::Tensor Decoder::logits(const at::Tensor& hidden) const {
+  return at::linear(hidden.to(type()), head).to(residual_type());
+}
 
 Decoder random_decoder(const DecoderConfig& config, double embedding_std, double residual_gain, Random& random) {
   check_config(config);
@@ -114,7 +122,9 @@ Decoder random_decoder(const DecoderConfig& config, double embedding_std, double
     Layer layer;
     layer.attention_norm = at::ones({config.hidden});
     layer.ffn_norm = at::ones({config.hidden});
-    layer.qkv = {matrix(q + 2 * kv, config.hidden), config.qkv_bias ? at::zeros({q + 2 * kv}) : at::Tensor(), {{"q", q, {}}, {"k", kv, {}}, {"v", kv, {}}}};
+    layer.qkv = {matrix(q + 2 * kv, config.hidden),
+                 config.qkv_bias ? at::zeros({q + 2 * kv}) : at::Tensor(),
+                 {{"q", q, {}}, {"k", kv, {}}, {"v", kv, {}}}};
     layer.output = {matrix(config.hidden, q, residual_gain), {}, {{"o", config.hidden, {}}}};
     layer.gate_up = {matrix(2 * config.ffn, config.hidden), {}, {{"gate", config.ffn, {}}, {"up", config.ffn, {}}}};
     layer.down = {matrix(config.hidden, config.ffn, residual_gain), {}, {{"down", config.hidden, {}}}};
@@ -132,7 +142,10 @@ std::vector<Parameter> weights(Decoder& d) {
     const std::string prefix = fmt::format("layers.{}.", i);
     all.push_back({prefix + "attention_norm", &layer.attention_norm});
     all.push_back({prefix + "ffn_norm", &layer.ffn_norm});
-    for (const auto& [name, projection] : {std::pair{"qkv", &layer.qkv}, {"output", &layer.output}, {"gate_up", &layer.gate_up}, {"down", &layer.down}}) {
+    for (const auto& [name, projection] : {std::pair{"qkv", &layer.qkv},
+                                           {"output", &layer.output},
+                                           {"gate_up", &layer.gate_up},
+                                           {"down", &layer.down}}) {
       all.push_back({prefix + name + ".weight", &projection->weight});
       if (projection->bias.defined()) all.push_back({prefix + name + ".bias", &projection->bias});
     }
@@ -145,7 +158,8 @@ std::vector<Parameter> adapter(Decoder& d) {
   for (std::size_t i = 0; i < d.layers.size(); ++i) {
     auto& layer = d.layers[i];
     const std::string prefix = fmt::format("layers.{}.", i);
-    for (const auto& parameter : layer.mixer->parameters()) all.push_back({prefix + "mixer." + parameter.name, parameter.tensor});
+    for (const auto& parameter : layer.mixer->parameters())
+      all.push_back({prefix + "mixer." + parameter.name, parameter.tensor});
     for (auto* projection : {&layer.qkv, &layer.output, &layer.gate_up, &layer.down})
       for (auto& part : projection->parts)
         if (part.lora.defined()) {

@@ -37,8 +37,9 @@ struct DecoderState {
 /// Sees every layer's mixer input and output heads [B, H, T, d] during a forward pass.
 using Tap = std::function<void(std::int64_t layer, const MixerInput& input, const at::Tensor& heads)>;
 
-/// Weights in `type` (bfloat16, float32 or float64); the residual stream, norms and mixers compute in float32 (float64 for float64).
-/// Copies share tensors; fork() gives the copy its own mixers so that training it leaves the original alone.
+/// Weights in `type` (bfloat16, float32 or float64); the residual stream, norms and mixers compute in float32 (float64
+/// for float64). Copies share tensors; fork() gives the copy its own mixers so that training it leaves the original
+/// alone.
 class Decoder {
  public:
   DecoderConfig config;
@@ -53,10 +54,12 @@ class Decoder {
   Decoder fork() const;
   Decoder to(at::Device device, at::ScalarType type) const;
 
-  /// ids [B, T] int64 -> normed hidden states [B, T, hidden] in type(). Whole sequences from position 0, differentiable.
+  /// ids [B, T] int64 -> normed hidden states [B, T, hidden] in type(). Whole sequences from position 0,
+  /// differentiable.
   at::Tensor hidden(const at::Tensor& ids, Form form = Form::Chunked, const Tap& tap = {}) const;
 
-  /// The next T tokens of each sequence. No gradients. Input error beyond the limit of `state` (there is none for linear mixers).
+  /// The next T tokens of each sequence. No gradients. Input error beyond the limit of `state` (there is none for
+  /// linear mixers).
   at::Tensor extend(const at::Tensor& ids, DecoderState& state) const;
   DecoderState start(std::int64_t batch = 1) const;
 
@@ -71,12 +74,13 @@ class Decoder {
 /// Reads a GGUF model of the Llama family, dequantised to `type`. Input error naming the file and tensor.
 Decoder load_decoder(const engine::Gguf& file, at::ScalarType type);
 
-/// Rows of a q or k weight (or bias) from our rotation order (pairs (i, i + d/2)) to that of llama models in GGUF (adjacent pairs), and back.
+/// Rows of a q or k weight (or bias) from our rotation order (pairs (i, i + d/2)) to that of llama models in GGUF
+/// (adjacent pairs), and back.
 at::Tensor pairs_from_halves(const at::Tensor& rows, std::int64_t heads);
 at::Tensor halves_from_pairs(const at::Tensor& rows, std::int64_t heads);
 
-/// A fresh decoder with random weights: embedding N(0, embedding_std), matrices N(0, 1/fan_in), output and down projections
-/// scaled by `residual_gain`. float32.
+/// A fresh decoder with random weights: embedding N(0, embedding_std), matrices N(0, 1/fan_in), output and down
+/// projections scaled by `residual_gain`. float32.
 Decoder random_decoder(const DecoderConfig& config, double embedding_std, double residual_gain, Random& random);
 
 /// Every weight of a decoder by reference, for training all of it ("embedding", "layers.0.qkv.weight", ...).

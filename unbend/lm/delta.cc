@@ -22,8 +22,9 @@ DeltaInfo parse_info(const std::map<std::string, std::string>& metadata, const s
   const Json json = parse_json(found->second, where);
   const auto version = json_get<std::int64_t>(json, "version", where);
   require(version == kVersion, "{}: delta version {} is not known (this program reads {})", where, version, kVersion);
-  return {json_get<std::string>(json, "recipe", where), json_get<Json>(json, "options", where), json_get<std::string>(json, "base_name", where),
-          json_get<std::string>(json, "base_sha256", where), json.value("training", Json::object())};
+  return {json_get<std::string>(json, "recipe", where), json_get<Json>(json, "options", where),
+          json_get<std::string>(json, "base_name", where), json_get<std::string>(json, "base_sha256", where),
+          json.value("training", Json::object())};
 }
 
 }  // namespace
@@ -35,31 +36,36 @@ void save_delta(const std::filesystem::path& path, const Student& student, const
     check_finite(*parameter.tensor, parameter.name);
     tensors[parameter.name] = parameter.tensor->detach().to(half ? at::kHalf : at::kFloat);
   }
-  const Json json{{"version", kVersion}, {"recipe", student.recipe}, {"options", student.options}, {"base_name", info.base_name},
-                  {"base_sha256", info.base_hash}, {"training", info.training}};
+  const Json json{{"version", kVersion},         {"recipe", student.recipe},      {"options", student.options},
+                  {"base_name", info.base_name}, {"base_sha256", info.base_hash}, {"training", info.training}};
   save_safetensors(path, tensors, {{kKey, json.dump()}});
 }
 
-DeltaInfo read_delta_info(const std::filesystem::path& path) { return parse_info(load_safetensors(path).metadata, path.string()); }
+DeltaInfo read_delta_info(const std::filesystem::path& path) {
+  return parse_info(load_safetensors(path).metadata, path.string());
+}
 
-void assign(const std::vector<Parameter>& parameters, const std::map<std::string, at::Tensor>& tensors, const std::string& where) {
+void assign(const std::vector<Parameter>& parameters, const std::map<std::string, at::Tensor>& tensors,
+            const std::string& where) {
   for (const auto& [name, target] : parameters) {
     const auto found = tensors.find(name);
     require(found != tensors.end(), "{}: tensor {} is missing", where, name);
     const auto& source = found->second;
-    require(source.sizes() == target->sizes(), "{}: tensor {} has shape {}, expected {}", where, name, shape_string(source.sizes()), shape_string(target->sizes()));
+    require(source.sizes() == target->sizes(), "{}: tensor {} has shape {}, expected {}", where, name,
+            shape_string(source.sizes()), shape_string(target->sizes()));
     require(at::isFloatingType(source.scalar_type()), "{}: tensor {} is not of a floating type", where, name);
     check_finite(source, where + ": tensor " + name);
     *target = source.to(target->options());
   }
-  require(tensors.size() == parameters.size(), "{}: {} tensors where the recipe has {}", where, tensors.size(), parameters.size());
+  require(tensors.size() == parameters.size(), "{}: {} tensors where the recipe has {}", where, tensors.size(),
+          parameters.size());
 }
 
 Student load_delta(const std::filesystem::path& path, const Decoder& teacher, const engine::Gguf& base) {
   const auto file = load_safetensors(path);
   const auto info = parse_info(file.metadata, path.string());
-  require(info.base_hash == base.content_hash(), "{}: made for another base model ({}, SHA-256 {}...), not for {}", path.string(), info.base_name,
-          info.base_hash.substr(0, 12), base.path().string());
+  require(info.base_hash == base.content_hash(), "{}: made for another base model ({}, SHA-256 {}...), not for {}",
+          path.string(), info.base_name, info.base_hash.substr(0, 12), base.path().string());
   const auto& recipe = find_recipe(info.recipe);
   auto student = convert(teacher, recipe, recipe_options(recipe, info.options), 0);
   assign(adapter(student.decoder), file.tensors, path.string());
@@ -83,7 +89,8 @@ void write_merged(const engine::Gguf& base, const Student& student, const std::f
   for (std::size_t i = 0; i < merged.layers.size(); ++i) {
     const auto& before = student.decoder.layers[i];
     const auto& after = merged.layers[i];
-    const auto part = [&](const Projection& had, const Projection& has, std::size_t index, const std::string& name, std::int64_t heads) {
+    const auto part = [&](const Projection& had, const Projection& has, std::size_t index, const std::string& name,
+                          std::int64_t heads) {
       if (!had.parts[index].lora.defined()) return;
       std::int64_t row = 0;
       for (std::size_t p = 0; p < index; ++p) row += has.parts[p].rows;

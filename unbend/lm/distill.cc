@@ -42,15 +42,30 @@ struct Place {
   Json plateau, source;
 
   Json to_json(const std::string& identity) const {
-    return {{"identity", identity}, {"stage", stage}, {"step", step}, {"tokens", tokens}, {"stage_tokens", stage_tokens}, {"total_steps", total_steps},
-            {"skipped", skipped}, {"seconds", seconds}, {"cpu_seconds", cpu_seconds}, {"stage_seconds", stage_seconds}, {"validation", validation},
-            {"first_loss", first_loss}, {"recent", recent}, {"finished", finished}, {"plateau", plateau}, {"source", source}};
+    return {{"identity", identity},
+            {"stage", stage},
+            {"step", step},
+            {"tokens", tokens},
+            {"stage_tokens", stage_tokens},
+            {"total_steps", total_steps},
+            {"skipped", skipped},
+            {"seconds", seconds},
+            {"cpu_seconds", cpu_seconds},
+            {"stage_seconds", stage_seconds},
+            {"validation", validation},
+            {"first_loss", first_loss},
+            {"recent", recent},
+            {"finished", finished},
+            {"plateau", plateau},
+            {"source", source}};
   }
   static Place from_json(const Json& j) {
     Place p;
-    j.at("stage").get_to(p.stage), j.at("step").get_to(p.step), j.at("tokens").get_to(p.tokens), j.at("stage_tokens").get_to(p.stage_tokens);
+    j.at("stage").get_to(p.stage), j.at("step").get_to(p.step), j.at("tokens").get_to(p.tokens),
+        j.at("stage_tokens").get_to(p.stage_tokens);
     j.at("total_steps").get_to(p.total_steps), j.at("skipped").get_to(p.skipped), j.at("seconds").get_to(p.seconds);
-    j.at("cpu_seconds").get_to(p.cpu_seconds), j.at("stage_seconds").get_to(p.stage_seconds), j.at("validation").get_to(p.validation);
+    j.at("cpu_seconds").get_to(p.cpu_seconds), j.at("stage_seconds").get_to(p.stage_seconds),
+        j.at("validation").get_to(p.validation);
     j.at("first_loss").get_to(p.first_loss), j.at("recent").get_to(p.recent);
     p.finished = j.at("finished"), p.plateau = j.at("plateau"), p.source = j.at("source");
     return p;
@@ -76,9 +91,16 @@ std::string first_bad_layer(const Decoder& student, const at::Tensor& ids) {
 
 class Trainer {
  public:
-  Trainer(const Decoder& teacher, Decoder& student, const std::vector<Stage>& stages, BatchSource& source, const TrainOptions& options)
-      : teacher_(teacher), student_(student), stages_(stages), source_(source), options_(options),
-        teacher_head_(freeze_head(teacher.head)), student_head_(freeze_head(student.head.detach())), teacher_name_(name_of(teacher)) {}
+  Trainer(const Decoder& teacher, Decoder& student, const std::vector<Stage>& stages, BatchSource& source,
+          const TrainOptions& options)
+      : teacher_(teacher),
+        student_(student),
+        stages_(stages),
+        source_(source),
+        options_(options),
+        teacher_head_(freeze_head(teacher.head)),
+        student_head_(freeze_head(student.head.detach())),
+        teacher_name_(name_of(teacher)) {}
 
   TrainReport run() {
     for (const auto& stage : stages_) all_tokens_ += stage.tokens;
@@ -100,7 +122,8 @@ class Trainer {
     report.cpu_seconds = place_.cpu_seconds;
     report.validation = place_.validation;
     report.stages = place_.finished;
-    report.loss = report.stages.empty() ? mean_of_last_tenth(place_.recent) : report.stages.back().at("last_loss").get<double>();
+    report.loss =
+        report.stages.empty() ? mean_of_last_tenth(place_.recent) : report.stages.back().at("last_loss").get<double>();
     report.interrupted = stopped_;
     return report;
   }
@@ -112,7 +135,8 @@ class Trainer {
     if (!file) return {};
     auto checkpoint = load_checkpoint(*file);
     require(checkpoint.state.value("identity", "") == options_.identity,
-            "{}: this checkpoint belongs to another run (other model, texts, recipe or options): use another folder", file->string());
+            "{}: this checkpoint belongs to another run (other model, texts, recipe or options): use another folder",
+            file->string());
     place_ = Place::from_json(checkpoint.state);
     source_.restore(place_.source);
     if (!options_.quiet) fmt::print(stderr, "going on from {} ({} tokens done)\n", file->string(), place_.tokens);
@@ -128,11 +152,14 @@ class Trainer {
   void run_stage(const Stage& stage, const Checkpoint* from) {
     // Parameters of earlier stages are part of every checkpoint too: all that any stage may have changed.
     std::vector<Parameter> changed = parameters(trainables(student_, Stage::Kind::EndToEnd, options_.also));
-    const auto t = trainables(student_, stage.kind, stage.kind == Stage::Kind::EndToEnd ? options_.also : std::vector<std::string>{});
+    const auto t = trainables(student_, stage.kind,
+                              stage.kind == Stage::Kind::EndToEnd ? options_.also : std::vector<std::string>{});
     if (from) assign(changed, tensors_under(from->tensors, "student."), "checkpoint");
     std::vector<ParameterGroup> groups;
-    for (const auto& [list, rate] : {std::pair{&t.mixer, stage.mixer_learning_rate}, {&t.weights, stage.learning_rate}}) {
-      ParameterGroup matrices{{}, rate, stage.weight_decay, stage.beta1, stage.beta2}, others{{}, rate, 0, stage.beta1, stage.beta2};
+    for (const auto& [list, rate] :
+         {std::pair{&t.mixer, stage.mixer_learning_rate}, {&t.weights, stage.learning_rate}}) {
+      ParameterGroup matrices{{}, rate, stage.weight_decay, stage.beta1, stage.beta2},
+          others{{}, rate, 0, stage.beta1, stage.beta2};
       for (const auto& p : *list) {
         *p.tensor = p.tensor->detach().clone().requires_grad_(true);  // never the teacher's own storage
         (p.tensor->dim() >= 2 ? matrices : others).parameters.push_back(*p.tensor);
@@ -153,7 +180,9 @@ class Trainer {
     std::int64_t later_tokens = 0;
     for (std::size_t i = place_.stage; i < stages_.size(); ++i) later_tokens += stages_[i].tokens;
     const double stage_time = options_.seconds > 0 && later_tokens > 0
-                                  ? (options_.seconds - elapsed_before) * static_cast<double>(stage.tokens) / static_cast<double>(later_tokens) : 0;
+                                  ? (options_.seconds - elapsed_before) * static_cast<double>(stage.tokens) /
+                                        static_cast<double>(later_tokens)
+                                  : 0;
 
     const auto store = [&] {
       if (options_.checkpoints.empty()) return;
@@ -190,9 +219,13 @@ class Trainer {
     for (const auto& p : parameters(t)) *p.tensor = p.tensor->detach();
     if (student_.config.tied) student_.head = student_.embedding;
     if (stopped_) return;
-    place_.finished.push_back({{"name", stage.name}, {"tokens", place_.stage_tokens}, {"steps", place_.step},
-                               {"tokens_per_second", static_cast<double>(place_.stage_tokens) / std::max(1e-9, place_.stage_seconds)},
-                               {"first_loss", place_.first_loss}, {"last_loss", mean_of_last_tenth(place_.recent)}});
+    place_.finished.push_back(
+        {{"name", stage.name},
+         {"tokens", place_.stage_tokens},
+         {"steps", place_.step},
+         {"tokens_per_second", static_cast<double>(place_.stage_tokens) / std::max(1e-9, place_.stage_seconds)},
+         {"first_loss", place_.first_loss},
+         {"last_loss", mean_of_last_tenth(place_.recent)}});
     ++place_.stage;
     place_.step = place_.stage_tokens = 0;
     place_.stage_seconds = 0;
@@ -207,21 +240,29 @@ class Trainer {
     for (std::int64_t i = 0; i < options_.accumulate; ++i) {
       const auto batch = source_.next();
       tokens += batch.ids.numel();
-      loss += (stage.kind == Stage::Kind::Transfer ? transfer(stage, batch) : end_to_end(stage, batch)) / static_cast<double>(options_.accumulate);
+      loss += (stage.kind == Stage::Kind::Transfer ? transfer(stage, batch) : end_to_end(stage, batch)) /
+              static_cast<double>(options_.accumulate);
       if (!std::isfinite(loss)) {
         if (++bad_steps_ >= 3)
-          fail_computation("distill: the loss of stage {} is {} at step {}; {} is the first with a non-finite value: lower the learning rate",
-                           stage.name, loss, place_.step, first_bad_layer(student_, batch.ids));
+          fail_computation(
+              "distill: the loss of stage {} is {} at step {}; {} is the first with a non-finite value: lower the "
+              "learning rate",
+              stage.name, loss, place_.step, first_bad_layer(student_, batch.ids));
       } else {
         bad_steps_ = 0;
       }
     }
     // With a budget in tokens the schedule counts steps of the stage as if all were of this size.
-    const auto per_stage = stage.steps > 0 ? stage.steps : std::max<std::int64_t>(1, (stage.tokens + tokens - 1) / tokens);
-    const double rate = stage.schedule == Stage::Schedule::Cosine
-                            ? warmup_cosine(static_cast<std::int64_t>(std::llround(fraction * static_cast<double>(per_stage))), per_stage, stage.warmup, stage.floor)
-                            : plateau.scale;
-    if (!std::isfinite(loss) || !optimizer.step(rate, stage.clip > 0 ? stage.clip : std::numeric_limits<double>::infinity())) ++place_.skipped;
+    const auto per_stage =
+        stage.steps > 0 ? stage.steps : std::max<std::int64_t>(1, (stage.tokens + tokens - 1) / tokens);
+    const double rate =
+        stage.schedule == Stage::Schedule::Cosine
+            ? warmup_cosine(static_cast<std::int64_t>(std::llround(fraction * static_cast<double>(per_stage))),
+                            per_stage, stage.warmup, stage.floor)
+            : plateau.scale;
+    if (!std::isfinite(loss) ||
+        !optimizer.step(rate, stage.clip > 0 ? stage.clip : std::numeric_limits<double>::infinity()))
+      ++place_.skipped;
     if (place_.step == 0) place_.first_loss = loss;
     place_.recent.push_back(loss);
     ++place_.step;
@@ -232,40 +273,55 @@ class Trainer {
       place_.validation = options_.validate(student_);
       plateau.update(place_.validation);
     }
-    progress_->update(place_.tokens, place_.validation >= 0 ? fmt::format("{} loss {:.4f} validation ppl {:.2f}", stage.name, loss, std::exp(place_.validation))
+    progress_->update(place_.tokens, place_.validation >= 0 ? fmt::format("{} loss {:.4f} validation ppl {:.2f}",
+                                                                          stage.name, loss, std::exp(place_.validation))
                                                             : fmt::format("{} loss {:.4f}", stage.name, loss));
     if (!options_.log.empty()) {
       std::ofstream log(options_.log, std::ios::app);
-      log << Json{{"stage", stage.name}, {"step", place_.step}, {"tokens", place_.tokens}, {"loss", loss}, {"rate", rate},
-                  {"grad_norm", optimizer.grad_norm()}, {"validation", place_.validation}, {"seconds", now() - stage_start_}}.dump() << "\n";
+      log << Json{{"stage", stage.name},
+                  {"step", place_.step},
+                  {"tokens", place_.tokens},
+                  {"loss", loss},
+                  {"rate", rate},
+                  {"grad_norm", optimizer.grad_norm()},
+                  {"validation", place_.validation},
+                  {"seconds", now() - stage_start_}}
+                 .dump()
+          << "\n";
     }
   }
 
-  /// Heads of each converted layer against the teacher's, on the teacher's inputs; gradients stay within the layer's mixer.
+  /// Heads of each converted layer against the teacher's, on the teacher's inputs; gradients stay within the layer's
+  /// mixer.
   double transfer(const Stage& stage, const Batch& batch) {
     double total = 0;
     std::int64_t layers = 0;
     const at::NoGradGuard no_grad;
-    teacher_.hidden(batch.ids, Form::Chunked, [&](std::int64_t layer, const MixerInput& input, const at::Tensor& heads) {
-      auto& mixer = *student_.layers[layer].mixer;
-      if (mixer.parameters().empty()) return;
-      const at::AutoGradMode grad(true);
-      const auto loss = at::mse_loss(mixer.forward(input, Form::Chunked), heads) * (stage.mse_scale / static_cast<double>(options_.accumulate));
-      if (loss.requires_grad()) loss.backward();
-      total += loss.item<double>() * static_cast<double>(options_.accumulate);
-      ++layers;
-    });
+    teacher_.hidden(batch.ids, Form::Chunked,
+                    [&](std::int64_t layer, const MixerInput& input, const at::Tensor& heads) {
+                      auto& mixer = *student_.layers[layer].mixer;
+                      if (mixer.parameters().empty()) return;
+                      const at::AutoGradMode grad(true);
+                      const auto loss = at::mse_loss(mixer.forward(input, Form::Chunked), heads) *
+                                        (stage.mse_scale / static_cast<double>(options_.accumulate));
+                      if (loss.requires_grad()) loss.backward();
+                      total += loss.item<double>() * static_cast<double>(options_.accumulate);
+                      ++layers;
+                    });
     return total / static_cast<double>(std::max<std::int64_t>(1, layers));
   }
 
-  /// The teacher's likeliest tokens and their log-probabilities, [B * T, top_k]; kept in a file per batch if a folder was given.
+  /// The teacher's likeliest tokens and their log-probabilities, [B * T, top_k]; kept in a file per batch if a folder
+  /// was given.
   std::pair<at::Tensor, at::Tensor> teacher_predictions(const at::Tensor& ids, std::int64_t top_k) {
     const at::NoGradGuard no_grad;
     top_k = std::min(top_k, teacher_.config.vocab);
     std::filesystem::path file;
     if (!options_.targets.empty()) {
-      const auto bytes = std::as_bytes(std::span(ids.const_data_ptr<std::int64_t>(), static_cast<std::size_t>(ids.numel())));
-      const std::string key = fmt::format("{}:{}:{}:{}", sha256(bytes), teacher_name_, fmt::join(ids.sizes(), "x"), top_k);
+      const auto bytes =
+          std::as_bytes(std::span(ids.const_data_ptr<std::int64_t>(), static_cast<std::size_t>(ids.numel())));
+      const std::string key =
+          fmt::format("{}:{}:{}:{}", sha256(bytes), teacher_name_, fmt::join(ids.sizes(), "x"), top_k);
       file = options_.targets / (sha256(std::as_bytes(std::span(key))).substr(0, 24) + ".safetensors");
       if (std::filesystem::exists(file)) {
         const auto stored = load_safetensors(file);
@@ -273,7 +329,8 @@ class Trainer {
       }
     }
     const auto none = at::full({ids.numel()}, -1, at::kLong);
-    const auto scores = next_token_scores(teacher_.hidden(ids).reshape({-1, teacher_.config.hidden}), teacher_head_, none, top_k);
+    const auto scores =
+        next_token_scores(teacher_.hidden(ids).reshape({-1, teacher_.config.hidden}), teacher_head_, none, top_k);
     if (!file.empty()) {
       std::filesystem::create_directories(options_.targets);
       save_safetensors(file, {{"ids", scores.top_ids}, {"log_probs", scores.top_log_probs}});
@@ -283,8 +340,11 @@ class Trainer {
 
   /// What tells this teacher from others in the folder of its predictions: its weights' type and a few of its numbers.
   static std::string name_of(const Decoder& teacher) {
-    const auto sample = teacher.layers.back().down.weight.flatten().slice(0, 0, std::nullopt, 97).to(at::kFloat).contiguous();
-    return fmt::format("{}-{}", toString(teacher.type()), sha256(std::as_bytes(std::span(sample.const_data_ptr<float>(), static_cast<std::size_t>(sample.numel())))));
+    const auto sample =
+        teacher.layers.back().down.weight.flatten().slice(0, 0, std::nullopt, 97).to(at::kFloat).contiguous();
+    return fmt::format(
+        "{}-{}", toString(teacher.type()),
+        sha256(std::as_bytes(std::span(sample.const_data_ptr<float>(), static_cast<std::size_t>(sample.numel())))));
   }
 
   double end_to_end(const Stage& stage, const Batch& batch) {
@@ -294,7 +354,8 @@ class Trainer {
     const auto hidden = student_.hidden(batch.ids).reshape({-1, student_.config.hidden});
     at::Tensor loss;
     if (student_.head.requires_grad())  // a head that trains: small vocabularies, plain operations
-      loss = at::cross_entropy_loss(student_.logits(hidden), targets.next, {}, at::Reduction::Mean, -1) * stage.cross_entropy;
+      loss = at::cross_entropy_loss(student_.logits(hidden), targets.next, {}, at::Reduction::Mean, -1) *
+             stage.cross_entropy;
     else
       loss = distillation_loss(hidden, student_head_, targets, stage.kl, stage.cross_entropy).loss;
     (loss / static_cast<double>(options_.accumulate)).backward();
@@ -321,8 +382,10 @@ Trainables trainables(Decoder& student, Stage::Kind kind, const std::vector<std:
   Trainables t;
   for (const auto& p : adapter(student)) {
     const bool mixer = p.name.find(".mixer.") != std::string::npos;
-    if (mixer) t.mixer.push_back(p);
-    else if (kind == Stage::Kind::EndToEnd) t.weights.push_back(p);
+    if (mixer)
+      t.mixer.push_back(p);
+    else if (kind == Stage::Kind::EndToEnd)
+      t.weights.push_back(p);
   }
   if (!also.empty())
     for (const auto& p : weights(student))
@@ -330,14 +393,19 @@ Trainables trainables(Decoder& student, Stage::Kind kind, const std::vector<std:
   return t;
 }
 
-TrainReport train(const Decoder& teacher, Decoder& student, const std::vector<Stage>& stages, BatchSource& source, const TrainOptions& options) {
+TrainReport train(const Decoder& teacher, Decoder& student, const std::vector<Stage>& stages, BatchSource& source,
+                  const TrainOptions& options) {
   require(options.accumulate >= 1, "distill: accumulate must be at least 1, not {}", options.accumulate);
-  require(options.also.empty() || student.type() != at::kBFloat16, "distill: a decoder's own weights are trained in float32 only");
+  require(options.also.empty() || student.type() != at::kBFloat16,
+          "distill: a decoder's own weights are trained in float32 only");
   for (const auto& stage : stages) {
-    require(stage.tokens > 0 || stage.steps > 0, "distill: stage {} has a budget of {} tokens", stage.name, stage.tokens);
-    require(stage.steps == 0 || options.seconds == 0, "distill: stage {} has a budget of {} steps, which does not go with a time budget", stage.name,
+    require(stage.tokens > 0 || stage.steps > 0, "distill: stage {} has a budget of {} tokens", stage.name,
+            stage.tokens);
+    require(stage.steps == 0 || options.seconds == 0,
+            "distill: stage {} has a budget of {} steps, which does not go with a time budget", stage.name,
             stage.steps);
-    require(stage.kind == Stage::Kind::Transfer || stage.kl > 0 || stage.cross_entropy > 0, "distill: stage {} has no loss", stage.name);
+    require(stage.kind == Stage::Kind::Transfer || stage.kl > 0 || stage.cross_entropy > 0,
+            "distill: stage {} has no loss", stage.name);
   }
   return Trainer(teacher, student, stages, source, options).run();
 }

@@ -35,36 +35,39 @@ struct Trainables {
   std::vector<Parameter> weights;  ///< at Stage::learning_rate
 };
 
-/// Mixer parameters (Transfer), or mixer parameters and Lora factors, plus the decoder's own weights whose name ends in one of `also`
+/// Mixer parameters (Transfer), or mixer parameters and Lora factors, plus the decoder's own weights whose name ends in
+/// one of `also`
 /// ("output.weight"; "" for all of them). Those are made private to the student first.
 Trainables trainables(Decoder& student, Stage::Kind kind, const std::vector<std::string>& also = {});
 
 struct TrainOptions {
-  std::int64_t accumulate = 1;             ///< batches per optimiser step
-  double seconds = 0;                      ///< time budget of all stages together; 0 = none
-  std::filesystem::path checkpoints;       ///< folder; empty = none. Training goes on from the latest one found there
-  double checkpoint_seconds = 60;          ///< time between checkpoints (one more at the end of each stage and on Ctrl-C)
-  std::int64_t validate_every = 0;         ///< optimiser steps; 0 = never
+  std::int64_t accumulate = 1;        ///< batches per optimiser step
+  double seconds = 0;                 ///< time budget of all stages together; 0 = none
+  std::filesystem::path checkpoints;  ///< folder; empty = none. Training goes on from the latest one found there
+  double checkpoint_seconds = 60;     ///< time between checkpoints (one more at the end of each stage and on Ctrl-C)
+  std::int64_t validate_every = 0;    ///< optimiser steps; 0 = never
   std::function<double(const Decoder&)> validate;  ///< mean nats per token on held-out text
-  std::filesystem::path log;               ///< JSON lines, one per step; empty = none
-  std::vector<std::string> also;           ///< see trainables()
-  std::filesystem::path targets;           ///< folder that keeps the teacher's predictions per batch, for other runs on the same batches; empty = none
-  std::string identity;                    ///< of model, texts and options: a checkpoint of another run is refused
+  std::filesystem::path log;                       ///< JSON lines, one per step; empty = none
+  std::vector<std::string> also;                   ///< see trainables()
+  std::filesystem::path targets;  ///< folder that keeps the teacher's predictions per batch, for other runs on the same
+                                  ///< batches; empty = none
+  std::string identity;           ///< of model, texts and options: a checkpoint of another run is refused
   bool quiet = false;
 };
 
 struct TrainReport {
   std::int64_t tokens = 0, steps = 0, skipped = 0;  ///< skipped: steps with non-finite gradients
   double seconds = 0, cpu_seconds = 0;
-  double loss = 0;                 ///< mean over the last tenth of the last stage
-  double validation = -1;          ///< last, or -1
-  bool interrupted = false;        ///< Ctrl-C or time budget before the token budget
-  Json stages;                     ///< per stage: name, tokens, steps, tokens per second, first and last loss
+  double loss = 0;           ///< mean over the last tenth of the last stage
+  double validation = -1;    ///< last, or -1
+  bool interrupted = false;  ///< Ctrl-C or time budget before the token budget
+  Json stages;               ///< per stage: name, tokens, steps, tokens per second, first and last loss
 };
 
-/// Runs `stages` one after the other on `student`, in place. Stage::tokens (or steps) are the budgets. Equal inputs give equal weights bit for bit on
-/// one machine and thread count, with or without interruptions. Computation error naming the step and layer if the loss is not finite
-/// three steps in a row (the last checkpoint stays).
-TrainReport train(const Decoder& teacher, Decoder& student, const std::vector<Stage>& stages, BatchSource& source, const TrainOptions& options);
+/// Runs `stages` one after the other on `student`, in place. Stage::tokens (or steps) are the budgets. Equal inputs
+/// give equal weights bit for bit on one machine and thread count, with or without interruptions. Computation error
+/// naming the step and layer if the loss is not finite three steps in a row (the last checkpoint stays).
+TrainReport train(const Decoder& teacher, Decoder& student, const std::vector<Stage>& stages, BatchSource& source,
+                  const TrainOptions& options);
 
 }  // namespace unbend::lm

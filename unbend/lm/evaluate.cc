@@ -11,7 +11,8 @@
 
 namespace unbend::lm {
 
-std::vector<Scores> evaluate(const std::vector<const Decoder*>& models, const at::Tensor& windows, const std::function<void(std::int64_t)>& progress) {
+std::vector<Scores> evaluate(const std::vector<const Decoder*>& models, const at::Tensor& windows,
+                             const std::function<void(std::int64_t)>& progress) {
   const at::NoGradGuard no_grad;
   require(!models.empty(), "evaluate: no model");
   check_dims(windows, 2, "evaluate: windows");
@@ -40,22 +41,28 @@ std::vector<Scores> evaluate(const std::vector<const Decoder*>& models, const at
       const auto rows = [&](const at::Tensor& t) { return t.to(at::kFloat).view({ids.size(0), length - 1}); };
       scores[m].nats.slice(0, at, at + ids.size(0)).copy_(rows(-mine.log_prob));
       scores[m].agreement.slice(0, at, at + ids.size(0)).copy_(rows(mine.best == best.best));
-      if (m > 0) scores[m].kl.slice(0, at, at + ids.size(0)).copy_(rows(full_divergence(teacher, heads[0], hidden, heads[m])));
+      if (m > 0)
+        scores[m].kl.slice(0, at, at + ids.size(0)).copy_(rows(full_divergence(teacher, heads[0], hidden, heads[m])));
       if (progress) progress(done += ids.numel());
     }
   }
   return scores;
 }
 
-double mean_nats(const Decoder& decoder, const at::Tensor& windows) { return evaluate({&decoder}, windows)[0].nats.mean().item<double>(); }
+double mean_nats(const Decoder& decoder, const at::Tensor& windows) {
+  return evaluate({&decoder}, windows)[0].nats.mean().item<double>();
+}
 
 Estimate mean_over(const at::Tensor& values, std::int64_t first, std::int64_t last) {
   const auto per_window = values.slice(1, first, last).to(at::kDouble).mean(1);
   const auto n = per_window.size(0);
-  return {per_window.mean().item<double>(), n > 1 ? per_window.std().item<double>() / std::sqrt(static_cast<double>(n)) : 0};
+  return {per_window.mean().item<double>(),
+          n > 1 ? per_window.std().item<double>() / std::sqrt(static_cast<double>(n)) : 0};
 }
 
-Estimate paired_difference(const at::Tensor& a, const at::Tensor& b, std::int64_t first, std::int64_t last) { return mean_over(a - b, first, last); }
+Estimate paired_difference(const at::Tensor& a, const at::Tensor& b, std::int64_t first, std::int64_t last) {
+  return mean_over(a - b, first, last);
+}
 
 std::vector<std::pair<std::int64_t, std::int64_t>> position_buckets(std::int64_t positions) {
   std::vector<std::pair<std::int64_t, std::int64_t>> buckets;
@@ -73,12 +80,13 @@ at::Tensor head_fidelity(const Decoder& teacher, const Decoder& student, const a
   const std::int64_t length = windows.size(1);
   auto error = at::zeros({teacher.config.layers, length}, at::kDouble), energy = at::zeros_like(error);
   for (std::int64_t n = 0; n < windows.size(0); ++n)
-    teacher.hidden(windows.slice(0, n, n + 1), Form::Chunked, [&](std::int64_t layer, const MixerInput& input, const at::Tensor& heads) {
-      const auto mine = student.layers[layer].mixer->forward(input, Form::Chunked);
-      const auto sum = [](const at::Tensor& t) { return t.to(at::kDouble).square().sum({0, 1, 3}); };
-      error[layer] += sum(mine - heads);
-      energy[layer] += sum(heads);
-    });
+    teacher.hidden(windows.slice(0, n, n + 1), Form::Chunked,
+                   [&](std::int64_t layer, const MixerInput& input, const at::Tensor& heads) {
+                     const auto mine = student.layers[layer].mixer->forward(input, Form::Chunked);
+                     const auto sum = [](const at::Tensor& t) { return t.to(at::kDouble).square().sum({0, 1, 3}); };
+                     error[layer] += sum(mine - heads);
+                     energy[layer] += sum(heads);
+                   });
   return (error / energy).to(at::kFloat);
 }
 

@@ -12,14 +12,16 @@
 
 namespace unbend::lm {
 
-/// Per window and position: entry [n, t] is about the prediction of token t+1 from tokens 0..t of window n. [N, T-1] each.
+/// Per window and position: entry [n, t] is about the prediction of token t+1 from tokens 0..t of window n. [N, T-1]
+/// each.
 struct Scores {
   at::Tensor nats;       ///< -log probability of the true next token
   at::Tensor kl;         ///< KL(teacher || model), nats, over the whole vocabulary
   at::Tensor agreement;  ///< 1 where the most probable token is the teacher's
 };
 
-/// Scores of `models` on windows [N, T] of token ids; models[0] is the teacher. `progress` gets the number of tokens done.
+/// Scores of `models` on windows [N, T] of token ids; models[0] is the teacher. `progress` gets the number of tokens
+/// done.
 std::vector<Scores> evaluate(const std::vector<const Decoder*>& models, const at::Tensor& windows,
                              const std::function<void(std::int64_t)>& progress = {});
 
@@ -40,7 +42,8 @@ Estimate paired_difference(const at::Tensor& a, const at::Tensor& b, std::int64_
 /// Position buckets [0, 64), [64, 256), [256, 512), [512, 1024), ... that fit T-1 positions.
 std::vector<std::pair<std::int64_t, std::int64_t>> position_buckets(std::int64_t positions);
 
-/// Relative squared error of a student's heads to the teacher's for each layer, and per position [layers, T], on the teacher's inputs.
+/// Relative squared error of a student's heads to the teacher's for each layer, and per position [layers, T], on the
+/// teacher's inputs.
 at::Tensor head_fidelity(const Decoder& teacher, const Decoder& student, const at::Tensor& windows);
 
 }  // namespace unbend::lm

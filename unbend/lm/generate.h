@@ -15,30 +15,33 @@ namespace unbend::lm {
 struct GenerateOptions {
   std::int64_t max_tokens = 256;
   engine::SamplerOptions sampler;
-  std::vector<std::string> stop;   ///< texts that end the generation; they are not part of the result
-  bool ignore_end = false;         ///< go on after an end-of-text token
+  std::vector<std::string> stop;  ///< texts that end the generation; they are not part of the result
+  bool ignore_end = false;        ///< go on after an end-of-text token
   std::int64_t prefill_chunk = 512;
 };
 
 struct Generation {
   std::string text;
   std::vector<engine::TokenId> ids;
-  std::string reason;           ///< "end" (the model ended), "stop" (a stop text), "length", "interrupted"
+  std::string reason;  ///< "end" (the model ended), "stop" (a stop text), "length", "interrupted"
   std::int64_t prompt_tokens = 0;
   double prefill_seconds = 0, decode_seconds = 0;
   std::int64_t state_bytes = 0;  ///< memory of the mixers at the end
 };
 
 /// Continues `prompt`. `stream` gets text as soon as it is certain (whole UTF-8 characters, never part of a stop text).
-Generation generate(const Decoder& decoder, const engine::Tokenizer& tokenizer, const std::vector<engine::TokenId>& prompt,
-                    const GenerateOptions& options, const std::function<void(std::string_view)>& stream = {});
+Generation generate(const Decoder& decoder, const engine::Tokenizer& tokenizer,
+                    const std::vector<engine::TokenId>& prompt, const GenerateOptions& options,
+                    const std::function<void(std::string_view)>& stream = {});
 
-/// `count` texts of at most `length` tokens each from an empty prompt (BOS alone), `batch` at a time; every text has its own random stream,
-/// so the result does not depend on `batch`. `done` gets the number of tokens so far.
-std::vector<std::string> sample_texts(const Decoder& decoder, const engine::Tokenizer& tokenizer, std::int64_t count, std::int64_t length,
-                                      std::int64_t batch, const engine::SamplerOptions& options, const std::function<void(std::int64_t)>& done = {});
+/// `count` texts of at most `length` tokens each from an empty prompt (BOS alone), `batch` at a time; every text has
+/// its own random stream, so the result does not depend on `batch`. `done` gets the number of tokens so far.
+std::vector<std::string> sample_texts(const Decoder& decoder, const engine::Tokenizer& tokenizer, std::int64_t count,
+                                      std::int64_t length, std::int64_t batch, const engine::SamplerOptions& options,
+                                      const std::function<void(std::int64_t)>& done = {});
 
 /// Feeds `ids` to `state` in chunks; returns the hidden state [1, 1, hidden] of the last token.
-at::Tensor prefill(const Decoder& decoder, DecoderState& state, const std::vector<engine::TokenId>& ids, std::int64_t chunk);
+at::Tensor prefill(const Decoder& decoder, DecoderState& state, const std::vector<engine::TokenId>& ids,
+                   std::int64_t chunk);
 
 }  // namespace unbend::lm

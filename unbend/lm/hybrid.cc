@@ -14,9 +14,14 @@ struct HybridState : MixerState {
   at::Tensor log_decay;  // [B, G, w]: gates of the last w tokens, oldest first
   at::Tensor scan;       // [B, G, d, d + 1]: features to values and their sum
 
-  HybridState(WindowCache cache, at::Tensor gates, at::Tensor state) : window(std::move(cache)), log_decay(std::move(gates)), scan(std::move(state)) {}
-  std::unique_ptr<MixerState> clone() const override { return std::make_unique<HybridState>(window.clone(), log_decay.clone(), scan.clone()); }
-  std::int64_t bytes() const override { return window.bytes() + static_cast<std::int64_t>(log_decay.nbytes() + scan.nbytes()); }
+  HybridState(WindowCache cache, at::Tensor gates, at::Tensor state)
+      : window(std::move(cache)), log_decay(std::move(gates)), scan(std::move(state)) {}
+  std::unique_ptr<MixerState> clone() const override {
+    return std::make_unique<HybridState>(window.clone(), log_decay.clone(), scan.clone());
+  }
+  std::int64_t bytes() const override {
+    return window.bytes() + static_cast<std::int64_t>(log_decay.nbytes() + scan.nbytes());
+  }
   void pretend(std::int64_t tokens) override {
     window.pretend(tokens);
     log_decay.fill_(-.01);
@@ -38,7 +43,8 @@ class HybridMixer : public Mixer {
     gated_ = options.at("gate").get<bool>();
     linear_ = options.at("linear").get<bool>();
     const auto state_heads = options.at("state_heads").get<std::string>();
-    require(state_heads == "kv" || state_heads == "query", "hybrid: state_heads must be kv or query, not '{}'", state_heads);
+    require(state_heads == "kv" || state_heads == "query", "hybrid: state_heads must be kv or query, not '{}'",
+            state_heads);
     const std::int64_t groups = state_heads == "kv" ? c.kv_heads : c.heads;
     const auto identity = at::eye(c.head_dim).slice(1, 0, c.head_dim / 2);
     query_map_ = identity.expand({c.heads, -1, -1}).contiguous();
@@ -54,7 +60,9 @@ class HybridMixer : public Mixer {
     const std::int64_t tokens = in.tokens();
     if (!linear_ || tokens <= window_) return window.out;
     // Keys enter the state when they leave the window: shift them by w.
-    const auto delayed = [&](const at::Tensor& x) { return at::constant_pad_nd(x.slice(2, 0, tokens - window_), {0, 0, window_, 0}); };
+    const auto delayed = [&](const at::Tensor& x) {
+      return at::constant_pad_nd(x.slice(2, 0, tokens - window_), {0, 0, window_, 0});
+    };
     auto valid = at::zeros({tokens}, q.options());
     if (tokens > window_ + sinks_) valid.slice(0, window_ + sinks_).fill_(1);
     const auto gates = log_decay(in);
@@ -62,11 +70,12 @@ class HybridMixer : public Mixer {
     return combine(window, linear(q, delayed(k), delayed(v), valid, gates, past, {}, form).out);
   }
 
-  std::unique_ptr<MixerState> start(const DecoderConfig& c, std::int64_t batch, const at::TensorOptions& options) const override {
+  std::unique_ptr<MixerState> start(const DecoderConfig& c, std::int64_t batch,
+                                    const at::TensorOptions& options) const override {
     const std::int64_t groups = gate_bias_.size(0);
-    return std::make_unique<HybridState>(WindowCache(batch, c.kv_heads, c.head_dim, {window_, sinks_, c.scale()}, options),
-                                         at::zeros({batch, groups, window_}, options),
-                                         at::zeros({batch, groups, c.head_dim, c.head_dim + 1}, options));
+    return std::make_unique<HybridState>(
+        WindowCache(batch, c.kv_heads, c.head_dim, {window_, sinks_, c.scale()}, options),
+        at::zeros({batch, groups, window_}, options), at::zeros({batch, groups, c.head_dim, c.head_dim + 1}, options));
   }
 
   at::Tensor extend(const MixerInput& in, MixerState& base) const override {
@@ -77,13 +86,18 @@ class HybridMixer : public Mixer {
     const auto past = at::cat({state.log_decay, gates}, 2);
     const auto window = state.window.attend(q, k, v);
     state.log_decay = past.slice(2, past.size(2) - window_).contiguous();
-    const auto scan = linear(q, leaving.keys, leaving.values, leaving.valid, gates, past, state.scan, in.tokens() == 1 ? Form::Recurrent : Form::Chunked);
+    const auto scan = linear(q, leaving.keys, leaving.values, leaving.valid, gates, past, state.scan,
+                             in.tokens() == 1 ? Form::Recurrent : Form::Chunked);
     state.scan = scan.state;
     return linear_ ? combine(window, scan.out) : window.out;
   }
 
   std::vector<Parameter> parameters() override {
-    return {{"query_map", &query_map_}, {"key_map", &key_map_}, {"gate_weight", &gate_weight_}, {"gate_bias", &gate_bias_}, {"log_scale", &log_scale_}};
+    return {{"query_map", &query_map_},
+            {"key_map", &key_map_},
+            {"gate_weight", &gate_weight_},
+            {"gate_bias", &gate_bias_},
+            {"log_scale", &log_scale_}};
   }
 
   std::unique_ptr<Mixer> clone() const override {
@@ -102,10 +116,10 @@ class HybridMixer : public Mixer {
     return at::log_sigmoid(z).transpose(1, 2);
   }
 
-  /// Numerator and denominator [B, H, T, d+1] of the linear part. k, v [B, Hkv, T, d] are the tokens that leave the window at each step;
-  /// `past` [B, G, w+T] holds the gates of the w tokens before the first one too.
-  Scan linear(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& valid, const at::Tensor& gates,
-              const at::Tensor& past, const at::Tensor& initial, Form form) const {
+  /// Numerator and denominator [B, H, T, d+1] of the linear part. k, v [B, Hkv, T, d] are the tokens that leave the
+  /// window at each step; `past` [B, G, w+T] holds the gates of the w tokens before the first one too.
+  Scan linear(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& valid,
+              const at::Tensor& gates, const at::Tensor& past, const at::Tensor& initial, Form form) const {
     const std::int64_t tokens = q.size(2), groups = gate_bias_.size(0), repeat = groups / k.size(1);
     const auto share = [&](const at::Tensor& x) { return repeat == 1 ? x : x.repeat_interleave(repeat, 1); };
     // A token that leaves now was written w steps ago: it has already decayed by the gates of the last w tokens.
@@ -127,9 +141,9 @@ class HybridMixer : public Mixer {
 
   std::int64_t window_, sinks_;
   bool gated_, linear_;
-  at::Tensor query_map_, key_map_;        // [H, d, d/2], [G, d, d/2]
-  at::Tensor gate_weight_, gate_bias_;    // [G, hidden], [G]
-  at::Tensor log_scale_;                  // [H]: c
+  at::Tensor query_map_, key_map_;      // [H, d, d/2], [G, d, d/2]
+  at::Tensor gate_weight_, gate_bias_;  // [G, hidden], [G]
+  at::Tensor log_scale_;                // [H]: c
 };
 
 }  // namespace
@@ -140,7 +154,8 @@ Recipe hybrid_recipe() {
   recipe.title = "window + sinks + gated linear attention under one denominator";
   recipe.source = "this project";
   recipe.defaults = common_options(256, 4);
-  recipe.defaults.update({{"state_heads", "kv"}, {"gate", true}, {"gate_bias", 5.0}, {"log_scale", std::log(.02)}, {"linear", true}});
+  recipe.defaults.update(
+      {{"state_heads", "kv"}, {"gate", true}, {"gate_bias", 5.0}, {"log_scale", std::log(.02)}, {"linear", true}});
   recipe.mixer = [](const DecoderConfig& config, const Json& options, std::int64_t, Random&) -> std::unique_ptr<Mixer> {
     return std::make_unique<HybridMixer>(config, options);
   };

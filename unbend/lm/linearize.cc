@@ -14,9 +14,13 @@ namespace {
 
 double perplexity(const at::Tensor& nats) { return std::exp(nats.mean().item<double>()); }
 
-std::string bucket_name(std::pair<std::int64_t, std::int64_t> bucket) { return fmt::format("{}-{}", bucket.first, bucket.second - 1); }
+std::string bucket_name(std::pair<std::int64_t, std::int64_t> bucket) {
+  return fmt::format("{}-{}", bucket.first, bucket.second - 1);
+}
 
-std::string with_error(const Estimate& e, int digits) { return fmt::format("{:.{}f} +- {:.{}f}", e.mean, digits, e.error, digits); }
+std::string with_error(const Estimate& e, int digits) {
+  return fmt::format("{:.{}f} +- {:.{}f}", e.mean, digits, e.error, digits);
+}
 
 /// Nats by position in bins, for plots: x at the middle of each bin.
 Series by_position(const std::string& name, const at::Tensor& values, std::int64_t bin) {
@@ -30,7 +34,8 @@ Series by_position(const std::string& name, const at::Tensor& values, std::int64
 
 }  // namespace
 
-Comparison compare(const std::vector<Contestant>& models, const engine::Tokenizer& tokenizer, const ComparisonOptions& options) {
+Comparison compare(const std::vector<Contestant>& models, const engine::Tokenizer& tokenizer,
+                   const ComparisonOptions& options) {
   const at::NoGradGuard no_grad;
   Comparison result;
   result.options = options;
@@ -40,17 +45,20 @@ Comparison compare(const std::vector<Contestant>& models, const engine::Tokenize
     decoders.push_back(model.decoder);
     result.models.push_back({model.name, {}, {}, {}, {}, {}});
   }
-  for (const auto& [name, windows] : {std::pair{"evaluate, short texts", options.short_windows}, {"evaluate, long texts", options.long_windows}}) {
+  for (const auto& [name, windows] :
+       {std::pair{"evaluate, short texts", options.short_windows}, {"evaluate, long texts", options.long_windows}}) {
     if (!windows.defined() || windows.size(0) == 0) continue;
     Progress progress(name, windows.numel() * static_cast<std::int64_t>(models.size()), "tokens", options.quiet);
     const auto scores = evaluate(decoders, windows, [&](std::int64_t done) { progress.update(done); });
     for (std::size_t m = 0; m < models.size(); ++m) result.models[m].scores.push_back(scores[m]);
   }
-  const auto& long_source = options.long_windows.defined() && options.long_windows.size(0) > 0 ? options.long_windows : options.short_windows;
+  const auto& long_source =
+      options.long_windows.defined() && options.long_windows.size(0) > 0 ? options.long_windows : options.short_windows;
   if (options.recall_texts > 0) {
     Progress progress("recall from beyond the window", std::ssize(kRecallTasks), "tasks", options.quiet);
     for (const auto* task : kRecallTasks) {
-      const auto results = recall_on_text(task, decoders, tokenizer, long_source, options.recall_texts, 2 * options.window, 1);
+      const auto results =
+          recall_on_text(task, decoders, tokenizer, long_source, options.recall_texts, 2 * options.window, 1);
       for (std::size_t m = 0; m < models.size(); ++m) result.models[m].recall.push_back(results[m]);
       progress.update(static_cast<std::int64_t>(result.models[0].recall.size()));
     }
@@ -58,12 +66,14 @@ Comparison compare(const std::vector<Contestant>& models, const engine::Tokenize
   {
     Progress progress("fidelity per layer", static_cast<std::int64_t>(models.size()) - 1, "models", options.quiet);
     for (std::size_t m = 1; m < models.size(); ++m) {
-      result.models[m].fidelity = head_fidelity(*decoders[0], *decoders[m], long_source.slice(0, 0, std::min<std::int64_t>(2, long_source.size(0))));
+      result.models[m].fidelity = head_fidelity(
+          *decoders[0], *decoders[m], long_source.slice(0, 0, std::min<std::int64_t>(2, long_source.size(0))));
       progress.update(static_cast<std::int64_t>(m));
     }
   }
   if (!options.prompts.empty()) {
-    Progress progress("generate", static_cast<std::int64_t>(models.size() * options.prompts.size()), "texts", options.quiet);
+    Progress progress("generate", static_cast<std::int64_t>(models.size() * options.prompts.size()), "texts",
+                      options.quiet);
     GenerateOptions generation;
     generation.max_tokens = options.prompt_tokens;
     generation.sampler.temperature = 0;
@@ -71,15 +81,18 @@ Comparison compare(const std::vector<Contestant>& models, const engine::Tokenize
     for (auto& model : result.models)
       for (const auto& prompt : options.prompts) {
         const auto& decoder = *decoders[&model - result.models.data()];
-        model.texts.push_back(generate(decoder, tokenizer, tokenizer.encode(tokenizer.chat({{"user", prompt}}), true), generation).text);
+        model.texts.push_back(
+            generate(decoder, tokenizer, tokenizer.encode(tokenizer.chat({{"user", prompt}}), true), generation).text);
         progress.update(++done);
       }
   }
   if (!options.contexts.empty()) {
-    Progress progress("decoding speed", static_cast<std::int64_t>(models.size() * options.contexts.size()), "contexts", options.quiet);
+    Progress progress("decoding speed", static_cast<std::int64_t>(models.size() * options.contexts.size()), "contexts",
+                      options.quiet);
     std::int64_t done = 0;
     for (auto& model : result.models)
-      model.speed = decode_speed(*decoders[&model - result.models.data()], options.contexts, options.speed_tokens, [&] { progress.update(++done); });
+      model.speed = decode_speed(*decoders[&model - result.models.data()], options.contexts, options.speed_tokens,
+                                 [&] { progress.update(++done); });
   }
   return result;
 }
@@ -95,24 +108,36 @@ Table comparison_table(const Comparison& c) {
   const auto& teacher = c.models[0];
   for (std::size_t s = 0; s < teacher.scores.size(); ++s) {
     const auto length = teacher.scores[s].nats.size(1) + 1;
-    row(fmt::format("perplexity at {} tokens", length), [&](const auto& m) { return fmt::format("{:.3f}", perplexity(m.scores[s].nats)); });
-    row(fmt::format("  ratio to the teacher's"), [&](const auto& m) { return fmt::format("{:.4f}", perplexity(m.scores[s].nats) / perplexity(teacher.scores[s].nats)); });
+    row(fmt::format("perplexity at {} tokens", length),
+        [&](const auto& m) { return fmt::format("{:.3f}", perplexity(m.scores[s].nats)); });
+    row(fmt::format("  ratio to the teacher's"), [&](const auto& m) {
+      return fmt::format("{:.4f}", perplexity(m.scores[s].nats) / perplexity(teacher.scores[s].nats));
+    });
     for (const auto& bucket : position_buckets(length - 1))
       row(fmt::format("  nats per token at {}", bucket_name(bucket)),
           [&](const auto& m) { return with_error(mean_over(m.scores[s].nats, bucket.first, bucket.second), 4); });
-    row("  top-1 agreement", [&](const auto& m) { return fmt::format("{:.4f}", m.scores[s].agreement.mean().template item<double>()); });
-    row("  KL from the teacher (nats)", [&](const auto& m) { return fmt::format("{:.4f}", m.scores[s].kl.mean().template item<double>()); });
+    row("  top-1 agreement",
+        [&](const auto& m) { return fmt::format("{:.4f}", m.scores[s].agreement.mean().template item<double>()); });
+    row("  KL from the teacher (nats)",
+        [&](const auto& m) { return fmt::format("{:.4f}", m.scores[s].kl.mean().template item<double>()); });
   }
   for (std::size_t t = 0; t < teacher.recall.size(); ++t) {
-    row(fmt::format("recall '{}' {} tokens back (chance {:.3f})", kRecallTasks[t], 2 * c.options.window, teacher.recall[t].chance),
-        [&](const auto& m) { return with_error({m.recall[t].accuracy, m.recall[t].accuracy_error}, 3); });
+    row(fmt::format("recall '{}' {} tokens back (chance {:.3f})", kRecallTasks[t], 2 * c.options.window,
+                    teacher.recall[t].chance),
+        [&](const auto& m) {
+          return with_error({m.recall[t].accuracy, m.recall[t].accuracy_error}, 3);
+        });
     row("  nats per token", [&](const auto& m) { return fmt::format("{:.3f}", m.recall[t].nats); });
   }
   for (std::size_t i = 0; i < teacher.speed.size(); ++i) {
     const auto context = teacher.speed[i].context;
-    row(fmt::format("decode after {} tokens (tokens/s)", context), [&](const auto& m) { return fmt::format("{:.1f}", m.speed[i].tokens_per_second); });
-    row("  state (MB)", [&](const auto& m) { return fmt::format("{:.1f}", static_cast<double>(m.speed[i].state_bytes) / 1e6); });
-    row("  peak memory of the process (MB)", [&](const auto& m) { return fmt::format("{:.0f}", static_cast<double>(m.speed[i].peak_resident_bytes) / 1e6); });
+    row(fmt::format("decode after {} tokens (tokens/s)", context),
+        [&](const auto& m) { return fmt::format("{:.1f}", m.speed[i].tokens_per_second); });
+    row("  state (MB)",
+        [&](const auto& m) { return fmt::format("{:.1f}", static_cast<double>(m.speed[i].state_bytes) / 1e6); });
+    row("  peak memory of the process (MB)", [&](const auto& m) {
+      return fmt::format("{:.0f}", static_cast<double>(m.speed[i].peak_resident_bytes) / 1e6);
+    });
   }
   return table;
 }
@@ -124,16 +149,28 @@ Json to_json(const Comparison& c) {
     Json entry{{"name", model.name}, {"texts", model.texts}};
     for (const auto& scores : model.scores) {
       const auto positions = scores.nats.size(1);
-      Json part{{"tokens", positions + 1}, {"windows", scores.nats.size(0)}, {"perplexity", perplexity(scores.nats)}, {"nats", estimate(mean_over(scores.nats, 0, positions))},
-                {"agreement", scores.agreement.mean().item<double>()}, {"kl", scores.kl.mean().item<double>()}};
-      for (const auto& bucket : position_buckets(positions)) part["nats_by_position"][bucket_name(bucket)] = estimate(mean_over(scores.nats, bucket.first, bucket.second));
+      Json part{{"tokens", positions + 1},
+                {"windows", scores.nats.size(0)},
+                {"perplexity", perplexity(scores.nats)},
+                {"nats", estimate(mean_over(scores.nats, 0, positions))},
+                {"agreement", scores.agreement.mean().item<double>()},
+                {"kl", scores.kl.mean().item<double>()}};
+      for (const auto& bucket : position_buckets(positions))
+        part["nats_by_position"][bucket_name(bucket)] = estimate(mean_over(scores.nats, bucket.first, bucket.second));
       entry["held_out"].push_back(part);
     }
     for (std::size_t t = 0; t < model.recall.size(); ++t)
-      entry["recall"][kRecallTasks[t]] = {{"distance", 2 * c.options.window}, {"accuracy", model.recall[t].accuracy}, {"error", model.recall[t].accuracy_error},
-                                         {"chance", model.recall[t].chance}, {"nats", model.recall[t].nats}, {"questions", model.recall[t].questions}};
+      entry["recall"][kRecallTasks[t]] = {{"distance", 2 * c.options.window},
+                                          {"accuracy", model.recall[t].accuracy},
+                                          {"error", model.recall[t].accuracy_error},
+                                          {"chance", model.recall[t].chance},
+                                          {"nats", model.recall[t].nats},
+                                          {"questions", model.recall[t].questions}};
     for (const auto& p : model.speed)
-      entry["decode"].push_back({{"context", p.context}, {"tokens_per_second", p.tokens_per_second}, {"state_bytes", p.state_bytes}, {"peak_resident_bytes", p.peak_resident_bytes}});
+      entry["decode"].push_back({{"context", p.context},
+                                 {"tokens_per_second", p.tokens_per_second},
+                                 {"state_bytes", p.state_bytes},
+                                 {"peak_resident_bytes", p.peak_resident_bytes}});
     json["models"].push_back(entry);
   }
   return json;
@@ -145,15 +182,20 @@ HtmlReport comparison_report(const Comparison& c, const std::string& title, cons
   std::vector<KeyFigure> figures;
   if (!teacher.speed.empty()) {
     const auto &a = teacher.speed.back(), &b = surrogate.speed.back();
-    figures.push_back({fmt::format("{:.1f}x", b.tokens_per_second / a.tokens_per_second), fmt::format("decoding speed after {} tokens", a.context),
+    figures.push_back({fmt::format("{:.1f}x", b.tokens_per_second / a.tokens_per_second),
+                       fmt::format("decoding speed after {} tokens", a.context),
                        fmt::format("{:.1f} against {:.1f} tokens/s", b.tokens_per_second, a.tokens_per_second)});
-    figures.push_back({fmt::format("1/{:.0f}", static_cast<double>(a.state_bytes) / static_cast<double>(b.state_bytes)), "of the teacher's state there",
-                       fmt::format("{:.1f} against {:.0f} MB", static_cast<double>(b.state_bytes) / 1e6, static_cast<double>(a.state_bytes) / 1e6)});
+    figures.push_back({fmt::format("1/{:.0f}", static_cast<double>(a.state_bytes) / static_cast<double>(b.state_bytes)),
+                       "of the teacher's state there",
+                       fmt::format("{:.1f} against {:.0f} MB", static_cast<double>(b.state_bytes) / 1e6,
+                                   static_cast<double>(a.state_bytes) / 1e6)});
   }
   for (std::size_t s = 0; s < teacher.scores.size(); ++s)
     figures.push_back({fmt::format("{:.3f}", perplexity(surrogate.scores[s].nats) / perplexity(teacher.scores[s].nats)),
                        fmt::format("perplexity ratio at {} tokens", teacher.scores[s].nats.size(1) + 1),
-                       c.models.size() > 2 ? fmt::format("control: {:.3f}", perplexity(c.models[1].scores[s].nats) / perplexity(teacher.scores[s].nats)) : ""});
+                       c.models.size() > 2 ? fmt::format("control: {:.3f}", perplexity(c.models[1].scores[s].nats) /
+                                                                                perplexity(teacher.scores[s].nats))
+                                           : ""});
   report.key_figures(figures);
   for (const auto& note : notes) report.paragraph(note);
 
@@ -172,7 +214,8 @@ HtmlReport comparison_report(const Comparison& c, const std::string& title, cons
     speed.series.push_back(rate);
     memory.series.push_back(size);
   }
-  speed.caption = "One sequence, token by token. The state is filled with random numbers, not by reading a text of that length.";
+  speed.caption =
+      "One sequence, token by token. The state is filled with random numbers, not by reading a text of that length.";
   memory.caption = "KV cache for the teacher; ring of the window, sinks and recurrent states for the others.";
   if (!speed.series.empty()) report.plot(speed).plot(memory);
 
@@ -180,13 +223,18 @@ HtmlReport comparison_report(const Comparison& c, const std::string& title, cons
   for (std::size_t s = 0; s < teacher.scores.size(); ++s) {
     const auto length = teacher.scores[s].nats.size(1) + 1;
     const std::int64_t bin = std::max<std::int64_t>(16, length / 32);
-    LinePlot nats{fmt::format("Loss by position, texts of {} tokens", length), {"position (tokens)"}, {"nats per token"}, {}};
-    LinePlot kl{fmt::format("Divergence from the teacher by position, texts of {} tokens", length), {"position (tokens)"}, {"KL (nats per token)"}, {}};
+    LinePlot nats{
+        fmt::format("Loss by position, texts of {} tokens", length), {"position (tokens)"}, {"nats per token"}, {}};
+    LinePlot kl{fmt::format("Divergence from the teacher by position, texts of {} tokens", length),
+                {"position (tokens)"},
+                {"KL (nats per token)"},
+                {}};
     for (const auto& model : c.models) {
       nats.series.push_back(by_position(model.name, model.scores[s].nats, bin));
       if (&model != &teacher) kl.series.push_back(by_position(model.name, model.scores[s].kl, bin));
     }
-    nats.caption = kl.caption = fmt::format("Means over {} held-out texts in bins of {} positions.", teacher.scores[s].nats.size(0), bin);
+    nats.caption = kl.caption =
+        fmt::format("Means over {} held-out texts in bins of {} positions.", teacher.scores[s].nats.size(0), bin);
     report.plot(nats);
     if (!kl.series.empty()) report.plot(kl);
   }
@@ -202,7 +250,8 @@ HtmlReport comparison_report(const Comparison& c, const std::string& title, cons
       series.y.push_back(std::max(1e-9, beyond[i].item<double>()));
     }
     layers.series.push_back(series);
-    positions.series.push_back(by_position(model.name, model.fidelity, std::max<std::int64_t>(16, model.fidelity.size(1) / 32)));
+    positions.series.push_back(
+        by_position(model.name, model.fidelity, std::max<std::int64_t>(16, model.fidelity.size(1) / 32)));
   }
   layers.caption = "Each mixer against the teacher's on the teacher's own inputs, positions beyond the window.";
   positions.caption = "The same, mean over layers.";
@@ -213,7 +262,8 @@ HtmlReport comparison_report(const Comparison& c, const std::string& title, cons
   if (!c.options.prompts.empty()) {
     report.heading("The same prompts");
     for (std::size_t p = 0; p < c.options.prompts.size(); ++p)
-      for (const auto& model : c.models) report.text_block(fmt::format("{}: {}", model.name, c.options.prompts[p]), model.texts[p]);
+      for (const auto& model : c.models)
+        report.text_block(fmt::format("{}: {}", model.name, c.options.prompts[p]), model.texts[p]);
   }
   return report;
 }

@@ -20,7 +20,7 @@ namespace unbend::lm {
 
 /// One of the compared models. The first is the teacher.
 struct Contestant {
-  std::string name;      ///< "teacher", "window + sinks", "hybrid"
+  std::string name;  ///< "teacher", "window + sinks", "hybrid"
   const Decoder* decoder;
 };
 
@@ -29,7 +29,7 @@ struct ComparisonOptions {
   std::int64_t window = 256;               ///< of the students, for the recall test
   std::int64_t recall_texts = 4;           ///< per task; 0 = none
   std::vector<std::string> prompts;
-  std::int64_t prompt_tokens = 48;         ///< generated per prompt
+  std::int64_t prompt_tokens = 48;  ///< generated per prompt
   std::vector<std::int64_t> contexts{256, 1024, 4096, 16384, 32768};
   std::int64_t speed_tokens = 12;
   bool quiet = false;
@@ -39,11 +39,11 @@ inline constexpr const char* kRecallTasks[] = {"copy", "codes", "words"};
 
 struct ModelComparison {
   std::string name;
-  std::vector<Scores> scores;        ///< short, long
-  std::vector<Recall> recall;        ///< one per entry of kRecallTasks
+  std::vector<Scores> scores;  ///< short, long
+  std::vector<Recall> recall;  ///< one per entry of kRecallTasks
   std::vector<SpeedPoint> speed;
-  std::vector<std::string> texts;    ///< one per prompt
-  at::Tensor fidelity;               ///< relative squared error of heads [layers, T]; undefined for the teacher
+  std::vector<std::string> texts;  ///< one per prompt
+  at::Tensor fidelity;             ///< relative squared error of heads [layers, T]; undefined for the teacher
 };
 
 struct Comparison {
@@ -52,11 +52,13 @@ struct Comparison {
   std::int64_t weight_bytes = 0;
 };
 
-Comparison compare(const std::vector<Contestant>& models, const engine::Tokenizer& tokenizer, const ComparisonOptions& options);
+Comparison compare(const std::vector<Contestant>& models, const engine::Tokenizer& tokenizer,
+                   const ComparisonOptions& options);
 
 /// The same as one table for a terminal, as JSON, and as a report with plots.
 Table comparison_table(const Comparison& comparison);
 Json to_json(const Comparison& comparison);
-HtmlReport comparison_report(const Comparison& comparison, const std::string& title, const std::vector<std::string>& notes);
+HtmlReport comparison_report(const Comparison& comparison, const std::string& title,
+                             const std::vector<std::string>& notes);
 
 }  // namespace unbend::lm

@@ -14,14 +14,19 @@ class Reader {
 
   at::Tensor operator()(const std::string& name, std::vector<std::int64_t> shape, at::ScalarType type) const {
     const auto& info = file_.tensor(name);
-    require(info.shape == shape, "{}: tensor {} has shape [{}], expected [{}]", file_.path().string(), name, fmt::join(info.shape, ", "), fmt::join(shape, ", "));
+    require(info.shape == shape, "{}: tensor {} has shape [{}], expected [{}]", file_.path().string(), name,
+            fmt::join(info.shape, ", "), fmt::join(shape, ", "));
     auto out = at::empty(shape, at::kFloat);
     auto* data = out.mutable_data_ptr<float>();
     const std::int64_t width = shape.back(), rows = info.elements() / width;
-    at::parallel_for(0, rows, 256, [&](std::int64_t first, std::int64_t last) { file_.dequantize(info, first, last - first, data + first * width); });
+    at::parallel_for(0, rows, 256, [&](std::int64_t first, std::int64_t last) {
+      file_.dequantize(info, first, last - first, data + first * width);
+    });
     return out.to(type);
   }
-  at::Tensor matrix(const std::string& name, std::int64_t out, std::int64_t in) const { return (*this)(name, {out, in}, type_); }
+  at::Tensor matrix(const std::string& name, std::int64_t out, std::int64_t in) const {
+    return (*this)(name, {out, in}, type_);
+  }
 
  private:
   const engine::Gguf& file_;
@@ -51,7 +56,9 @@ Decoder load_decoder(const engine::Gguf& file, at::ScalarType type) {
   std::size_t expected = 2 + (c.tied ? 0 : 1) + (file.find("rope_freqs.weight") ? 1 : 0);
   for (std::int64_t i = 0; i < c.layers; ++i) {
     const std::string prefix = fmt::format("blk.{}.", i);
-    const auto rotated = [&](const at::Tensor& w, std::int64_t heads) { return pairs ? halves_from_pairs(w, heads) : w; };
+    const auto rotated = [&](const at::Tensor& w, std::int64_t heads) {
+      return pairs ? halves_from_pairs(w, heads) : w;
+    };
     Layer layer;
     layer.attention_norm = read(prefix + "attn_norm.weight", {c.hidden}, residual);
     layer.ffn_norm = read(prefix + "ffn_norm.weight", {c.hidden}, residual);
@@ -60,18 +67,22 @@ Decoder load_decoder(const engine::Gguf& file, at::ScalarType type) {
                                 read.matrix(prefix + "attn_v.weight", kv, c.hidden)});
     if (c.qkv_bias)
       layer.qkv.bias = at::cat({rotated(read(prefix + "attn_q.bias", {q}, type), c.heads),
-                                rotated(read(prefix + "attn_k.bias", {kv}, type), c.kv_heads), read(prefix + "attn_v.bias", {kv}, type)});
+                                rotated(read(prefix + "attn_k.bias", {kv}, type), c.kv_heads),
+                                read(prefix + "attn_v.bias", {kv}, type)});
     layer.qkv.parts = {{"q", q, {}}, {"k", kv, {}}, {"v", kv, {}}};
     layer.output = {read.matrix(prefix + "attn_output.weight", c.hidden, q), {}, {{"o", c.hidden, {}}}};
-    layer.gate_up = {at::cat({read.matrix(prefix + "ffn_gate.weight", c.ffn, c.hidden), read.matrix(prefix + "ffn_up.weight", c.ffn, c.hidden)}),
-                     {}, {{"gate", c.ffn, {}}, {"up", c.ffn, {}}}};
+    layer.gate_up = {at::cat({read.matrix(prefix + "ffn_gate.weight", c.ffn, c.hidden),
+                              read.matrix(prefix + "ffn_up.weight", c.ffn, c.hidden)}),
+                     {},
+                     {{"gate", c.ffn, {}}, {"up", c.ffn, {}}}};
     layer.down = {read.matrix(prefix + "ffn_down.weight", c.hidden, c.ffn), {}, {{"down", c.hidden, {}}}};
     layer.mixer = softmax_mixer();
     decoder.layers.push_back(std::move(layer));
     expected += c.qkv_bias ? 12 : 9;
   }
   // A tensor that we would ignore (a bias, a norm of queries) means that the model computes something else.
-  require(file.tensors().size() == expected, "{}: {} tensors where a plain model of the family '{}' has {}: this variant is not supported",
+  require(file.tensors().size() == expected,
+          "{}: {} tensors where a plain model of the family '{}' has {}: this variant is not supported",
           file.path().string(), file.tensors().size(), c.architecture, expected);
   return decoder;
 }

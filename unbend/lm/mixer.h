@@ -22,14 +22,14 @@ struct Heads {
 /// What a mixer gets for T consecutive tokens of B sequences. Heads are cut from the projection on demand.
 struct MixerInput {
   const DecoderConfig& config;
-  const RopeTable& rope;   ///< angles of these T positions
-  at::Tensor x;            ///< [B, T, hidden], the normed input of the layer
-  at::Tensor qkv;          ///< [B, T, (H + 2 Hkv) d], projected
-  std::int64_t position;   ///< of the first token
+  const RopeTable& rope;  ///< angles of these T positions
+  at::Tensor x;           ///< [B, T, hidden], the normed input of the layer
+  at::Tensor qkv;         ///< [B, T, (H + 2 Hkv) d], projected
+  std::int64_t position;  ///< of the first token
 
   std::int64_t batch() const { return qkv.size(0); }
   std::int64_t tokens() const { return qkv.size(1); }
-  Heads heads() const;              ///< q and k rotated
+  Heads heads() const;  ///< q and k rotated
   Heads unrotated() const;
   std::pair<Heads, Heads> both() const;  ///< {rotated, unrotated}, in one pass over the projection; v is shared
 };
@@ -41,7 +41,8 @@ class MixerState {
   virtual std::unique_ptr<MixerState> clone() const = 0;
   virtual std::int64_t bytes() const = 0;  ///< of memory held for all sequences of the batch
 
-  /// Looks from now on as if `tokens` tokens had been seen, with random contents: what decoding costs depends on the length only.
+  /// Looks from now on as if `tokens` tokens had been seen, with random contents: what decoding costs depends on the
+  /// length only.
   virtual void pretend(std::int64_t tokens) = 0;
 };
 
@@ -59,7 +60,8 @@ class Mixer {
   /// Whole sequences from position 0; differentiable. Returns heads [B, H, T, d] before the output projection.
   virtual at::Tensor forward(const MixerInput& input, Form form) const = 0;
 
-  virtual std::unique_ptr<MixerState> start(const DecoderConfig& config, std::int64_t batch, const at::TensorOptions& options) const = 0;
+  virtual std::unique_ptr<MixerState> start(const DecoderConfig& config, std::int64_t batch,
+                                            const at::TensorOptions& options) const = 0;
 
   /// The next T >= 1 tokens after those in `state`, without gradients; equal to the same rows of forward().
   virtual at::Tensor extend(const MixerInput& input, MixerState& state) const = 0;

@@ -21,7 +21,8 @@ at::Tensor random_normal(at::IntArrayRef shape, double deviation, Random& random
 }
 
 Lora make_lora(std::int64_t in, std::int64_t out, std::int64_t rank, double alpha, Random& random) {
-  require(rank > 0 && rank <= std::min(in, out), "LoRA rank {} does not fit a weight [{}, {}]: use 1 to {}", rank, out, in, std::min(in, out));
+  require(rank > 0 && rank <= std::min(in, out), "LoRA rank {} does not fit a weight [{}, {}]: use 1 to {}", rank, out,
+          in, std::min(in, out));
   const double bound = 1 / std::sqrt(static_cast<double>(in));  // Kaiming uniform with a = sqrt(5)
   return {random_uniform({rank, in}, -bound, bound, random), at::zeros({out, rank}), alpha / static_cast<double>(rank)};
 }

@@ -11,7 +11,8 @@
 
 namespace unbend::lm {
 
-/// A low-rank correction scale * B A of a weight [out, in] (Hu et al. 2021, eq. 3). A is Kaiming-uniform, B zero at the start.
+/// A low-rank correction scale * B A of a weight [out, in] (Hu et al. 2021, eq. 3). A is Kaiming-uniform, B zero at the
+/// start.
 struct Lora {
   at::Tensor a;  ///< [rank, in]
   at::Tensor b;  ///< [out, rank]
@@ -21,10 +22,11 @@ struct Lora {
 
 Lora make_lora(std::int64_t in, std::int64_t out, std::int64_t rank, double alpha, Random& random);
 
-/// y = x W^T + bias, where W [out, in] is the row-wise concatenation of the named parts, each of which may carry a Lora.
+/// y = x W^T + bias, where W [out, in] is the row-wise concatenation of the named parts, each of which may carry a
+/// Lora.
 struct Projection {
   struct Part {
-    std::string name;   ///< "q", "k", "v", "gate", "up", ...
+    std::string name;  ///< "q", "k", "v", "gate", "up", ...
     std::int64_t rows;
     Lora lora;
   };

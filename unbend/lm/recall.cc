@@ -48,23 +48,31 @@ Recall ask(const Decoder& decoder, const std::vector<Probe>& probes) {
   return result;
 }
 
-std::vector<Recall> recall_on_text(std::string_view task, const std::vector<const Decoder*>& models, const engine::Tokenizer& tokenizer,
-                                   const at::Tensor& windows, std::int64_t count, std::int64_t distance, std::uint64_t seed) {
+std::vector<Recall> recall_on_text(std::string_view task, const std::vector<const Decoder*>& models,
+                                   const engine::Tokenizer& tokenizer, const at::Tensor& windows, std::int64_t count,
+                                   std::int64_t distance, std::uint64_t seed) {
   if (task != "copy" && task != "codes" && task != "words") fail_usage("no task '{}': use copy, codes or words", task);
   if (distance <= 0) distance = 512;
   Random random(seed);
   const auto flat = windows.to(at::kInt).reshape({-1}).contiguous();
   const std::span<const TokenId> stream(flat.const_data_ptr<TokenId>(), static_cast<std::size_t>(flat.numel()));
   const std::int64_t text = std::min<std::int64_t>(256, distance), need = task == "copy" ? distance : distance;
-  require(static_cast<std::int64_t>(stream.size()) >= need, "task {}: {} tokens of text are too few for a distance of {}", task, stream.size(), distance);
+  require(static_cast<std::int64_t>(stream.size()) >= need,
+          "task {}: {} tokens of text are too few for a distance of {}", task, stream.size(), distance);
   const TokenId bos = tokenizer.adds_bos() ? tokenizer.bos() : -1;
   std::vector<Probe> probes;
   for (std::int64_t i = 0; i < count; ++i) {
-    const auto at = static_cast<std::size_t>(static_cast<std::int64_t>(stream.size() - need) * i / std::max<std::int64_t>(1, count - 1));
-    const auto piece = stream.subspan(std::min(at, stream.size() - static_cast<std::size_t>(need)), static_cast<std::size_t>(need));
-    if (task == "copy") probes.push_back(copy_probe(piece.first(static_cast<std::size_t>(text)), piece.subspan(static_cast<std::size_t>(text)), bos));
-    else if (task == "codes") probes.push_back(codes_probe(random, tokenizer, tokenizer.decode(piece)));
-    else probes.push_back(words_probe(random, tokenizer, tokenizer.decode(piece)));
+    const auto at = static_cast<std::size_t>(static_cast<std::int64_t>(stream.size() - need) * i /
+                                             std::max<std::int64_t>(1, count - 1));
+    const auto piece =
+        stream.subspan(std::min(at, stream.size() - static_cast<std::size_t>(need)), static_cast<std::size_t>(need));
+    if (task == "copy")
+      probes.push_back(
+          copy_probe(piece.first(static_cast<std::size_t>(text)), piece.subspan(static_cast<std::size_t>(text)), bos));
+    else if (task == "codes")
+      probes.push_back(codes_probe(random, tokenizer, tokenizer.decode(piece)));
+    else
+      probes.push_back(words_probe(random, tokenizer, tokenizer.decode(piece)));
   }
   std::vector<Recall> results;
   for (const auto* model : models) results.push_back(ask(*model, probes));

@@ -20,9 +20,10 @@ struct Recall {
 /// Answers of `decoder` to the questions of several probes.
 Recall ask(const Decoder& decoder, const std::vector<Probe>& probes);
 
-/// Tasks copy, codes (K) and words (R): `count` texts made with fillers from `windows` [N, T], facts `distance` tokens (0: 512) before
-/// their recall. One result per model, on the same texts. Usage error for another task.
-std::vector<Recall> recall_on_text(std::string_view task, const std::vector<const Decoder*>& models, const engine::Tokenizer& tokenizer,
-                                   const at::Tensor& windows, std::int64_t count, std::int64_t distance, std::uint64_t seed);
+/// Tasks copy, codes (K) and words (R): `count` texts made with fillers from `windows` [N, T], facts `distance` tokens
+/// (0: 512) before their recall. One result per model, on the same texts. Usage error for another task.
+std::vector<Recall> recall_on_text(std::string_view task, const std::vector<const Decoder*>& models,
+                                   const engine::Tokenizer& tokenizer, const at::Tensor& windows, std::int64_t count,
+                                   std::int64_t distance, std::uint64_t seed);
 
 }  // namespace unbend::lm

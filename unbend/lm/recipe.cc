@@ -12,7 +12,8 @@
 namespace unbend::lm {
 namespace {
 
-void add_lora(Projection& projection, const std::vector<std::string>& targets, std::int64_t rank, double alpha, Random& random) {
+void add_lora(Projection& projection, const std::vector<std::string>& targets, std::int64_t rank, double alpha,
+              Random& random) {
   for (auto& part : projection.parts)
     if (std::find(targets.begin(), targets.end(), part.name) != targets.end())
       part.lora = make_lora(projection.in(), part.rows, rank, alpha, random);
@@ -44,7 +45,8 @@ const Recipe& find_recipe(std::string_view name) {
 }
 
 Json common_options(std::int64_t window, std::int64_t sinks) {
-  return {{"window", window}, {"sinks", sinks}, {"keep_every", 0}, {"lora_rank", 8}, {"lora_alpha", 8.0}, {"lora_targets", {"q", "k", "v"}}};
+  return {{"window", window}, {"sinks", sinks},    {"keep_every", 0},
+          {"lora_rank", 8},   {"lora_alpha", 8.0}, {"lora_targets", {"q", "k", "v"}}};
 }
 
 Json recipe_options(const Recipe& recipe, const Json& changes) {
@@ -56,10 +58,15 @@ Json recipe_options(const Recipe& recipe, const Json& changes) {
       fail_usage("recipe {} has no option '{}': it has {}", recipe.name, key, fmt::join(keys, ", "));
     }
     auto& slot = options[key];
-    const bool fits = slot.is_number_integer() ? value.is_number_integer() : slot.is_number() ? value.is_number() : slot.type() == value.type();
-    if (!fits) fail_usage("recipe {}: option {} takes a value like {}, not {}", recipe.name, key, slot.dump(), value.dump());
-    if (slot.is_number_float()) slot = value.get<double>();
-    else slot = value;
+    const bool fits = slot.is_number_integer() ? value.is_number_integer()
+                      : slot.is_number()       ? value.is_number()
+                                               : slot.type() == value.type();
+    if (!fits)
+      fail_usage("recipe {}: option {} takes a value like {}, not {}", recipe.name, key, slot.dump(), value.dump());
+    if (slot.is_number_float())
+      slot = value.get<double>();
+    else
+      slot = value;
   }
   return options;
 }
@@ -70,7 +77,8 @@ Student convert(const Decoder& teacher, const Recipe& recipe, const Json& option
   const auto window = options.at("window").get<std::int64_t>(), sinks = options.at("sinks").get<std::int64_t>();
   require(window >= 1, "recipe {}: window must be at least 1, not {}", recipe.name, window);
   require(sinks >= 0, "recipe {}: sinks must be at least 0, not {}", recipe.name, sinks);
-  const auto keep_every = options.at("keep_every").get<std::int64_t>(), rank = options.at("lora_rank").get<std::int64_t>();
+  const auto keep_every = options.at("keep_every").get<std::int64_t>(),
+             rank = options.at("lora_rank").get<std::int64_t>();
   require(rank >= 0, "recipe {}: lora_rank must be at least 0, not {}", recipe.name, rank);
   const auto alpha = options.at("lora_alpha").get<double>();
   const auto targets = lora_targets(options);
@@ -79,7 +87,8 @@ Student convert(const Decoder& teacher, const Recipe& recipe, const Json& option
     auto& layer = student.decoder.layers[i];
     if (keep_every > 0 && (i + 1) % keep_every == 0) continue;
     layer.mixer = recipe.mixer(teacher.config, options, static_cast<std::int64_t>(i), random);
-    for (const auto& parameter : layer.mixer->parameters()) *parameter.tensor = parameter.tensor->to(teacher.device(), residual);
+    for (const auto& parameter : layer.mixer->parameters())
+      *parameter.tensor = parameter.tensor->to(teacher.device(), residual);
     if (rank == 0) continue;
     for (auto* projection : {&layer.qkv, &layer.output, &layer.gate_up, &layer.down}) {
       add_lora(*projection, targets, rank, alpha, random);
@@ -106,7 +115,8 @@ Student with_options(const Student& student, const Json& changes) {
     std::map<std::string, at::Tensor> tensors;
     for (const auto& parameter : mixer->parameters()) tensors[parameter.name] = *parameter.tensor;
     mixer = recipe.mixer(changed.decoder.config, changed.options, static_cast<std::int64_t>(i), random);
-    for (const auto& parameter : mixer->parameters()) *parameter.tensor = parameter.tensor->to(changed.decoder.device(), changed.decoder.residual_type());
+    for (const auto& parameter : mixer->parameters())
+      *parameter.tensor = parameter.tensor->to(changed.decoder.device(), changed.decoder.residual_type());
     assign(mixer->parameters(), tensors, fmt::format("recipe {}: layer {} under other options", recipe.name, i));
   }
   return changed;

@@ -15,24 +15,25 @@ namespace unbend::lm {
 /// One stage of training a student, as plain values; see distill.h for what is done with them.
 struct Stage {
   enum class Kind {
-    Transfer,  ///< per layer: mean squared error of the mixer's heads to the teacher's, on the teacher's inputs; no head, no other layer
+    Transfer,  ///< per layer: mean squared error of the mixer's heads to the teacher's, on the teacher's inputs; no
+               ///< head, no other layer
     EndToEnd,  ///< next-token cross-entropy and/or divergence from the teacher's next-token distribution
   };
   enum class Schedule { Cosine, Plateau };
   Kind kind = Kind::EndToEnd;
-  std::string name;                ///< "transfer", "lora"
-  std::int64_t tokens = 0;         ///< default budget
-  std::int64_t steps = 0;          ///< if above 0: the budget in optimiser steps, whatever their size, instead of tokens
-  double learning_rate = 1e-3;     ///< of Lora factors (and of all weights where they are trained)
+  std::string name;             ///< "transfer", "lora"
+  std::int64_t tokens = 0;      ///< default budget
+  std::int64_t steps = 0;       ///< if above 0: the budget in optimiser steps, whatever their size, instead of tokens
+  double learning_rate = 1e-3;  ///< of Lora factors (and of all weights where they are trained)
   double mixer_learning_rate = 1e-2;
   double beta1 = .9, beta2 = .95;
-  double weight_decay = 0;         ///< of tensors with two or more dimensions; norms, biases and scalars have none
+  double weight_decay = 0;  ///< of tensors with two or more dimensions; norms, biases and scalars have none
   Schedule schedule = Schedule::Cosine;
-  double warmup = .1, floor = .1;  ///< fractions of the stage, of the peak rate
-  double clip = 1;                 ///< global gradient norm; 0 = none
-  double mse_scale = 1000;         ///< Transfer
+  double warmup = .1, floor = .1;    ///< fractions of the stage, of the peak rate
+  double clip = 1;                   ///< global gradient norm; 0 = none
+  double mse_scale = 1000;           ///< Transfer
   double kl = 0, cross_entropy = 1;  ///< EndToEnd: weights of KL(teacher || student) and of the next-token loss
-  std::int64_t top_k = 64;         ///< teacher probabilities kept per token; the rest is one bucket
+  std::int64_t top_k = 64;           ///< teacher probabilities kept per token; the rest is one bucket
 };
 
 /// A recipe: mixers for the converted layers, and how to train them. Options are JSON with a default for each.
@@ -40,7 +41,9 @@ struct Recipe {
   std::string name, title, source;
   Json defaults;
   /// Mixer of `layer`. Checks the values of `options` against the model; Input error that names the option.
-  std::function<std::unique_ptr<Mixer>(const DecoderConfig& config, const Json& options, std::int64_t layer, Random& random)> mixer;
+  std::function<std::unique_ptr<Mixer>(const DecoderConfig& config, const Json& options, std::int64_t layer,
+                                       Random& random)>
+      mixer;
   std::function<std::vector<Stage>(const Json& options)> stages;
 };
 
@@ -52,8 +55,8 @@ const Recipe& find_recipe(std::string_view name);
 /// The defaults overridden by `changes`; Usage error for an unknown option or a value of another type.
 Json recipe_options(const Recipe& recipe, const Json& changes);
 
-/// Options that every recipe has: window w, sinks, LoRA rank, alpha and targets, and `keep_every` (n > 0 leaves every n-th layer
-/// softmax: the layer-wise hybrids of the papers).
+/// Options that every recipe has: window w, sinks, LoRA rank, alpha and targets, and `keep_every` (n > 0 leaves every
+/// n-th layer softmax: the layer-wise hybrids of the papers).
 Json common_options(std::int64_t window, std::int64_t sinks);
 
 /// A model that came out of a recipe, with what is needed to store it as a delta.
@@ -63,11 +66,12 @@ struct Student {
   Json options;
 };
 
-/// Swaps the mixers of the converted layers and adds Lora factors (zero at the start). The teacher's weights are shared, its mixers untouched.
+/// Swaps the mixers of the converted layers and adds Lora factors (zero at the start). The teacher's weights are
+/// shared, its mixers untouched.
 Student convert(const Decoder& teacher, const Recipe& recipe, const Json& options, std::uint64_t seed);
 
-/// The same weights under other options of the mixers (say, with one branch switched off). Input error if these options give
-/// a mixer other parameters.
+/// The same weights under other options of the mixers (say, with one branch switched off). Input error if these options
+/// give a mixer other parameters.
 Student with_options(const Student& student, const Json& changes);
 
 }  // namespace unbend::lm

@@ -13,6 +13,7 @@ struct RopeTable {
 };
 
 /// Angles of positions first .. first+count-1, computed in double and stored as `options` say.
-RopeTable rope_table(const DecoderConfig& config, std::int64_t first, std::int64_t count, const at::TensorOptions& options);
+RopeTable rope_table(const DecoderConfig& config, std::int64_t first, std::int64_t count,
+                     const at::TensorOptions& options);
 
 }  // namespace unbend::lm

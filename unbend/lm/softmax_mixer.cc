@@ -55,7 +55,8 @@ class SoftmaxMixer : public Mixer {
     return window_attention(q, k, v, options(in, in.tokens())).out;
   }
 
-  std::unique_ptr<MixerState> start(const DecoderConfig& c, std::int64_t batch, const at::TensorOptions& tensor_options) const override {
+  std::unique_ptr<MixerState> start(const DecoderConfig& c, std::int64_t batch,
+                                    const at::TensorOptions& tensor_options) const override {
     auto state = std::make_unique<SoftmaxState>();
     state->keys = at::empty({batch, c.kv_heads, 64, c.head_dim}, tensor_options);
     state->values = at::empty_like(state->keys);
@@ -76,13 +77,16 @@ class SoftmaxMixer : public Mixer {
     }
     const auto positions = at::arange(total, at::kLong);
     return window_attention_at(q, state.keys.narrow(2, 0, total), state.values.narrow(2, 0, total),
-                               positions.slice(0, total - q.size(2)), positions, options(in, total)).out;
+                               positions.slice(0, total - q.size(2)), positions, options(in, total))
+        .out;
   }
 
   std::unique_ptr<Mixer> clone() const override { return std::make_unique<SoftmaxMixer>(*this); }
 
  private:
-  static WindowOptions options(const MixerInput& in, std::int64_t tokens) { return {std::max<std::int64_t>(tokens, 1), 0, in.config.scale()}; }
+  static WindowOptions options(const MixerInput& in, std::int64_t tokens) {
+    return {std::max<std::int64_t>(tokens, 1), 0, in.config.scale()};
+  }
 };
 
 struct WindowState : MixerState {
@@ -101,8 +105,10 @@ class WindowMixer : public Mixer {
     const auto [q, k, v] = in.heads();
     return window_attention(q, k, v, {window_, sinks_, in.config.scale()}).out;
   }
-  std::unique_ptr<MixerState> start(const DecoderConfig& c, std::int64_t batch, const at::TensorOptions& options) const override {
-    return std::make_unique<WindowState>(WindowCache(batch, c.kv_heads, c.head_dim, {window_, sinks_, c.scale()}, options));
+  std::unique_ptr<MixerState> start(const DecoderConfig& c, std::int64_t batch,
+                                    const at::TensorOptions& options) const override {
+    return std::make_unique<WindowState>(
+        WindowCache(batch, c.kv_heads, c.head_dim, {window_, sinks_, c.scale()}, options));
   }
   at::Tensor extend(const MixerInput& in, MixerState& state) const override {
     const auto [q, k, v] = in.heads();
@@ -118,6 +124,8 @@ class WindowMixer : public Mixer {
 
 std::unique_ptr<Mixer> softmax_mixer() { return std::make_unique<SoftmaxMixer>(); }
 
-std::unique_ptr<Mixer> window_mixer(std::int64_t window, std::int64_t sinks) { return std::make_unique<WindowMixer>(window, sinks); }
+std::unique_ptr<Mixer> window_mixer(std::int64_t window, std::int64_t sinks) {
+  return std::make_unique<WindowMixer>(window, sinks);
+}
 
 }  // namespace unbend::lm

@@ -1,4 +1,5 @@
-// Softmax attention as mixers: full (the teacher's) and sliding window with pinned sinks (the control of every student).
+// Softmax attention as mixers: full (the teacher's) and sliding window with pinned sinks (the control of every
+// student).
 #pragma once
 
 #include "unbend/lm/mixer.h"

@@ -28,8 +28,8 @@ std::int64_t peak_resident() {
 
 }  // namespace
 
-std::vector<SpeedPoint> decode_speed(const Decoder& decoder, const std::vector<std::int64_t>& contexts, std::int64_t tokens,
-                                     const std::function<void()>& progress) {
+std::vector<SpeedPoint> decode_speed(const Decoder& decoder, const std::vector<std::int64_t>& contexts,
+                                     std::int64_t tokens, const std::function<void()>& progress) {
   const at::NoGradGuard no_grad;
   require(tokens > 0, "speed: {} tokens to decode", tokens);
   std::vector<SpeedPoint> points;
