@@ -1,6 +1,6 @@
-"""A small Llama made by `transformers` goes through `import` and gives the same logits and token ids by libllama.
+"""A small Llama made by `transformers` goes through `import` and gives the same logits by libllama and by our decoder, and the same ids.
 
-Usage: imported.py ENGINE_TOOL MODEL    (MODEL lends its vocabulary)
+Usage: imported.py ENGINE_TOOL MODEL UNBEND    (MODEL lends its vocabulary)
 """
 import shutil
 import sys
@@ -42,7 +42,7 @@ def refused(tool, arguments, reason):
     assert result.stderr.count("\n") == 1, result.stderr
 
 
-def main(tool, model):
+def main(tool, model, unbend):
     common.need_file(model)
     with common.folder() as name:
         folder, out = Path(name, "hf"), Path(name, "out {ftype}.gguf")
@@ -57,6 +57,13 @@ def main(tool, model):
         difference = np.abs(mine - expected).max()
         print(f"{len(ids)} tokens, logits of standard deviation {expected.std():.2f}: largest difference {difference:.1e}")
         assert expected.std() > 0.5 and difference < 1e-4, difference
+
+        np.save(Path(name, "ids.npy"), np.array(ids, dtype=np.int64))
+        common.run(unbend, "lm", "logits", out, "--ids", Path(name, "ids.npy"), "--out", Path(name, "logits.npy"), "--backend", "torch")
+        difference = np.abs(np.load(Path(name, "logits.npy")) - expected).max()
+        print(f"decoder on LibTorch: largest difference {difference:.1e}")
+        assert difference < 1e-4, difference
+        Path(name, "ids.npy").unlink(), Path(name, "logits.npy").unlink()
 
         # Rounding errors of weights and activations, root mean square relative to theirs: 2^-9 / sqrt(3) of bf16; for a
         # block of q8_0 its maximum (2.1 standard deviations) / 127 / sqrt(12). They grow over two layers by less than 20.

@@ -169,6 +169,7 @@ Recipe hybrid_recipe() {
     Stage lora;
     lora.name = "lora";
     lora.tokens = 65536;
+    lora.mixer_learning_rate = 3e-3;
     lora.kl = .9;
     lora.cross_entropy = .1;
     return std::vector<Stage>{transfer, lora};

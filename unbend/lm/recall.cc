@@ -56,7 +56,8 @@ std::vector<Recall> recall_on_text(std::string_view task, const std::vector<cons
   Random random(seed);
   const auto flat = windows.to(at::kInt).reshape({-1}).contiguous();
   const std::span<const TokenId> stream(flat.const_data_ptr<TokenId>(), static_cast<std::size_t>(flat.numel()));
-  const std::int64_t text = std::min<std::int64_t>(256, distance), need = task == "copy" ? distance : distance;
+  // A piece of `distance` tokens: the fillers, or for `copy` the text itself and the gap behind it.
+  const std::int64_t text = std::min<std::int64_t>(256, distance), need = distance;
   require(static_cast<std::int64_t>(stream.size()) >= need,
           "task {}: {} tokens of text are too few for a distance of {}", task, stream.size(), distance);
   const TokenId bos = tokenizer.adds_bos() ? tokenizer.bos() : -1;
