@@ -3,8 +3,7 @@
 #include <ATen/Parallel.h>
 #include <benchmark/benchmark.h>
 
-#include <ctime>
-
+#include "bench/peak.h"
 #include "unbend/nets/fused.h"
 #include "unbend/nets/head.h"
 
@@ -17,18 +16,7 @@ void count(benchmark::State& state, double flops = 0) {
   const double done = static_cast<double>(state.iterations());
   state.counters["tokens_per_s"] = benchmark::Counter(kTokens * done, benchmark::Counter::kIsRate);
   if (flops == 0) return;
-  static const double peak = [] {
-    const auto a = at::randn({1024, 576}).to(at::kBFloat16), b = at::randn({1536, 576}).to(at::kBFloat16);
-    double rate = 0;
-    for (int i = 0; i < 20; ++i) {
-      const std::clock_t start = std::clock();
-      for (int j = 0; j < 5; ++j) at::mm(a, b.t());
-      const double seconds = static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
-      rate = std::max(rate, 5 * 2.0 * 1024 * 576 * 1536 / seconds);
-    }
-    return rate;
-  }();
-  state.counters["peak_fraction"] = benchmark::Counter(flops * done / peak, benchmark::Counter::kIsRate);
+  state.counters["peak_fraction"] = benchmark::Counter(flops * done / matrix_peak(at::kBFloat16), benchmark::Counter::kIsRate);
 }
 
 void norm(benchmark::State& state) {

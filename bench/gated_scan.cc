@@ -23,7 +23,7 @@ namespace {
 enum Method { kFused, kPlain, kLoop, kMatrix, kSoftmax };
 enum DecayKind { kNone, kScalar, kVector };
 
-// FLOP/s of a large at::mm with the threads of this run.
+// FLOP/s of a large at::mm with the threads of this run, in wall time: the kernel runs on several threads.
 double matrix_peak() {
   static const double rate = [] {
     const at::Tensor a = at::randn({2048, 2048}), b = at::randn({2048, 2048});

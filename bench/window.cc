@@ -4,27 +4,12 @@
 #include <benchmark/benchmark.h>
 
 #include <cmath>
-#include <ctime>
 
+#include "bench/peak.h"
 #include "unbend/attention/window.h"
 
 namespace unbend {
 namespace {
-
-// FLOP/s of at::mm at a size of the models' own layers, measured once per dtype in this run.
-double peak(at::ScalarType dtype) {
-  static std::map<at::ScalarType, double> measured;
-  auto& rate = measured[dtype];
-  if (rate > 0) return rate;
-  const auto a = at::randn({1024, 576}).to(dtype), b = at::randn({1536, 576}).to(dtype);
-  for (int i = 0; i < 20; ++i) {
-    const std::clock_t start = std::clock();
-    for (int j = 0; j < 5; ++j) at::mm(a, b.t());
-    const double seconds = static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
-    rate = std::max(rate, 5 * 2.0 * 1024 * 576 * 1536 / seconds);
-  }
-  return rate;
-}
 
 // The shape of SmolLM2-135M's heads: 9 query heads on 3 kv heads of width 64.
 void run(benchmark::State& state, at::ScalarType dtype, bool backward) {
@@ -47,7 +32,7 @@ void run(benchmark::State& state, at::ScalarType dtype, bool backward) {
     visible += std::min({t + 1, window + std::min(sinks, std::max<int64_t>(0, t - window + 1))});
   const double flops = visible * batch * heads * 2 * d * (backward ? 7 : 2);
   const double done = static_cast<double>(state.iterations());
-  state.counters["peak_fraction"] = benchmark::Counter(flops * done / peak(dtype), benchmark::Counter::kIsRate);
+  state.counters["peak_fraction"] = benchmark::Counter(flops * done / matrix_peak(dtype), benchmark::Counter::kIsRate);
   state.counters["us_per_token"] = benchmark::Counter(static_cast<double>(batch * tokens) * done / 1e6,
                                                       benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
 }

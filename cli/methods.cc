@@ -7,7 +7,6 @@
 #include "cli/verbs.h"
 #include "studies/study.h"
 #include "unbend/base/error.h"
-#include "unbend/base/interrupt.h"
 #include "unbend/base/methods.h"
 
 namespace unbend {
@@ -51,7 +50,6 @@ StudyFunction study_named(const std::string& slug) {
 
 void run_study(const std::string& slug, const StudyOptions& options, bool as_json) {
   const StudyFunction study = study_named(slug);
-  catch_interrupts();
   const StudyResult result = study(options);
   if (as_json) {
     print_json(study_json(result, options));

@@ -1,7 +1,5 @@
 #include "studies/training.h"
 
-#include "unbend/base/error.h"
-
 namespace unbend {
 
 lm::TrainReport train_in_study(const lm::Decoder& teacher, lm::Decoder& student, const lm::Stage& stage,
@@ -9,9 +7,7 @@ lm::TrainReport train_in_study(const lm::Decoder& teacher, lm::Decoder& student,
   lm::TrainOptions options;
   options.also = also;
   options.quiet = quiet;
-  auto report = lm::train(teacher, student, {stage}, source, options);
-  if (report.interrupted) fail_computation("interrupted in stage {}", stage.name);
-  return report;
+  return lm::train(teacher, student, {stage}, source, options);
 }
 
 }  // namespace unbend

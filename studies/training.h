@@ -8,8 +8,7 @@
 
 namespace unbend {
 
-/// lm::train() of one stage and nothing kept. Computation error if Ctrl-C ends it: a study with half-trained models has
-/// no results.
+/// lm::train() of one stage, nothing kept. (Studies do not catch signals: half-trained models give no results.)
 lm::TrainReport train_in_study(const lm::Decoder& teacher, lm::Decoder& student, const lm::Stage& stage,
                                lm::BatchSource& source, const std::vector<std::string>& also, bool quiet);
 

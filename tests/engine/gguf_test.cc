@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "tests/engine/gguf_bytes.h"
+#include "tests/error_message.h"
 #include "unbend/base/error.h"
 #include "unbend/base/random.h"
 
@@ -16,20 +17,10 @@ using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-std::string error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), ErrorKind::Input);
-    return error.what();
-  }
-  return "no error";
-}
-
 std::string error_of_file(const std::string& bytes) {
   const Folder folder;
   const auto path = folder.write("model.gguf", bytes);
-  const std::string error = error_of([&] { Gguf::open(path); });
+  const std::string error = error_message([&] { Gguf::open(path); });
   if (error != "no error") {
     EXPECT_THAT(error, AllOf(HasSubstr(path.string()), HasSubstr("offset")));
   }
@@ -76,13 +67,13 @@ TEST(Gguf, MissingKeysAndOtherTypesAreNamed) {
   EXPECT_EQ(gguf.real("nothing", 1.5), 1.5);
   EXPECT_EQ(gguf.text("nothing", "x"), "x");
   EXPECT_TRUE(gguf.flag("nothing", true));
-  EXPECT_THAT(error_of([&] { gguf.integer("nothing"); }), HasSubstr("'nothing' is missing, expected an integer"));
-  EXPECT_THAT(error_of([&] { gguf.integer("a.u64"); }), HasSubstr("'a.u64' has another type"));
-  EXPECT_THAT(error_of([&] { gguf.integer("a.f32", 1); }), HasSubstr("'a.f32' has another type"));
-  EXPECT_THAT(error_of([&] { gguf.text("a.f32"); }), HasSubstr("expected a string"));
-  EXPECT_THAT(error_of([&] { gguf.real("a.bool"); }), HasSubstr("expected a number"));
-  EXPECT_THAT(error_of([&] { gguf.flag("a.u8", true); }), HasSubstr("expected a truth value"));
-  EXPECT_THAT(error_of([&] { gguf.encoded("nothing"); }), HasSubstr("'nothing' is missing"));
+  EXPECT_THAT(error_message([&] { gguf.integer("nothing"); }), HasSubstr("'nothing' is missing, expected an integer"));
+  EXPECT_THAT(error_message([&] { gguf.integer("a.u64"); }), HasSubstr("'a.u64' has another type"));
+  EXPECT_THAT(error_message([&] { gguf.integer("a.f32", 1); }), HasSubstr("'a.f32' has another type"));
+  EXPECT_THAT(error_message([&] { gguf.text("a.f32"); }), HasSubstr("expected a string"));
+  EXPECT_THAT(error_message([&] { gguf.real("a.bool"); }), HasSubstr("expected a number"));
+  EXPECT_THAT(error_message([&] { gguf.flag("a.u8", true); }), HasSubstr("expected a truth value"));
+  EXPECT_THAT(error_message([&] { gguf.encoded("nothing"); }), HasSubstr("'nothing' is missing"));
 }
 
 TEST(Gguf, ReadsTensors) {
@@ -90,7 +81,7 @@ TEST(Gguf, ReadsTensors) {
   const Gguf gguf = Gguf::open(folder.write("a.gguf", valid_gguf().file()));
   ASSERT_EQ(gguf.tensors().size(), 3u);
   EXPECT_EQ(gguf.find("nothing"), nullptr);
-  EXPECT_THAT(error_of([&] { gguf.tensor("nothing"); }), HasSubstr("tensor 'nothing' is missing"));
+  EXPECT_THAT(error_message([&] { gguf.tensor("nothing"); }), HasSubstr("tensor 'nothing' is missing"));
   const TensorInfo& f = gguf.tensor("f");
   EXPECT_THAT(f.shape, ElementsAre(2, 4));
   std::vector<float> values(4);
@@ -115,13 +106,13 @@ TEST(Gguf, RefusesRowsOutOfRangeAndForeignTensors) {
   const Gguf gguf = Gguf::open(folder.write("a.gguf", valid_gguf().file()));
   float out[64];
   TensorInfo q = gguf.tensor("q");
-  EXPECT_THAT(error_of([&] { gguf.dequantize(q, 1, 2, out); }), HasSubstr("tensor 'q', which has 2"));
-  EXPECT_THAT(error_of([&] { gguf.dequantize(q, -1, 1, out); }), HasSubstr("tensor 'q'"));
-  EXPECT_THAT(error_of([&] { gguf.dequantize(q, INT64_MAX, 1, out); }), HasSubstr("tensor 'q'"));
+  EXPECT_THAT(error_message([&] { gguf.dequantize(q, 1, 2, out); }), HasSubstr("tensor 'q', which has 2"));
+  EXPECT_THAT(error_message([&] { gguf.dequantize(q, -1, 1, out); }), HasSubstr("tensor 'q'"));
+  EXPECT_THAT(error_message([&] { gguf.dequantize(q, INT64_MAX, 1, out); }), HasSubstr("tensor 'q'"));
   q.offset = 1 << 20;
-  EXPECT_THAT(error_of([&] { gguf.data(q); }), HasSubstr("is not in this file"));
+  EXPECT_THAT(error_message([&] { gguf.data(q); }), HasSubstr("is not in this file"));
   q.type = 26;
-  EXPECT_THAT(error_of([&] { gguf.dequantize(q, 0, 1, out); }), HasSubstr("type I32 cannot be read as floats"));
+  EXPECT_THAT(error_message([&] { gguf.dequantize(q, 0, 1, out); }), HasSubstr("type I32 cannot be read as floats"));
 }
 
 TEST(Gguf, RefusesDamagedHeaders) {
@@ -262,38 +253,38 @@ TEST(Gguf, ReadsShards) {
   EXPECT_EQ(gguf.data(gguf.tensor("c"))[0], std::byte{1});
   const std::string hashes = sha256_file(first) + sha256_file(second);
   EXPECT_EQ(gguf.content_hash(), sha256(std::as_bytes(std::span(hashes))));
-  EXPECT_THAT(error_of([&] { Gguf::open(second); }), HasSubstr("shard 2 of 2: open the first one"));
+  EXPECT_THAT(error_message([&] { Gguf::open(second); }), HasSubstr("shard 2 of 2: open the first one"));
 }
 
 TEST(Gguf, RefusesShardsThatDoNotBelongTogether) {
   const Folder folder;
   const auto first = folder.write("m-00001-of-00002.gguf", shard(0, 2, {"a"}, 2).file());
   const auto open = [&] { Gguf::open(first); };
-  EXPECT_THAT(error_of(open), HasSubstr("shard 2 of 2 is missing"));
+  EXPECT_THAT(error_message(open), HasSubstr("shard 2 of 2 is missing"));
 
   std::filesystem::create_symlink(first, folder.path() / "m-00002-of-00002.gguf");
-  EXPECT_THAT(error_of(open), HasSubstr("expected shard 2 of 2, its metadata says shard 1 of 2"));
+  EXPECT_THAT(error_message(open), HasSubstr("expected shard 2 of 2, its metadata says shard 1 of 2"));
   std::filesystem::remove(folder.path() / "m-00002-of-00002.gguf");
 
   const auto second = [&](const GgufBytes& gguf) { folder.write("m-00002-of-00002.gguf", gguf.file()); };
   second(shard(1, 3, {"b"}, 2));
-  EXPECT_THAT(error_of(open), HasSubstr("its metadata says shard 2 of 3"));
+  EXPECT_THAT(error_message(open), HasSubstr("its metadata says shard 2 of 3"));
   second(shard(1, 2, {"a"}, 2));
-  EXPECT_THAT(error_of(open), HasSubstr("tensor 'a' is in two shards"));
+  EXPECT_THAT(error_message(open), HasSubstr("tensor 'a' is in two shards"));
   second(shard(1, 2, {"b", "c"}, 2));
-  EXPECT_THAT(error_of(open), HasSubstr("hold 3 tensors"));
+  EXPECT_THAT(error_message(open), HasSubstr("hold 3 tensors"));
   second(GgufBytes());
-  EXPECT_THAT(error_of(open), HasSubstr("its metadata says shard 0 of -1"));
+  EXPECT_THAT(error_message(open), HasSubstr("its metadata says shard 0 of -1"));
   GgufBytes other = shard(1, 2, {"b"}, 2);
   other.metadata[0] = text_entry("general.architecture", "bert");
   second(other);
-  EXPECT_THAT(error_of(open), HasSubstr("architecture 'bert', the first one to 'llama'"));
+  EXPECT_THAT(error_message(open), HasSubstr("architecture 'bert', the first one to 'llama'"));
   GgufBytes wide = shard(1, 2, {"b"}, 2);
   wide.metadata[1] = u32_entry("split.no", 1);  // libllama aborts on this
   second(wide);
-  EXPECT_THAT(error_of(open), HasSubstr("'split.no' must have type u16"));
+  EXPECT_THAT(error_message(open), HasSubstr("'split.no' must have type u16"));
   const auto renamed = folder.write("model.gguf", shard(0, 2, {"a"}, 2).file());
-  EXPECT_THAT(error_of([&] { Gguf::open(renamed); }), HasSubstr("must be named like 'model-00001-of-00002.gguf'"));
+  EXPECT_THAT(error_message([&] { Gguf::open(renamed); }), HasSubstr("must be named like 'model-00001-of-00002.gguf'"));
 }
 
 TEST(Gguf, ContentHashIsTheFiles) {
@@ -303,8 +294,8 @@ TEST(Gguf, ContentHashIsTheFiles) {
 }
 
 TEST(Gguf, MissingFilesAndFoldersAreInputErrors) {
-  EXPECT_THAT(error_of([] { Gguf::open("/nonexistent/model.gguf"); }), HasSubstr("/nonexistent/model.gguf"));
-  EXPECT_THAT(error_of([] { Gguf::open("/"); }), HasSubstr("/"));
+  EXPECT_THAT(error_message([] { Gguf::open("/nonexistent/model.gguf"); }), HasSubstr("/nonexistent/model.gguf"));
+  EXPECT_THAT(error_message([] { Gguf::open("/"); }), HasSubstr("/"));
 }
 
 TEST(Gguf, SupportsEveryQuantisedTypeOfGgml) {

@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "tests/engine/gguf_bytes.h"
+#include "tests/error_message.h"
 #include "unbend/base/error.h"
 
 namespace unbend::engine {
@@ -34,14 +35,11 @@ class Import : public testing::Test {
   }
 
   std::string error(ErrorKind kind = ErrorKind::Input, const ImportOptions& options = {}) {
-    try {
-      import_model(model.path(), out.path() / "out.gguf", options);
-    } catch (const Error& error) {
-      EXPECT_EQ(error.kind(), kind);
+    const auto message = error_message([&] { import_model(model.path(), out.path() / "out.gguf", options); }, kind);
+    if (message != "no error") {
       EXPECT_TRUE(std::filesystem::is_empty(out.path())) << "something half-written is left";
-      return error.what();
     }
-    return "no error";
+    return message;
   }
 
   Folder model, results, out;

@@ -9,6 +9,7 @@
 #include <numeric>
 #include <set>
 
+#include "tests/error_message.h"
 #include "unbend/base/error.h"
 #include "unbend/base/files.h"
 #include "unbend/lm/batch_source.h"
@@ -44,17 +45,6 @@ class Folder : public testing::Test {
   void SetUp() override { fs::create_directories(folder_); }
   void TearDown() override { fs::remove_all(folder_); }
 
-  template <class F>
-  std::string error(F&& run) {
-    try {
-      run();
-    } catch (const Error& error) {
-      EXPECT_EQ(error.kind(), ErrorKind::Input);
-      return error.what();
-    }
-    return "no error";
-  }
-
   const fs::path folder_ = fs::temp_directory_path() / fmt::format("unbend_corpus_{}", ::getpid());
 };
 
@@ -82,23 +72,23 @@ TEST_F(TokenFiles, BadOnesAreRefused) {
   const auto path = folder_ / "t";
   auto file = *counting_file({5, 6});
   save_tokens(path, file);
-  EXPECT_THAT(error([&] { load_tokens(path, "other"); }), HasSubstr("another tokenizer"));
+  EXPECT_THAT(error_message([&] { load_tokens(path, "other"); }), HasSubstr("another tokenizer"));
   file.ids[2] = file.vocabulary;
-  EXPECT_THAT(error([&] { save_tokens(path, file); }), HasSubstr("not in the vocabulary"));
+  EXPECT_THAT(error_message([&] { save_tokens(path, file); }), HasSubstr("not in the vocabulary"));
   file.ids[2] = 0;
   for (const auto& starts : {std::vector<std::int64_t>{0, 5, 5, 11}, {1, 5, 11}, {0, 5, 12}, {}}) {
     file.starts = starts;
     save_tokens(path, file);
-    EXPECT_THAT(error([&] { load_tokens(path); }), HasSubstr("'starts' does not rise"));
+    EXPECT_THAT(error_message([&] { load_tokens(path); }), HasSubstr("'starts' does not rise"));
   }
   file = *counting_file({5, 6});
   file.sources.pop_back();
   save_tokens(path, file);
-  EXPECT_THAT(error([&] { load_tokens(path); }), HasSubstr("1 sources for 2 documents"));
+  EXPECT_THAT(error_message([&] { load_tokens(path); }), HasSubstr("1 sources for 2 documents"));
   save_windows(path, {{"w", {{1, 2}}}}, 10, "abc");
-  EXPECT_THAT(error([&] { load_tokens(path); }), HasSubstr("not a file of format"));
+  EXPECT_THAT(error_message([&] { load_tokens(path); }), HasSubstr("not a file of format"));
   write_file(path, "text");
-  EXPECT_THAT(error([&] { load_tokens(path); }), HasSubstr(path.string()));
+  EXPECT_THAT(error_message([&] { load_tokens(path); }), HasSubstr(path.string()));
 }
 
 TEST_F(TokenFiles, MadeFromTexts) {
@@ -114,7 +104,7 @@ TEST_F(TokenFiles, MadeFromTexts) {
   EXPECT_EQ(tokenizer.decode(std::span(file.ids).first(file.starts[1])), "The quick brown fox.");
   EXPECT_EQ(tokenizer.decode(std::span(file.ids).subspan(file.starts[1])), "Caf\xc3\xa9");
   EXPECT_EQ(file.sources[0].sha256, sha256(std::as_bytes(std::span(std::string_view("The quick brown fox.")))));
-  EXPECT_THAT(error([&] { make_token_file({folder_ / "in"}, folder_ / "t", folder_ / "u", true); }),
+  EXPECT_THAT(error_message([&] { make_token_file({folder_ / "in"}, folder_ / "t", folder_ / "u", true); }),
               HasSubstr((folder_ / "t").string()));
 }
 

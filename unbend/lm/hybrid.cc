@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "unbend/attention/feature_map.h"
 #include "unbend/attention/gated_scan.h"
 #include "unbend/attention/window_cache.h"
 #include "unbend/base/error.h"
@@ -29,12 +30,6 @@ struct HybridState : MixerState {
   }
 };
 
-/// phi(x) = [softmax(x M), softmax(-x M)]: x [B, h, T, d], map [h, d, d/2] -> [B, h, T, d].
-at::Tensor features(const at::Tensor& x, const at::Tensor& map) {
-  const auto y = at::matmul(x, map);
-  return at::cat({at::softmax(y, -1), at::softmax(-y, -1)}, -1);
-}
-
 class HybridMixer : public Mixer {
  public:
   HybridMixer(const DecoderConfig& c, const Json& options) {
@@ -46,9 +41,8 @@ class HybridMixer : public Mixer {
     require(state_heads == "kv" || state_heads == "query", "hybrid: state_heads must be kv or query, not '{}'",
             state_heads);
     const std::int64_t groups = state_heads == "kv" ? c.kv_heads : c.heads;
-    const auto identity = at::eye(c.head_dim).slice(1, 0, c.head_dim / 2);
-    query_map_ = identity.expand({c.heads, -1, -1}).contiguous();
-    key_map_ = identity.expand({groups, -1, -1}).contiguous();
+    query_map_ = softmax_pair_map_start(c.heads, c.head_dim);
+    key_map_ = softmax_pair_map_start(groups, c.head_dim);
     gate_weight_ = at::zeros({groups, c.hidden});
     gate_bias_ = at::full({groups}, options.at("gate_bias").get<double>());
     log_scale_ = at::full({c.heads}, options.at("log_scale").get<double>());
@@ -125,11 +119,11 @@ class HybridMixer : public Mixer {
     // A token that leaves now was written w steps ago: it has already decayed by the gates of the last w tokens.
     const auto sums = at::constant_pad_nd(past.to(at::kDouble).cumsum(2), {1, 0});
     const auto decayed = (sums.slice(2, window_ + 1) - sums.slice(2, 1, tokens + 1)).to(q.scalar_type()).exp() * valid;
-    const auto keys = features(share(k), key_map_) * decayed.unsqueeze(-1);
+    const auto keys = softmax_pair_map(share(k), key_map_) * decayed.unsqueeze(-1);
     const auto values = at::constant_pad_nd(share(v), {0, 1}, 1);  // the ones column sums the weights
     ScanOptions options;
     options.form = form;
-    return gated_scan(features(q, query_map_), keys, values, gates.unsqueeze(-1), initial, options);
+    return gated_scan(softmax_pair_map(q, query_map_), keys, values, gates.unsqueeze(-1), initial, options);
   }
 
   at::Tensor combine(const Partial& window, const at::Tensor& linear) const {

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <map>
 
+#include "unbend/attention/feature_map.h"
 #include "unbend/attention/recurrences.h"
 #include "unbend/attention/window_cache.h"
 #include "unbend/base/error.h"
@@ -86,9 +87,8 @@ class LigerMixer : public Mixer {
     const auto map = o.at("feature_map").get<std::string>();
     require(map == "softmax" || map == "learned", "liger: feature_map must be softmax or learned, not '{}'", map);
     if (map == "learned") {
-      const auto identity = at::eye(c.head_dim).slice(1, 0, c.head_dim / 2);
-      query_map_ = identity.expand({c.heads, -1, -1}).contiguous();
-      key_map_ = identity.expand({c.kv_heads, -1, -1}).contiguous();
+      query_map_ = softmax_pair_map_start(c.heads, c.head_dim);
+      key_map_ = softmax_pair_map_start(c.kv_heads, c.head_dim);
     }
     if (source_ == "projection") {
       const double bound = 1 / std::sqrt(static_cast<double>(c.hidden));
@@ -166,11 +166,6 @@ class LigerMixer : public Mixer {
     return flat.view({batch, tokens, kv, width}).transpose(1, 2);
   }
 
-  static at::Tensor learned(const at::Tensor& x, const at::Tensor& map) {
-    const auto y = at::matmul(x, map);
-    return at::cat({at::softmax(y, -1), at::softmax(-y, -1)}, -1);
-  }
-
   Step recurrence(const MixerInput& in, const Heads& raw, const std::vector<at::Tensor>& states, Form form) const {
     const auto& [q, k, v] = raw;
     auto z = gate_logits(in, raw, name_ == "gsa" ? slots_ : in.config.head_dim);
@@ -184,8 +179,8 @@ class LigerMixer : public Mixer {
       const auto scan = gated_slot_attention(q, k, v, gate, initial(0), initial(1), options);
       return {scan.out, {scan.key_state, scan.value_state}};
     }
-    const auto feature_q = query_map_.defined() ? learned(q, query_map_) : at::softmax(q, -1);
-    const auto feature_k = key_map_.defined() ? learned(k, key_map_) : at::softmax(k, -1);
+    const auto feature_q = query_map_.defined() ? softmax_pair_map(q, query_map_) : at::softmax(q, -1);
+    const auto feature_k = key_map_.defined() ? softmax_pair_map(k, key_map_) : at::softmax(k, -1);
     Scan scan;
     if (name_ == "hgrn2")
       scan = hgrn2(feature_q, v, gate, initial(0), options);

@@ -22,9 +22,15 @@ std::string with_error(const Estimate& e, int digits) {
   return fmt::format("{:.{}f} +- {:.{}f}", e.mean, digits, e.error, digits);
 }
 
-/// Nats by position in bins, for plots: x at the middle of each bin.
-Series by_position(const std::string& name, const at::Tensor& values, std::int64_t bin) {
-  Series series{name, {}, {}};
+/// The curve of the models' i-th one, whose colour is the same in every plot.
+Series curve_of(const std::vector<ModelComparison>& models, const ModelComparison& model) {
+  Series series{model.name, {}, {}};
+  series.color = static_cast<int>(&model - models.data());
+  return series;
+}
+
+/// Values by position in bins: x at the middle of each bin.
+Series by_position(Series series, const at::Tensor& values, std::int64_t bin) {
   for (std::int64_t at = 0; at + bin <= values.size(1); at += bin) {
     series.x.push_back(static_cast<double>(at) + static_cast<double>(bin) / 2);
     series.y.push_back(values.slice(1, at, at + bin).mean().item<double>());
@@ -203,7 +209,7 @@ HtmlReport comparison_report(const Comparison& c, const std::string& title, cons
   LinePlot speed{"Decoding speed", {"context (tokens)", Scale::Log2}, {"tokens per second", Scale::Log10}, {}};
   LinePlot memory{"Memory of the state", {"context (tokens)", Scale::Log2}, {"MB", Scale::Log10}, {}};
   for (const auto& model : c.models) {
-    Series rate{model.name, {}, {}}, size{model.name, {}, {}};
+    auto rate = curve_of(c.models, model), size = rate;
     for (const auto& p : model.speed) {
       rate.x.push_back(static_cast<double>(p.context));
       rate.y.push_back(p.tokens_per_second);
@@ -230,8 +236,8 @@ HtmlReport comparison_report(const Comparison& c, const std::string& title, cons
                 {"KL (nats per token)"},
                 {}};
     for (const auto& model : c.models) {
-      nats.series.push_back(by_position(model.name, model.scores[s].nats, bin));
-      if (&model != &teacher) kl.series.push_back(by_position(model.name, model.scores[s].kl, bin));
+      nats.series.push_back(by_position(curve_of(c.models, model), model.scores[s].nats, bin));
+      if (&model != &teacher) kl.series.push_back(by_position(curve_of(c.models, model), model.scores[s].kl, bin));
     }
     nats.caption = kl.caption =
         fmt::format("Means over {} held-out texts in bins of {} positions.", teacher.scores[s].nats.size(0), bin);
@@ -244,14 +250,14 @@ HtmlReport comparison_report(const Comparison& c, const std::string& title, cons
     if (!model.fidelity.defined()) continue;
     const std::int64_t first = std::min(c.options.window, model.fidelity.size(1) - 1);
     const auto beyond = model.fidelity.slice(1, first).mean(1);
-    Series series{model.name, {}, {}};
+    auto series = curve_of(c.models, model);
     for (std::int64_t i = 0; i < beyond.size(0); ++i) {
       series.x.push_back(static_cast<double>(i));
       series.y.push_back(std::max(1e-9, beyond[i].item<double>()));
     }
     layers.series.push_back(series);
     positions.series.push_back(
-        by_position(model.name, model.fidelity, std::max<std::int64_t>(16, model.fidelity.size(1) / 32)));
+        by_position(curve_of(c.models, model), model.fidelity, std::max<std::int64_t>(16, model.fidelity.size(1) / 32)));
   }
   layers.caption = "Each mixer against the teacher's on the teacher's own inputs, positions beyond the window.";
   positions.caption = "The same, mean over layers.";

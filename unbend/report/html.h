@@ -26,6 +26,7 @@ struct Series {
   std::vector<double> x, y;
   std::vector<double> low = {}, high = {};
   bool dashed = false;
+  int color = -1;  ///< 0 to 7, so that one thing keeps its colour over several plots; -1: by order
 };
 
 /// How `low` and `high` are drawn.

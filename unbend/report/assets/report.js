@@ -3,7 +3,7 @@
   "use strict";
 
   const color = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const seriesColor = index => color(`--c${index % 8}`);
+  const seriesColor = series => color(`--c${series.color % 8}`);
   const isNumber = v => v !== null && v !== undefined && Number.isFinite(v);
 
   // 4096 on a base-2 axis is 4K; 12000 elsewhere is 12k; 0.00003 is 3e-5.
@@ -90,7 +90,7 @@
       const at = s.x.map((x, i) => [x, s.low[i], s.high[i]]).filter(p => isNumber(p[1]) && isNumber(p[2]))
         .map(([x, low, high]) => [u.valToPos(x, "x", true), u.valToPos(Math.max(low, floor), "y", true),
                                   u.valToPos(Math.max(high, floor), "y", true)]);
-      ctx.strokeStyle = ctx.fillStyle = seriesColor(index);
+      ctx.strokeStyle = ctx.fillStyle = seriesColor(s);
       ctx.beginPath();
       if (spec.band) {
         ctx.globalAlpha = 0.18;
@@ -113,8 +113,8 @@
     ctx.restore();
   }
 
-  function swatch(series, index) {
-    const c = `var(--c${index % 8})`;
+  function swatch(series) {
+    const c = `var(--c${series.color % 8})`;
     return series.dashed ? `repeating-linear-gradient(90deg, ${c} 0 5px, transparent 5px 8px)` : c;
   }
 
@@ -129,7 +129,7 @@
     const plot = new uPlot({
       width: target.clientWidth, height: height(),
       padding: [10, 14, 0, 0],
-      cursor: {points: {size: 8, fill: (u, i) => seriesColor(i - 1)}, drag: {x: true, y: false}},
+      cursor: {points: {size: 8, fill: (u, i) => seriesColor(spec.series[i - 1])}, drag: {x: true, y: false}},
       scales: {
         x: {time: false, ...scale(spec.x), range: (u, low, high) =>
               low !== u.data[0][0] || high !== u.data[0][u.data[0].length - 1] ? [low, high] : range(u.data[0], spec.x, 0.02)},
@@ -138,13 +138,13 @@
       axes: [axisOptions(spec.x, 2, data[0]), axisOptions(spec.y, 3, [])],
       series: [
         {label: spec.x.label, value: (u, v) => format(v, spec.x)},
-        ...spec.series.map((s, i) => ({
-          label: s.name, stroke: () => seriesColor(i), width: 2, dash: s.dashed ? [7, 5] : undefined,
+        ...spec.series.map(s => ({
+          label: s.name, stroke: () => seriesColor(s), width: 2, dash: s.dashed ? [7, 5] : undefined,
           points: {show: s.x.length <= 40, size: 6, fill: () => color("--paper")},
           value: (u, v) => format(v, spec.y),
         })),
       ],
-      legend: {markers: {width: 0, fill: (u, i) => i > 0 ? swatch(spec.series[i - 1], i - 1) : "transparent"}},
+      legend: {markers: {width: 0, fill: (u, i) => i > 0 ? swatch(spec.series[i - 1]) : "transparent"}},
       hooks: {
         drawAxes: [u => drawSpread(u, spec)],
         setCursor: [u => inspect(u, u.cursor.left >= 0 && u.cursor.idx !== null)],
