@@ -16,7 +16,8 @@ void count(benchmark::State& state, double flops = 0) {
   const double done = static_cast<double>(state.iterations());
   state.counters["tokens_per_s"] = benchmark::Counter(kTokens * done, benchmark::Counter::kIsRate);
   if (flops == 0) return;
-  state.counters["peak_fraction"] = benchmark::Counter(flops * done / matrix_peak(at::kBFloat16), benchmark::Counter::kIsRate);
+  state.counters["peak_fraction"] =
+      benchmark::Counter(flops * done / matrix_peak(at::kBFloat16), benchmark::Counter::kIsRate);
 }
 
 void norm(benchmark::State& state) {

@@ -130,7 +130,8 @@ StudyResult study_hybrid(const StudyOptions& options) {
     result.claims.push_back(
         {"transfer: tokens per CPU-second (prototype 280)", "-", transfer_speed, "", Bar::at_least(1.5 * 280)});
     result.claims.push_back(
-        {"LoRA with the head, the teacher's predictions kept by the control's run: tokens per CPU-second (prototype 165)",
+        {"LoRA with the head, the teacher's predictions kept by the control's run: tokens per CPU-second (prototype "
+         "165)",
          "-", lora_speed, "", Bar::at_least(1.5 * 165)});
   }
 

@@ -27,7 +27,8 @@ TEST(Check, TypesAreNamed) {
   const auto t = at::zeros({2}, at::kInt);
   EXPECT_EQ(error_message([&] { check_dtype(t, at::kFloat, "k"); }), "k is Int, expected Float");
   EXPECT_EQ(error_message([&] { check_floating(t, "k"); }), "k is Int, expected a floating-point tensor");
-  EXPECT_EQ(error_message([&] { check_same_type(t, "k", at::zeros({2}), "v"); }), "k is Int on cpu, but v is Float on cpu");
+  EXPECT_EQ(error_message([&] { check_same_type(t, "k", at::zeros({2}), "v"); }),
+            "k is Int on cpu, but v is Float on cpu");
   EXPECT_NO_THROW(check_same_type(t, "k", t, "v"));
 }
 
@@ -39,7 +40,8 @@ TEST(Check, FirstValueThatIsNotFiniteIsLocated) {
   t[2][0] = std::numeric_limits<float>::quiet_NaN();
   EXPECT_EQ(error_message([&] { check_finite(t, "x"); }),
             "x has 2 of 12 values that are not finite, the first (-inf) at [1, 2]");
-  EXPECT_THAT(error_message([&] { check_finite(t.to(at::kBFloat16).t(), "x"); }), HasSubstr("the first (NaN) at [0, 2]"));
+  EXPECT_THAT(error_message([&] { check_finite(t.to(at::kBFloat16).t(), "x"); }),
+              HasSubstr("the first (NaN) at [0, 2]"));
 }
 
 TEST(Check, IndicesStayInRange) {

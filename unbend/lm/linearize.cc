@@ -256,8 +256,8 @@ HtmlReport comparison_report(const Comparison& c, const std::string& title, cons
       series.y.push_back(std::max(1e-9, beyond[i].item<double>()));
     }
     layers.series.push_back(series);
-    positions.series.push_back(
-        by_position(curve_of(c.models, model), model.fidelity, std::max<std::int64_t>(16, model.fidelity.size(1) / 32)));
+    positions.series.push_back(by_position(curve_of(c.models, model), model.fidelity,
+                                           std::max<std::int64_t>(16, model.fidelity.size(1) / 32)));
   }
   layers.caption = "Each mixer against the teacher's on the teacher's own inputs, positions beyond the window.";
   positions.caption = "The same, mean over layers.";

@@ -228,14 +228,13 @@ HtmlReport& HtmlReport::plot(const LinePlot& plot) {
             {"band", plot.spread == Spread::Band},
             {"series", Json::array()}};
   for (const Series& s : plot.series) {
-    json["series"].push_back(
-        {{"name", s.name},
-         {"x", s.x},
-         {"y", s.y},
-         {"low", s.low},
-         {"high", s.high},
-         {"dashed", s.dashed},
-         {"color", s.color >= 0 ? s.color : static_cast<int>(&s - plot.series.data())}});
+    json["series"].push_back({{"name", s.name},
+                              {"x", s.x},
+                              {"y", s.y},
+                              {"low", s.low},
+                              {"high", s.high},
+                              {"dashed", s.dashed},
+                              {"color", s.color >= 0 ? s.color : static_cast<int>(&s - plot.series.data())}});
   }
   body_ += fmt::format(
       "<figure>\n{}<div class=\"plot\" id=\"p{}\"></div>\n<details><summary>Data</summary>\n{}</details>\n</figure>\n",
