@@ -74,9 +74,16 @@ TEST(GgufWrite, RewritesAsF32) {
   bytes.tensors.push_back(tensor_entry("i", {2}, 26, 128));
   bytes.data += std::string(28, '\0') + bytes_of<std::int32_t>(-9) + bytes_of<std::int32_t>(8);
   const Gguf in = Gguf::open(folder.write("in.gguf", bytes.file()));
-  rewrite_as_f32(in, folder.path() / "out.gguf", [](const TensorInfo& tensor, std::span<float> values) {
-    if (tensor.name == "f") values[0] = 100;
-  });
+  std::vector<float> changed(in.tensor("f").elements());
+  in.dequantize(in.tensor("f"), 0, in.tensor("f").rows(), changed.data());
+  changed[0] = 100;
+  Rewrite changes;
+  changes.type = [](const TensorInfo&) { return type_number("f32"); };
+  changes.values = [&](const TensorInfo& tensor) {
+    return tensor.name == "f" ? std::span<const float>(changed) : std::span<const float>();
+  };
+  changes.entries = {{"general.file_type", std::uint64_t{0}}};
+  rewrite(in, folder.path() / "out.gguf", changes);
   const Gguf out = Gguf::open(folder.path() / "out.gguf");
   EXPECT_EQ(out.integer("general.file_type"), 0);
   EXPECT_EQ(out.integer("a.u8"), 200);

@@ -253,6 +253,11 @@ std::string type_name(int type) {
   return name;
 }
 
+double bits_per_weight(int type) {
+  const auto kind = static_cast<ggml_type>(type);
+  return 8.0 * static_cast<double>(ggml_type_size(kind)) / static_cast<double>(ggml_blck_size(kind));
+}
+
 bool is_supported(int type) {
   if (type < 0 || type >= GGML_TYPE_COUNT) return false;
   return type == GGML_TYPE_F32 || ggml_get_type_traits(static_cast<ggml_type>(type))->to_float != nullptr;

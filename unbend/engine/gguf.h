@@ -76,6 +76,8 @@ class Gguf {
 
 /// "F32", "Q4_1", ...
 std::string type_name(int type);
+/// Of a type, block scales included.
+double bits_per_weight(int type);
 /// The types that dequantize() accepts.
 std::vector<int> supported_types();
 bool is_supported(int type);

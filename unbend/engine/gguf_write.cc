@@ -4,6 +4,7 @@
 #include <gguf.h>
 
 #include <algorithm>
+#include <cctype>
 #include <limits>
 #include <optional>
 #include <unordered_set>
@@ -164,30 +165,75 @@ void write_gguf(const std::filesystem::path& path, const std::vector<std::string
   });
 }
 
-void rewrite_as_f32(const Gguf& in, const std::filesystem::path& out, const TensorEdit& edit) {
+namespace {
+
+/// Rows of floats in a type of ggml's.
+void encode_rows(const std::string& name, int type, std::span<const float> values, std::int64_t width,
+                 std::span<std::byte> out) {
+  const auto kind = static_cast<ggml_type>(type);
+  const auto rows = static_cast<std::int64_t>(values.size()) / width;
+  require(ggml_quantize_chunk(kind, values.data(), out.data(), 0, rows, width, nullptr) == out.size(),
+          "tensor {} cannot be stored as {}", name, type_name(type));
+}
+
+}  // namespace
+
+void rewrite(const Gguf& in, const std::filesystem::path& out, const Rewrite& changes) {
   std::vector<std::string> entries;
   for (const auto& [key, value] : in.metadata()) {
-    if (key == "general.file_type" || key == GGUF_KEY_GENERAL_ALIGNMENT || key.starts_with("split.")) continue;
+    const auto replaced = std::ranges::any_of(changes.entries, [&](const auto& entry) { return entry.first == key; });
+    if (replaced || key == GGUF_KEY_GENERAL_ALIGNMENT || key.starts_with("split.")) continue;
     const auto stored = in.encoded(key);
     entries.emplace_back(reinterpret_cast<const char*>(stored.data()), stored.size());
   }
-  entries.push_back(encode_entry("general.file_type", std::uint64_t{0}));
+  for (const auto& [key, value] : changes.entries) entries.push_back(encode_entry(key, value));
 
   std::vector<TensorSource> tensors;
   for (const TensorInfo& tensor : in.tensors()) {
     const bool floats = is_supported(tensor.type);
-    tensors.push_back(
-        {tensor.name, floats ? GGML_TYPE_F32 : tensor.type, tensor.shape, [&, floats](std::span<std::byte> bytes) {
-           if (!floats) {
-             std::ranges::copy(in.data(tensor), bytes.begin());
-             return;
-           }
-           float* values = reinterpret_cast<float*>(bytes.data());
-           in.dequantize(tensor, 0, tensor.rows(), values);
-           if (edit) edit(tensor, {values, static_cast<std::size_t>(tensor.elements())});
-         }});
+    const int type = floats && changes.type ? changes.type(tensor) : tensor.type;
+    const auto values = floats && changes.values ? changes.values(tensor) : std::span<const float>();
+    require(tensor.shape.back() % ggml_blck_size(static_cast<ggml_type>(type)) == 0,
+            "tensor {}: rows of {} do not divide into blocks of type {}", tensor.name, tensor.shape.back(),
+            type_name(type));
+    tensors.push_back({tensor.name, type, tensor.shape, [&in, &tensor, type, values](std::span<std::byte> bytes) {
+                         if (values.empty() && type == tensor.type) {
+                           std::ranges::copy(in.data(tensor), bytes.begin());
+                           return;
+                         }
+                         std::vector<float> own;
+                         if (values.empty()) {
+                           own.resize(static_cast<std::size_t>(tensor.elements()));
+                           in.dequantize(tensor, 0, tensor.rows(), own.data());
+                         }
+                         encode_rows(tensor.name, type, values.empty() ? own : values, tensor.shape.back(), bytes);
+                       }});
   }
+  tensors.insert(tensors.end(), changes.tensors.begin(), changes.tensors.end());
   write_gguf(out, entries, tensors);
+}
+
+void rewrite_as_f32(const Gguf& in, const std::filesystem::path& out) {
+  Rewrite changes;
+  changes.type = [](const TensorInfo&) { return static_cast<int>(GGML_TYPE_F32); };
+  changes.entries = {{"general.file_type", std::uint64_t{0}}};
+  rewrite(in, out, changes);
+}
+
+int type_number(std::string_view name) {
+  std::string upper(name);
+  std::ranges::transform(upper, upper.begin(), [](unsigned char c) { return std::toupper(c); });
+  std::vector<std::string> known;
+  for (const int type : supported_types()) {
+    const auto kind = static_cast<ggml_type>(type);
+    const bool writable = !ggml_quantize_requires_imatrix(kind) &&
+                          (type == GGML_TYPE_F32 || type == GGML_TYPE_F16 || type == GGML_TYPE_BF16 ||
+                           (ggml_is_quantized(kind) && ggml_get_type_traits(kind)->from_float_ref));
+    if (!writable) continue;
+    if (type_name(type) == upper) return type;
+    known.push_back(type_name(type));
+  }
+  fail_usage("there is no type '{}' to store weights in; there are {}", name, fmt::join(known, ", "));
 }
 
 }  // namespace unbend::engine

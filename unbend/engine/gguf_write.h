@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "unbend/engine/gguf.h"
@@ -31,11 +32,24 @@ struct TensorSource {
 void write_gguf(const std::filesystem::path& path, const std::vector<std::string>& entries,
                 const std::vector<TensorSource>& tensors);
 
-/// Changes a tensor's values, row-major as in its shape, before they are written.
-using TensorEdit = std::function<void(const TensorInfo& tensor, std::span<float> values)>;
+/// What rewrite() changes.
+struct Rewrite {
+  /// New type of a tensor that holds floats (rows in one of ggml's float or block types); none keeps every type.
+  std::function<int(const TensorInfo& tensor)> type = {};
+  /// New values of a tensor, row-major as in its shape; an empty span keeps them.
+  std::function<std::span<const float>(const TensorInfo& tensor)> values = {};
+  std::vector<std::pair<std::string, MetaValue>> entries = {};  ///< replace those of the same key
+  std::vector<TensorSource> tensors = {};                       ///< come after the model's own
+};
 
-/// Writes model `in` with the same metadata and every tensor as F32 (general.file_type 0), each changed by `edit` if
-/// given. Tensors that hold no floats are copied. A split model becomes one file.
-void rewrite_as_f32(const Gguf& in, const std::filesystem::path& out, const TensorEdit& edit = nullptr);
+/// Writes model `in` with changes; what does not change is copied byte for byte. Tensors that hold no floats are copied.
+/// A split model becomes one file. Input error for a type that cannot hold a tensor's rows.
+void rewrite(const Gguf& in, const std::filesystem::path& out, const Rewrite& changes);
+
+/// The same model with every tensor as F32 (general.file_type 0).
+void rewrite_as_f32(const Gguf& in, const std::filesystem::path& out);
+
+/// Number of a type's name ("F16", "Q4_1", in either case). Usage error for types that values cannot be converted to.
+int type_number(std::string_view name);
 
 }  // namespace unbend::engine

@@ -82,7 +82,7 @@ Decoder merge_lora(const Decoder& student) {
   return merged;
 }
 
-void write_merged(const engine::Gguf& base, const Student& student, const std::filesystem::path& out) {
+std::map<std::string, at::Tensor> merged_tensors(const Student& student) {
   const auto merged = merge_lora(student.decoder);
   const auto& c = merged.config;
   std::map<std::string, at::Tensor> changed;
@@ -106,10 +106,22 @@ void write_merged(const engine::Gguf& base, const Student& student, const std::f
     part(before.gate_up, after.gate_up, 1, "ffn_up", 0);
     part(before.down, after.down, 0, "ffn_down", 0);
   }
-  engine::rewrite_as_f32(base, out, [&](const engine::TensorInfo& tensor, std::span<float> values) {
-    const auto found = changed.find(tensor.name);
-    if (found != changed.end()) std::copy_n(found->second.const_data_ptr<float>(), values.size(), values.begin());
-  });
+  return changed;
+}
+
+std::span<const float> values_of(const std::map<std::string, at::Tensor>& tensors, const std::string& name) {
+  const auto found = tensors.find(name);
+  if (found == tensors.end()) return {};
+  return {found->second.const_data_ptr<float>(), static_cast<std::size_t>(found->second.numel())};
+}
+
+void write_merged(const engine::Gguf& base, const Student& student, const std::filesystem::path& out) {
+  const auto changed = merged_tensors(student);
+  engine::Rewrite changes;
+  changes.type = [](const engine::TensorInfo&) { return engine::type_number("F32"); };
+  changes.values = [&](const engine::TensorInfo& tensor) { return values_of(changed, tensor.name); };
+  changes.entries = {{"general.file_type", std::uint64_t{0}}};
+  engine::rewrite(base, out, changes);
 }
 
 }  // namespace unbend::lm

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
+#include <span>
 #include <string>
 
 #include "unbend/base/json.h"
@@ -36,6 +38,12 @@ void assign(const std::vector<Parameter>& parameters, const std::map<std::string
 
 /// Adds the low-rank corrections to the weights: the student without Lora, equal up to rounding and faster.
 Decoder merge_lora(const Decoder& student);
+
+/// The weights that low-rank corrections change, by tensor name of `student`'s base file and in its order of rows.
+std::map<std::string, at::Tensor> merged_tensors(const Student& student);
+
+/// Its numbers, or nothing.
+std::span<const float> values_of(const std::map<std::string, at::Tensor>& tensors, const std::string& name);
 
 /// Writes `base` (the file that the student's teacher was loaded from) with the merged weights, all tensors F32.
 void write_merged(const engine::Gguf& base, const Student& student, const std::filesystem::path& out);

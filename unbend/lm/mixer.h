@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "unbend/attention/form.h"
-#include "unbend/lm/config.h"
+#include "unbend/engine/config.h"
 #include "unbend/lm/rope.h"
 
 namespace unbend::lm {

@@ -3,9 +3,12 @@
 
 #include <ATen/ATen.h>
 
-#include "unbend/lm/config.h"
+#include "unbend/engine/config.h"
 
 namespace unbend::lm {
+
+using engine::DecoderConfig;
+using engine::RopeScaling;
 
 /// cos and sin, [T, head_dim/2] each, for the pairs (i, i + head_dim/2).
 struct RopeTable {

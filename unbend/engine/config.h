@@ -8,7 +8,7 @@
 #include "unbend/base/json.h"
 #include "unbend/engine/gguf.h"
 
-namespace unbend::lm {
+namespace unbend::engine {
 
 /// How rotary angles are stretched beyond the training context.
 struct RopeScaling {
@@ -35,11 +35,11 @@ struct DecoderConfig {
 
 /// Reads the shape of a model of a supported family (architectures llama and qwen2, without experts). Input error that
 /// says what is unsupported otherwise.
-DecoderConfig read_config(const engine::Gguf& file);
+DecoderConfig read_config(const Gguf& file);
 
 /// Checks that the sizes fit together; Input error otherwise.
 void check_config(const DecoderConfig& config);
 
 Json to_json(const DecoderConfig& config);
 
-}  // namespace unbend::lm
+}  // namespace unbend::engine

@@ -1,13 +1,13 @@
-#include "unbend/lm/config.h"
+#include "unbend/engine/config.h"
 
 #include <cmath>
 
 #include "unbend/base/error.h"
 
-namespace unbend::lm {
+namespace unbend::engine {
 namespace {
 
-RopeScaling read_rope(const engine::Gguf& file, const std::string& arch) {
+RopeScaling read_rope(const Gguf& file, const std::string& arch) {
   RopeScaling rope;
   const std::string kind = file.text(arch + ".rope.scaling.type", "none");
   rope.factor = file.real(arch + ".rope.scaling.factor", file.real(arch + ".rope.scale_linear", 1));
@@ -37,7 +37,7 @@ double DecoderConfig::scale() const {
   return attention_scale != 0 ? attention_scale : 1 / std::sqrt(static_cast<double>(head_dim));
 }
 
-DecoderConfig read_config(const engine::Gguf& file) {
+DecoderConfig read_config(const Gguf& file) {
   DecoderConfig config;
   const std::string where = file.path().string();
   const std::string arch = config.architecture = file.text("general.architecture");
@@ -111,4 +111,4 @@ Json to_json(const DecoderConfig& c) {
   return json;
 }
 
-}  // namespace unbend::lm
+}  // namespace unbend::engine

@@ -1,0 +1,140 @@
+// Small dense matrices on Google Highway: a register-blocked product for operands that fit the first-level cache, and a
+// transpose. Static dispatch: vectors of the target we are compiled for.
+#pragma once
+
+#include <hwy/highway.h>
+
+#include <algorithm>
+#include <cstdint>
+
+namespace unbend::kernel {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+template <class T>
+using Lanes = hn::ScalableTag<T>;
+
+template <class T>
+constexpr int64_t kLanes = hn::MaxLanes(Lanes<T>());
+
+template <class T>
+int64_t padded(int64_t width) {
+  return (width + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
+}
+
+/// A(i, k) = data[i * row + k * column]: a matrix or its transpose.
+template <class T>
+struct Left {
+  const T* data;
+  int64_t row, column;
+};
+
+// R rows x V vectors of C in registers.
+template <int R, int V, bool kAdd, class T>
+HWY_INLINE void block_product(int64_t inner, Left<T> a, const T* HWY_RESTRICT b, int64_t b_stride, T* HWY_RESTRICT c,
+                              int64_t c_stride) {
+  const Lanes<T> d;
+  hn::Vec<Lanes<T>> sum[R][V];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+      if constexpr (kAdd) {
+        sum[r][v] = hn::LoadU(d, c + r * c_stride + v * kLanes<T>);
+      } else {
+        sum[r][v] = hn::Zero(d);
+      }
+    }
+  }
+  for (int64_t k = 0; k < inner; ++k) {
+    hn::Vec<Lanes<T>> right[V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) right[v] = hn::LoadU(d, b + k * b_stride + v * kLanes<T>);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const auto left = hn::Set(d, a.data[r * a.row + k * a.column]);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) sum[r][v] = hn::MulAdd(left, right[v], sum[r][v]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) hn::StoreU(sum[r][v], d, c + r * c_stride + v * kLanes<T>);
+  }
+}
+
+// All rows of a strip of V vectors: as many rows at a time as registers allow, then 4, 2, 1.
+template <int V, bool kAdd, class T>
+HWY_NOINLINE void strip_product(int64_t rows, int64_t inner, Left<T> a, const T* b, int64_t b_stride, T* c,
+                                int64_t c_stride) {
+  constexpr int kRows = V == 4 ? 6 : 8;
+  const auto run = [&]<int R>() {
+    block_product<R, V, kAdd>(inner, a, b, b_stride, c, c_stride);
+    a.data += R * a.row;
+    c += R * c_stride;
+    rows -= R;
+  };
+  while (rows >= kRows) run.template operator()<kRows>();
+  if (rows >= 4) run.template operator()<4>();
+  if (rows >= 2) run.template operator()<2>();
+  if (rows >= 1) run.template operator()<1>();
+}
+
+/// C = A B, or C += A B: A is rows x inner, B and C have rows of `columns` padded to whole vectors.
+template <bool kAdd, class T>
+void product(int64_t rows, int64_t columns, int64_t inner, Left<T> a, const T* b, int64_t b_stride, T* c,
+             int64_t c_stride) {
+  for (int64_t left = padded<T>(columns) / kLanes<T>; left > 0;) {
+    const int64_t vectors = left == 5 ? 3 : std::min<int64_t>(left, 4);  // 5 as 3 + 2: one vector alone starves
+    switch (vectors) {
+      case 4: strip_product<4, kAdd>(rows, inner, a, b, b_stride, c, c_stride); break;
+      case 3: strip_product<3, kAdd>(rows, inner, a, b, b_stride, c, c_stride); break;
+      case 2: strip_product<2, kAdd>(rows, inner, a, b, b_stride, c, c_stride); break;
+      default: strip_product<1, kAdd>(rows, inner, a, b, b_stride, c, c_stride);
+    }
+    b += vectors * kLanes<T>;
+    c += vectors * kLanes<T>;
+    left -= vectors;
+  }
+}
+
+/// to = from^T; `from` is rows x columns. In blocks of 4 x 4 for float.
+template <class T>
+void transpose(int64_t rows, int64_t columns, const T* HWY_RESTRICT from, int64_t from_stride, T* HWY_RESTRICT to,
+               int64_t to_stride) {
+  int64_t i = 0;
+  if constexpr (sizeof(T) == 4) {
+    const hn::FixedTag<T, 4> d;
+    const hn::Repartition<uint64_t, decltype(d)> pairs;
+    const auto low = [&](auto a, auto b) {
+      return hn::BitCast(d, hn::InterleaveLower(pairs, hn::BitCast(pairs, a), hn::BitCast(pairs, b)));
+    };
+    const auto high = [&](auto a, auto b) {
+      return hn::BitCast(d, hn::InterleaveUpper(pairs, hn::BitCast(pairs, a), hn::BitCast(pairs, b)));
+    };
+    for (; i + 4 <= rows; i += 4) {
+      int64_t j = 0;
+      for (; j + 4 <= columns; j += 4) {
+        const T* source = from + i * from_stride + j;
+        const auto r0 = hn::LoadU(d, source), r1 = hn::LoadU(d, source + from_stride);
+        const auto r2 = hn::LoadU(d, source + 2 * from_stride), r3 = hn::LoadU(d, source + 3 * from_stride);
+        const auto a = hn::InterleaveLower(d, r0, r1), b = hn::InterleaveUpper(d, r0, r1);
+        const auto e = hn::InterleaveLower(d, r2, r3), f = hn::InterleaveUpper(d, r2, r3);
+        T* target = to + j * to_stride + i;
+        hn::StoreU(low(a, e), d, target);
+        hn::StoreU(high(a, e), d, target + to_stride);
+        hn::StoreU(low(b, f), d, target + 2 * to_stride);
+        hn::StoreU(high(b, f), d, target + 3 * to_stride);
+      }
+      for (; j < columns; ++j) {
+        for (int64_t r = i; r < i + 4; ++r) to[j * to_stride + r] = from[r * from_stride + j];
+      }
+    }
+  }
+  for (; i < rows; ++i) {
+    for (int64_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+  }
+}
+
+}  // namespace unbend::kernel

@@ -1,0 +1,110 @@
+// Token mixers of a converted decoder in constant memory, on plain float arrays: an exact softmax over a window and
+// pinned sinks, and a gated linear recurrence, combined as recipes `window`, `hybrid` and `liger` (unbend/lm) say.
+//
+// One layer's step over a batch runs in three phases, each split over threads by units that do not depend on each other:
+//   prepare  features of queries, of the keys that enter the recurrence, and their decays; rings take the new tokens
+//   scan     the recurrence S <- decay S + key value^T and what queries read from it
+//   attend   softmax over window and sinks, combined with what was read
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "unbend/engine/config.h"
+#include "unbend/engine/gguf.h"
+
+namespace unbend::engine {
+
+enum class MixerKind { Softmax, Window, Hybrid, Liger };
+
+/// How Liger's gate logits z become log-decays.
+enum class GateForm {
+  LogSigmoid,   ///< log sigmoid(z) / normalizer, per key channel (GLA)
+  MeanSoftplus,  ///< -softplus(mean z) per head (Mamba2)
+  MeanLogSigmoid,  ///< log sigmoid(mean z) per head (mLSTM)
+  Exp,          ///< -exp(z), per key channel (RWKV6)
+  None
+};
+
+/// What a layer does; the learned numbers are in MixerWeights.
+struct MixerSettings {
+  MixerKind kind = MixerKind::Softmax;
+  std::int64_t window = 0, sinks = 0;
+  std::int64_t groups = 0;  ///< recurrences: one per kv head, or per query head
+  bool linear = true;       ///< Hybrid: false leaves window and sinks
+  bool gate = true;         ///< Hybrid
+  GateForm gate_form = GateForm::LogSigmoid;        ///< Liger
+  double gate_normalizer = 16;                      ///< Liger
+  double mix_linear = .5, mix_window = .5;          ///< Liger
+
+  bool recurrent() const { return (kind == MixerKind::Hybrid && linear) || (kind == MixerKind::Liger && mix_linear != 0); }
+};
+
+/// Learned numbers of one Hybrid layer. Maps are [heads or groups][d][d/2], applied to rotated queries and keys in the
+/// order in which the file stores their channels.
+struct MixerWeights {
+  std::vector<float> query_map, key_map;
+  std::vector<float> scale;  ///< [heads]: e^c
+};
+
+/// Number types of the rings (recurrences are float always).
+enum class CacheType { F16, F32 };
+
+/// Offsets, in bytes, of one layer's memory of one sequence.
+struct MixerLayout {
+  MixerLayout() = default;
+  MixerLayout(const DecoderConfig& config, const MixerSettings& settings, CacheType type);
+
+  std::int64_t heads = 0, kv_heads = 0, width = 0;  ///< H, Hkv, d
+  MixerSettings settings;
+  CacheType type = CacheType::F16;
+  float scale = 1;
+  std::int64_t keys = 0, values = 0;            ///< [Hkv][w][d] rings: token t in slot t mod w
+  std::int64_t sink_keys = 0, sink_values = 0;  ///< [Hkv][s][d]
+  std::int64_t clock = 0;                       ///< double [groups][w + 1]: sum of log-decays up to each slot's token; now
+  std::int64_t state = 0, mass = 0;             ///< float [groups][d / lanes][d][lanes]; [groups][d]
+  std::int64_t bytes = 0;
+};
+
+/// Consecutive tokens of one sequence in a batch.
+struct Slice {
+  std::int64_t first = 0, count = 0;  ///< rows of the batch
+  std::int64_t position = 0;          ///< of the first one in its sequence
+  std::byte* state = nullptr;         ///< the sequence's memory, all layers
+};
+
+/// Where the phases put what they hand on, in floats, for a batch of `tokens` rows.
+struct MixerScratch {
+  MixerScratch() = default;
+  MixerScratch(const MixerLayout& layout, std::span<const Slice> slices);
+
+  std::int64_t tokens = 0;
+  std::int64_t query_features = 0;  ///< [tokens][H][d]
+  std::int64_t key_features = 0;    ///< [tokens][groups][d]
+  std::int64_t values = 0;          ///< [tokens][Hkv][d]
+  std::int64_t decay = 0;           ///< [tokens][groups] or [tokens][groups][d]
+  std::vector<std::int64_t> bands;  ///< per slice of more than one token: past and new keys and values
+  std::int64_t floats = 0;
+};
+
+/// Inputs of a layer: rows of the batch. Rotated q [tokens][H][d] and k, v [tokens][Hkv][d]; Hybrid: `gates`
+/// [tokens][groups], the logits; Liger: q and k before rotation.
+struct MixerRows {
+  const float *q = nullptr, *k = nullptr, *v = nullptr, *gates = nullptr, *raw_q = nullptr, *raw_k = nullptr;
+};
+
+void mixer_prepare(const MixerLayout& layout, const MixerWeights& weights, std::span<const Slice> slices,
+                   std::int64_t layer_offset, const MixerRows& rows, const MixerScratch& at, float* scratch, int thread,
+                   int threads);
+/// `read`: [tokens][H][d] numerators, then [tokens][H] denominators.
+void mixer_scan(const MixerLayout& layout, std::span<const Slice> slices, std::int64_t layer_offset,
+                const MixerScratch& at, const float* scratch, float* read, int thread, int threads);
+/// `out`: [tokens][H][d].
+void mixer_attend(const MixerLayout& layout, const MixerWeights& weights, std::span<const Slice> slices,
+                  std::int64_t layer_offset, const MixerRows& rows, const MixerScratch& at, const float* scratch,
+                  const float* read, float* out, int thread, int threads);
+
+}  // namespace unbend::engine
