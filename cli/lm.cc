@@ -8,6 +8,8 @@
 #include "cli/lm_common.h"
 #include "cli/verbs.h"
 #include "unbend/base/error.h"
+#include "unbend/base/files.h"
+#include "unbend/lm/export.h"
 
 namespace unbend::cli {
 
@@ -29,8 +31,7 @@ at::ScalarType scalar_type(const std::string& name) {
 
 OpenModel open_model(const ModelOptions& o) {
   const auto type = scalar_type(o.type);
-  if (o.threads < 0) fail_usage("--threads must be 0 or more, not {}", o.threads);
-  at::set_num_threads(o.threads > 0 ? o.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
+  at::set_num_threads(thread_count(o));
   at::Device device(at::kCPU);
   try {
     device = at::Device(o.device);
@@ -46,6 +47,32 @@ OpenModel open_model(const ModelOptions& o) {
   OpenModel model{std::move(file), std::move(tokenizer), std::move(teacher), {}};
   if (!o.adapter.empty()) model.student = lm::load_delta(o.adapter, model.teacher, model.file);
   return model;
+}
+
+int thread_count(const ModelOptions& o) {
+  if (o.threads < 0) fail_usage("--threads must be 0 or more, not {}", o.threads);
+  return o.threads > 0 ? o.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+}
+
+void BackendOption::add_to(CLI::App& verb) {
+  verb.add_option("--backend", name, "engine (ggml; the default on the CPU) or torch")
+      ->check(CLI::IsMember({"engine", "torch"}));
+}
+
+bool BackendOption::engine(const ModelOptions& o) const {
+  if (name == "engine" && o.device != "cpu") fail_usage("--backend engine runs on the CPU, not on {}", o.device);
+  return name != "torch" && o.device == "cpu";
+}
+
+std::shared_ptr<const engine::Model> open_engine_model(const ModelOptions& o) {
+  if (o.adapter.empty()) return engine::Model::open(o.model);
+  auto options = o;
+  options.type = "f32";
+  const auto model = open_model(options);
+  const TemporaryFolder folder;
+  const auto path = folder.path() / "student.gguf";
+  lm::export_student(model.file, *model.student, path);
+  return engine::Model::open(path);
 }
 
 void RecipeOptions::add_to(CLI::App& verb) {

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "unbend/base/json.h"
-#include "unbend/engine/gguf.h"
+#include "unbend/engine/model.h"
 #include "unbend/engine/tokenizer.h"
 #include "unbend/lm/corpus.h"
 #include "unbend/lm/delta.h"
@@ -34,6 +34,20 @@ struct OpenModel {
 
 /// Sets thread counts, checks the device, reads the file and the adapter.
 OpenModel open_model(const ModelOptions& options);
+
+/// Which program computes: the engine on ggml, or LibTorch.
+struct BackendOption {
+  std::string name;
+  void add_to(CLI::App& verb);
+  /// The engine unless LibTorch is named or needed (a device that is not the CPU).
+  bool engine(const ModelOptions& options) const;
+};
+
+/// A model for the engine; with an adapter, the student's export in a temporary file that is gone when it is open.
+std::shared_ptr<const engine::Model> open_engine_model(const ModelOptions& options);
+
+/// The number of threads that --threads means.
+int thread_count(const ModelOptions& options);
 
 /// A recipe and changes to its options ("--recipe NAME --set window=64 --set gate=false").
 struct RecipeOptions {

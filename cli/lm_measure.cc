@@ -2,12 +2,14 @@
 #include <fmt/format.h>
 #include <torch/types.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "cli/lm_common.h"
 #include "cli/verbs.h"
 #include "unbend/base/error.h"
 #include "unbend/base/progress.h"
+#include "unbend/engine/engine.h"
 #include "unbend/lm/batch_source.h"
 #include "unbend/lm/linearize.h"
 #include "unbend/lm/recall.h"
@@ -69,6 +71,7 @@ void eval(const EvalArguments& a) {
 
 struct BenchArguments {
   ModelOptions model;
+  BackendOption backend;
   std::vector<std::int64_t> contexts{256, 1024, 4096, 16384, 32768};
   std::int64_t tokens = 16;
   bool json = false;
@@ -76,27 +79,42 @@ struct BenchArguments {
 
 void bench(const BenchArguments& a) {
   if (a.tokens < 1) fail_usage("--tokens must be at least 1, not {}", a.tokens);
-  const auto model = open_model(a.model);
-  const auto decoder = lm::merge_lora(model.decoder());
   Progress progress("decoding speed", static_cast<std::int64_t>(a.contexts.size()), "contexts", a.json);
-  std::int64_t done = 0;
-  const auto points = lm::decode_speed(decoder, a.contexts, a.tokens, [&] { progress.update(++done); });
+  std::int64_t done = 0, weights = 0;
+  const auto tick = [&] { progress.update(++done); };
+  std::vector<lm::SpeedPoint> points;
+  if (a.backend.engine(a.model)) {
+    engine::EngineOptions options;
+    options.threads = thread_count(a.model);
+    if (!a.contexts.empty()) options.context = *std::ranges::max_element(a.contexts) + 1024;
+    const auto model = open_engine_model(a.model);
+    for (const auto& tensor : model->file().tensors()) weights += static_cast<std::int64_t>(tensor.bytes);
+    engine::Engine runner(model, options);
+    points = engine::decode_speed(runner, a.contexts, a.tokens, true, tick);
+  } else {
+    const auto model = open_model(a.model);
+    const auto decoder = lm::merge_lora(model.decoder());
+    weights = lm::weight_bytes(decoder);
+    points = lm::decode_speed(decoder, a.contexts, a.tokens, tick);
+  }
   progress.finish();
-  Table table{"", {"context", "tokens/s", "state (MB)", "peak memory (MB)"}, {}};
+  Table table{"", {"context", "tokens/s", "512 more tokens/s", "state (MB)", "peak memory (MB)"}, {}};
   Json json = Json::array();
   for (const auto& p : points) {
     table.rows.push_back({std::to_string(p.context), fmt::format("{:.1f}", p.tokens_per_second),
+                          p.prefill_per_second > 0 ? fmt::format("{:.0f}", p.prefill_per_second) : "-",
                           fmt::format("{:.1f}", static_cast<double>(p.state_bytes) / 1e6),
                           fmt::format("{:.0f}", static_cast<double>(p.peak_resident_bytes) / 1e6)});
     json.push_back({{"context", p.context},
                     {"tokens_per_second", p.tokens_per_second},
+                    {"prefill_tokens_per_second", p.prefill_per_second},
                     {"state_bytes", p.state_bytes},
                     {"peak_resident_bytes", p.peak_resident_bytes}});
   }
   if (a.json)
-    print_json({{"weight_bytes", lm::weight_bytes(decoder)}, {"points", json}});
+    print_json({{"weight_bytes", weights}, {"points", json}});
   else
-    fmt::print("weights: {}\n{}", mib(lm::weight_bytes(decoder)), to_text(table));
+    fmt::print("weights: {}\n{}", mib(weights), to_text(table));
 }
 
 struct LinearizeArguments {
@@ -204,6 +222,7 @@ void add_lm_measure_verbs(CLI::App& lm) {
     auto* verb = lm.add_subcommand("bench", "decoding speed and memory against context length");
     auto a = std::make_shared<BenchArguments>();
     a->model.add_to(*verb);
+    a->backend.add_to(*verb);
     verb->add_option("--contexts", a->contexts, "lengths")->delimiter(',')->capture_default_str();
     verb->add_option("--tokens", a->tokens, "to decode after each")->capture_default_str();
     verb->add_flag("--json", a->json, "print JSON");

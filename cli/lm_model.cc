@@ -9,6 +9,7 @@
 #include "unbend/base/error.h"
 #include "unbend/engine/import.h"
 #include "unbend/engine/reference.h"
+#include "unbend/lm/export.h"
 #include "unbend/tensor/check.h"
 #include "unbend/tensor/npy.h"
 
@@ -122,6 +123,20 @@ void merge(const std::string& path, const std::string& adapter, const std::strin
                delta_out);
 }
 
+void export_model(const ModelOptions& options, const std::string& type, const std::string& out, bool as_json) {
+  if (options.adapter.empty()) fail_usage("export: give the student's delta with --adapter");
+  auto full = options;
+  full.type = "f32";
+  const auto model = open_model(full);
+  lm::export_student(model.file, *model.student, out, type);
+  const auto written = engine::Model::open(out);
+  if (as_json)
+    print_json({{"out", out}, {"recipe", written->recipe()}, {"sha256", written->file().content_hash()}});
+  else
+    fmt::print("{}: recipe {}, {}\n", out, written->recipe(),
+               mib(static_cast<std::int64_t>(std::filesystem::file_size(out))));
+}
+
 }  // namespace
 
 void add_lm_model_verbs(CLI::App& lm) {
@@ -170,6 +185,21 @@ void add_lm_model_verbs(CLI::App& lm) {
     auto json = std::make_shared<bool>();
     verb->add_flag("--json", *json, "print JSON");
     verb->callback([=] { logits(*model, *ids, *out, *backend, *json); });
+  }
+  {
+    auto* verb = lm.add_subcommand("export", "write a student as one GGUF file for the engine");
+    auto model = std::make_shared<ModelOptions>();
+    auto type = std::make_shared<std::string>("base"), out = std::make_shared<std::string>();
+    auto json = std::make_shared<bool>();
+    model->add_to(*verb);
+    verb->add_option("--weights", *type, "type of the matrices: base (as in the model), f32, f16, q8_0, q4_1, ...")
+        ->capture_default_str();
+    verb->add_option("--out", *out, "GGUF file to write")->required();
+    verb->add_flag("--json", *json, "print JSON");
+    verb->footer(
+        "Examples:\n  unbend lm export model.gguf --adapter student.safetensors --out student.gguf\n"
+        "  unbend lm export model.gguf --adapter student.safetensors --weights q8_0 --out student-q8.gguf");
+    verb->callback([=] { export_model(*model, *type, *out, *json); });
   }
   {
     auto* verb = lm.add_subcommand("merge", "add an adapter's low-rank corrections to the model's weights");

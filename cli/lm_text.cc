@@ -11,6 +11,7 @@
 #include "unbend/base/files.h"
 #include "unbend/base/interrupt.h"
 #include "unbend/base/progress.h"
+#include "unbend/engine/engine.h"
 #include "unbend/lm/generate.h"
 
 namespace unbend::cli {
@@ -18,6 +19,7 @@ namespace {
 
 struct GenerateArguments {
   ModelOptions model;
+  BackendOption backend;
   lm::GenerateOptions options;
   std::string prompt, file, system;
   bool chat = false, json = false;
@@ -34,21 +36,32 @@ void generate(const GenerateArguments& a) {
   auto text = prompt_text(a);
   if (text.empty()) fail_usage("generate: the prompt is empty (give --prompt, --file, or text on standard input)");
   if (a.options.max_tokens < 1) fail_usage("--tokens must be at least 1, not {}", a.options.max_tokens);
-  const auto model = open_model(a.model);
+  const auto tokenizer = engine::Tokenizer::load(a.model.model);
   if (a.chat) {
     std::vector<engine::ChatMessage> messages;
     if (!a.system.empty()) messages.push_back({"system", a.system});
     messages.push_back({"user", text});
-    text = model.tokenizer.chat(messages);
+    text = tokenizer.chat(messages);
   }
-  auto prompt = model.tokenizer.encode(text, a.chat);
-  if (model.tokenizer.adds_bos()) prompt.insert(prompt.begin(), model.tokenizer.bos());
-  catch_interrupts();
-  const auto result = lm::generate(model.decoder(), model.tokenizer, prompt, a.options, [&](std::string_view piece) {
+  auto prompt = tokenizer.encode(text, a.chat);
+  if (tokenizer.adds_bos()) prompt.insert(prompt.begin(), tokenizer.bos());
+  const auto stream = [&](std::string_view piece) {
     if (a.json) return;
     std::fwrite(piece.data(), 1, piece.size(), stdout);
     std::fflush(stdout);
-  });
+  };
+  catch_interrupts();
+  lm::Generation result;
+  if (a.backend.engine(a.model)) {
+    engine::EngineOptions options;
+    options.threads = thread_count(a.model);
+    options.context = static_cast<std::int64_t>(prompt.size()) + a.options.max_tokens;
+    engine::Engine runner(open_engine_model(a.model), options);
+    result = engine::generate(runner, tokenizer, prompt, a.options, stream);
+  } else {
+    const auto model = open_model(a.model);
+    result = lm::generate(model.decoder(), tokenizer, prompt, a.options, stream);
+  }
   const double rate = result.decode_seconds > 0 ? static_cast<double>(result.ids.size()) / result.decode_seconds : 0;
   if (a.json)
     return print_json({{"text", result.text},
@@ -110,6 +123,7 @@ void add_lm_text_verbs(CLI::App& lm) {
     auto* verb = lm.add_subcommand("generate", "continue a text, or answer in a chat");
     auto a = std::make_shared<GenerateArguments>();
     a->model.add_to(*verb);
+    a->backend.add_to(*verb);
     verb->add_option("--prompt", a->prompt, "text to continue (otherwise --file, or standard input)");
     verb->add_option("--file", a->file, "file with the text to continue");
     verb->add_flag("--chat", a->chat, "wrap the prompt in the model's chat template");

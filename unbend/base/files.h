@@ -28,6 +28,19 @@ void write_file(const std::filesystem::path& path, const std::function<std::opti
 std::string sha256(std::span<const std::byte> bytes);
 std::string sha256_file(const std::filesystem::path& path);
 
+/// A new folder among the system's temporary files, removed with all that is in it at the end.
+class TemporaryFolder {
+ public:
+  TemporaryFolder();
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  ~TemporaryFolder();
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
 /// A read-only memory map. Movable, not copyable.
 class MappedFile {
  public:

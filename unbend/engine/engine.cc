@@ -178,6 +178,14 @@ struct Engine::Impl {
 
   std::int64_t capacity() const { return (options.context + kPad - 1) / kPad * kPad; }
 
+  /// Calls visit(offset) for the keys, then the values of each softmax layer in a sequence's growing memory.
+  template <class Visit>
+  void for_caches(const Visit& visit) const {
+    for (const auto offset : cache_offsets)
+      if (offset >= 0)
+        for (const std::int64_t part : {std::int64_t{0}, capacity() * cell_bytes}) visit(offset + part);
+  }
+
   // ---- Graph
 
   ggml_tensor* norm(ggml_tensor* x, ggml_tensor* weight) const {
@@ -452,12 +460,23 @@ int Engine::fork(int sequence) {
   auto& to = impl_->at(id);
   if (impl_->fixed_bytes) std::memcpy(to.fixed->data(), from.fixed->data(), static_cast<std::size_t>(impl_->fixed_bytes));
   const auto used = static_cast<std::size_t>(from.length * impl_->cell_bytes);
-  for (const auto offset : impl_->cache_offsets)
-    if (offset >= 0)
-      for (const std::int64_t part : {std::int64_t{0}, impl_->capacity() * impl_->cell_bytes})
-        std::memcpy(to.growing->data() + offset + part, from.growing->data() + offset + part, used);
+  impl_->for_caches([&](std::int64_t at) { std::memcpy(to.growing->data() + at, from.growing->data() + at, used); });
   to.length = from.length;
   return id;
+}
+
+void Engine::pretend(int sequence, std::int64_t tokens) {
+  auto& s = impl_->at(sequence);
+  require(s.length > 0, "engine: sequence {} has nothing to repeat", sequence);
+  require(tokens > 0 && (impl_->softmax_layers == 0 || tokens <= impl_->options.context),
+          "engine: a length of {} in a context of {}", tokens, impl_->options.context);
+  impl_->for_caches([&](std::int64_t at) {
+    auto* cells = s.growing->data() + at;
+    for (std::int64_t have = s.length; have < tokens; have *= 2)
+      std::memcpy(cells + have * impl_->cell_bytes, cells,
+                  static_cast<std::size_t>(std::min(have, tokens - have) * impl_->cell_bytes));
+  });
+  s.length = tokens;
 }
 
 namespace {
@@ -476,12 +495,10 @@ std::vector<std::byte> Engine::save(int sequence) const {
   if (impl_->fixed_bytes) std::memcpy(to, s.fixed->data(), static_cast<std::size_t>(impl_->fixed_bytes));
   to += impl_->fixed_bytes;
   const auto used = s.length * impl_->cell_bytes;
-  for (const auto offset : impl_->cache_offsets)
-    if (offset >= 0)
-      for (const std::int64_t part : {std::int64_t{0}, impl_->capacity() * impl_->cell_bytes}) {
-        std::memcpy(to, s.growing->data() + offset + part, static_cast<std::size_t>(used));
-        to += used;
-      }
+  impl_->for_caches([&](std::int64_t at) {
+    std::memcpy(to, s.growing->data() + at, static_cast<std::size_t>(used));
+    to += used;
+  });
   return out;
 }
 
@@ -505,12 +522,10 @@ int Engine::restore(std::span<const std::byte> saved) {
   if (impl_->fixed_bytes) std::memcpy(s.fixed->data(), from, static_cast<std::size_t>(impl_->fixed_bytes));
   from += impl_->fixed_bytes;
   const auto used = header.length * impl_->cell_bytes;
-  for (const auto offset : impl_->cache_offsets)
-    if (offset >= 0)
-      for (const std::int64_t part : {std::int64_t{0}, impl_->capacity() * impl_->cell_bytes}) {
-        std::memcpy(s.growing->data() + offset + part, from, static_cast<std::size_t>(used));
-        from += used;
-      }
+  impl_->for_caches([&](std::int64_t at) {
+    std::memcpy(s.growing->data() + at, from, static_cast<std::size_t>(used));
+    from += used;
+  });
   s.length = header.length;
   return id;
 }

@@ -52,6 +52,8 @@ class Engine {
   std::vector<std::byte> save(int sequence) const;
   /// A new sequence out of save()'s bytes. Input error if they are not of this model and these options.
   int restore(std::span<const std::byte> saved);
+  /// For measuring speed: makes a sequence's length `tokens`, its keys and values repetitions of those it has.
+  void pretend(int sequence, std::int64_t tokens);
   std::int64_t state_bytes(int sequence) const;  ///< size of its memory now
   std::int64_t compute_bytes() const;            ///< of intermediate results of the last graph
 

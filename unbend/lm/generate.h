@@ -6,28 +6,13 @@
 #include <string_view>
 #include <vector>
 
-#include "unbend/engine/sampler.h"
-#include "unbend/engine/tokenizer.h"
+#include "unbend/engine/generate.h"
 #include "unbend/lm/decoder.h"
 
 namespace unbend::lm {
 
-struct GenerateOptions {
-  std::int64_t max_tokens = 256;
-  engine::SamplerOptions sampler;
-  std::vector<std::string> stop;  ///< texts that end the generation; they are not part of the result
-  bool ignore_end = false;        ///< go on after an end-of-text token
-  std::int64_t prefill_chunk = 512;
-};
-
-struct Generation {
-  std::string text;
-  std::vector<engine::TokenId> ids;
-  std::string reason;  ///< "end" (the model ended), "stop" (a stop text), "length", "interrupted"
-  std::int64_t prompt_tokens = 0;
-  double prefill_seconds = 0, decode_seconds = 0;
-  std::int64_t state_bytes = 0;  ///< memory of the mixers at the end
-};
+using engine::GenerateOptions;
+using engine::Generation;
 
 /// Continues `prompt`. `stream` gets text as soon as it is certain (whole UTF-8 characters, never part of a stop text).
 Generation generate(const Decoder& decoder, const engine::Tokenizer& tokenizer,

@@ -4,30 +4,11 @@
 
 #include <algorithm>
 #include <chrono>
-#include <fstream>
 #include <set>
-#include <string>
 
 #include "unbend/base/error.h"
 
 namespace unbend::lm {
-namespace {
-
-/// Linux: forgets the peak so far, so that the next reading is of what follows.
-void reset_peak() {
-  std::ofstream refs("/proc/self/clear_refs");
-  refs << "5";
-}
-
-std::int64_t peak_resident() {
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);)
-    if (line.starts_with("VmHWM:")) return std::stoll(line.substr(6)) * 1024;
-  return 0;
-}
-
-}  // namespace
-
 std::vector<SpeedPoint> decode_speed(const Decoder& decoder, const std::vector<std::int64_t>& contexts,
                                      std::int64_t tokens, const std::function<void()>& progress) {
   const at::NoGradGuard no_grad;
@@ -35,7 +16,7 @@ std::vector<SpeedPoint> decode_speed(const Decoder& decoder, const std::vector<s
   std::vector<SpeedPoint> points;
   for (const auto context : contexts) {
     require(context > 0, "speed: context {} is not a length", context);
-    reset_peak();
+    engine::reset_peak_resident();
     auto state = decoder.start();
     state.pretend(context);
     const auto id = at::zeros({1, 1}, at::kLong);
@@ -46,7 +27,7 @@ std::vector<SpeedPoint> decode_speed(const Decoder& decoder, const std::vector<s
       if (i >= 0) seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
     }
     std::nth_element(seconds.begin(), seconds.begin() + seconds.size() / 2, seconds.end());
-    points.push_back({context, 1 / seconds[seconds.size() / 2], state.bytes(), peak_resident()});
+    points.push_back({context, 1 / seconds[seconds.size() / 2], 0, state.bytes(), engine::peak_resident()});
     if (progress) progress();
   }
   return points;
