@@ -14,4 +14,9 @@ namespace unbend::engine {
 /// tokens (at most the model's context length) cannot be used, Computation error if libllama fails.
 std::vector<float> llama_logits(const std::filesystem::path& gguf, std::span<const TokenId> ids, int threads);
 
+/// The likeliest `count` tokens that libllama continues `prompt` with, one after the other, as it usually runs: flash
+/// attention, float16 KV cache, repacked weights. Errors as above.
+std::vector<TokenId> llama_greedy(const std::filesystem::path& gguf, std::span<const TokenId> prompt, int count,
+                                  int threads);
+
 }  // namespace unbend::engine
