@@ -1,5 +1,5 @@
-// The engine beside llama.cpp's library, same file, same threads, in turns: decoding, and reading 512 more tokens, after
-// contexts of 128 to 32K tokens. The peer runs as llama-bench runs it (flash attention, float16 KV cache, its own
+// The engine beside llama.cpp's library, same file, same threads, in turns: decoding, and reading 512 more tokens,
+// after contexts of 128 to 32K tokens. The peer runs as llama-bench runs it (flash attention, float16 KV cache, its own
 // repacking), over a context that it has really read. Prints ratios; wall time, median of the decoded tokens.
 //
 //   bench_peers_lm_engine TEACHER.gguf STUDENT.gguf [THREADS [LONGEST]]     (unbend lm export makes the student)
@@ -114,9 +114,10 @@ void run(const std::string& teacher, const std::string& student, int threads, st
   options.context = longest + 2 * kRead;
   engine::Engine ours(engine::Model::open(teacher), options), surrogate(engine::Model::open(student), options);
   Peer peer(teacher, threads, longest);
-  std::vector<Runner> all{{"llama.cpp", [&](std::int64_t n) { peer.fill(n); }, [&](int n) { peer.add(n); }, [&] { peer.back(); }},
-                          of_engine("teacher", ours),
-                          of_engine("surrogate", surrogate)};
+  std::vector<Runner> all{
+      {"llama.cpp", [&](std::int64_t n) { peer.fill(n); }, [&](int n) { peer.add(n); }, [&] { peer.back(); }},
+      of_engine("teacher", ours),
+      of_engine("surrogate", surrogate)};
   Table decode{fmt::format("Decoding, tokens/s, {} threads", threads),
                {"context", "llama.cpp", "teacher", "ratio", "surrogate", "ratio"},
                {}},

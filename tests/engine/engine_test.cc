@@ -119,7 +119,8 @@ std::vector<double> definition(const Case& c, const Data& data) {
           a = features(q, data.weights.query_map.data() + h * d * (d / 2), d);
           b = features(data.k.data() + (j * c.kv_heads + kv) * d, data.weights.key_map.data() + g * d * (d / 2), d);
         } else {
-          const float *x = data.raw_q.data() + (t * c.heads + h) * d, *y = data.raw_k.data() + (j * c.kv_heads + kv) * d;
+          const float *x = data.raw_q.data() + (t * c.heads + h) * d,
+                      *y = data.raw_k.data() + (j * c.kv_heads + kv) * d;
           a = softmax_of({x, x + d}), b = softmax_of({y, y + d});
         }
         double weight = 0;
@@ -161,7 +162,8 @@ std::vector<float> computed(const Case& c, const Data& data, const std::vector<s
         read(static_cast<std::size_t>(count * c.heads * (c.width + 1)));
     const auto from = [&](const std::vector<float>& x, std::int64_t width) { return x.data() + at * width; };
     const std::int64_t q = c.heads * c.width, kv = c.kv_heads * c.width;
-    const MixerRows rows{from(data.q, q),     from(data.k, kv),     from(data.v, kv), from(data.gates, c.settings.groups),
+    const MixerRows rows{from(data.q, q),     from(data.k, kv),
+                         from(data.v, kv),    from(data.gates, c.settings.groups),
                          from(data.raw_q, q), from(data.raw_k, kv)};
     for (int t = 0; t < threads; ++t)
       mixer_prepare(layout, data.weights, slices, 0, rows, place, scratch.data(), t, threads);
@@ -240,15 +242,16 @@ std::filesystem::path small_model(const Folder& folder, const std::string& mixer
   Random random(7);
   const std::string arch = qwen ? "qwen2" : "llama";
   std::vector<std::string> entries;
-  const auto entry = [&](const std::string& key, const MetaValue& value) { entries.push_back(encode_entry(key, value)); };
+  const auto entry = [&](const std::string& key, const MetaValue& value) {
+    entries.push_back(encode_entry(key, value));
+  };
   entry("general.architecture", arch);
-  for (const auto& [key, value] :
-       std::vector<std::pair<std::string, std::uint64_t>>{{"block_count", layers},
-                                                          {"embedding_length", hidden},
-                                                          {"attention.head_count", heads},
-                                                          {"attention.head_count_kv", kv},
-                                                          {"feed_forward_length", ffn},
-                                                          {"context_length", 512}})
+  for (const auto& [key, value] : std::vector<std::pair<std::string, std::uint64_t>>{{"block_count", layers},
+                                                                                     {"embedding_length", hidden},
+                                                                                     {"attention.head_count", heads},
+                                                                                     {"attention.head_count_kv", kv},
+                                                                                     {"feed_forward_length", ffn},
+                                                                                     {"context_length", 512}})
     entry(arch + "." + key, value);
   entry(arch + ".attention.layer_norm_rms_epsilon", 1e-5);
   if (!mixer.empty()) {

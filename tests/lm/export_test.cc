@@ -13,9 +13,9 @@
 #include "unbend/engine/gguf_write.h"
 #include "unbend/engine/reference.h"
 #include "unbend/lm/batch_source.h"
+#include "unbend/lm/corpus.h"
 #include "unbend/lm/delta.h"
 #include "unbend/lm/evaluate.h"
-#include "unbend/lm/corpus.h"
 
 namespace unbend::lm {
 namespace {
@@ -84,13 +84,26 @@ TEST_F(Export, EngineEqualsLibllamaInFloat32) {
 }
 
 TEST_F(Export, GreedyTextIsLibllamas) {
-  const char* const prompts[] = {"What is a kernel?", "Name three colours.", "Write a haiku about rain.",
-                                 "Why is the sky blue?", "Explain recursion.", "Give me a recipe for soup.",
-                                 "Who was Ada Lovelace?", "Translate 'good morning' into French.",
-                                 "List the planets.", "What does TCP do?", "How do magnets work?",
-                                 "Write a limerick.", "What is 17 times 23?", "Summarise the French Revolution.",
-                                 "How do I sort a list in Python?", "What is photosynthesis?",
-                                 "Tell me a joke.", "Describe a black hole.", "What is a monad?", "Plan a picnic."};
+  const char* const prompts[] = {"What is a kernel?",
+                                 "Name three colours.",
+                                 "Write a haiku about rain.",
+                                 "Why is the sky blue?",
+                                 "Explain recursion.",
+                                 "Give me a recipe for soup.",
+                                 "Who was Ada Lovelace?",
+                                 "Translate 'good morning' into French.",
+                                 "List the planets.",
+                                 "What does TCP do?",
+                                 "How do magnets work?",
+                                 "Write a limerick.",
+                                 "What is 17 times 23?",
+                                 "Summarise the French Revolution.",
+                                 "How do I sort a list in Python?",
+                                 "What is photosynthesis?",
+                                 "Tell me a joke.",
+                                 "Describe a black hole.",
+                                 "What is a monad?",
+                                 "Plan a picnic."};
   const bool full = std::getenv("UNBEND_FULL_TESTS") != nullptr;
   engine::Engine mine(engine::Model::open(file_->path()), options(engine::type_number("F16")));
   engine::GenerateOptions generation;
@@ -153,7 +166,8 @@ TEST_F(Export, QuantisedStudentsKeepTheirPerplexity) {
     for (std::int64_t row = 0; row < windows.size(0); ++row) {
       const auto list = windows[row].to(at::kInt).contiguous();
       const int sequence = mine.begin();
-      const auto logits = logits_of(mine, sequence, {list.const_data_ptr<TokenId>(), static_cast<std::size_t>(list.numel())});
+      const auto logits =
+          logits_of(mine, sequence, {list.const_data_ptr<TokenId>(), static_cast<std::size_t>(list.numel())});
       mine.end(sequence);
       total += at::cross_entropy_loss(logits.slice(0, 0, -1), windows[row].slice(0, 1)).item<double>();
     }

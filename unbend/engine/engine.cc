@@ -15,7 +15,7 @@
 namespace unbend::engine {
 namespace {
 
-constexpr std::int64_t kPad = 256;  // softmax graphs change only when the context grows by so much
+constexpr std::int64_t kPad = 256;                    // softmax graphs change only when the context grows by so much
 constexpr std::uint64_t kMagic = 0x31305451444e4255;  // "UBNDQT01"
 
 /// Zeroed memory that the system hands out as it is touched.
@@ -113,8 +113,8 @@ void attend_op(ggml_tensor* dst, int thread, int threads, void* user) {
 struct Engine::Impl {
   std::shared_ptr<const Model> model;
   EngineOptions options;
-  std::vector<MixerLayout> layouts;        // of constant-memory layers
-  std::vector<std::int64_t> offsets;       // into a sequence's fixed memory
+  std::vector<MixerLayout> layouts;         // of constant-memory layers
+  std::vector<std::int64_t> offsets;        // into a sequence's fixed memory
   std::vector<std::int64_t> cache_offsets;  // into its growing memory; -1 for constant-memory layers
   std::int64_t fixed_bytes = 0, growing_bytes = 0, cell_bytes = 0;  // cell: one token's key or value in a layer
   std::int64_t softmax_layers = 0;
@@ -189,7 +189,8 @@ struct Engine::Impl {
   // ---- Graph
 
   ggml_tensor* norm(ggml_tensor* x, ggml_tensor* weight) const {
-    return ggml_mul(context.get(), ggml_rms_norm(context.get(), x, static_cast<float>(model->config().rms_eps)), weight);
+    return ggml_mul(context.get(), ggml_rms_norm(context.get(), x, static_cast<float>(model->config().rms_eps)),
+                    weight);
   }
 
   ggml_tensor* rotated(ggml_tensor* x) const {
@@ -220,11 +221,13 @@ struct Engine::Impl {
       const auto& slice = slices[i];
       const int sequence = static_cast<int>(shape.slices[i][0]);
       const std::int64_t used = shape.slices[i][2], width = c.kv_heads * c.head_dim;
-      auto* at = ggml_view_1d(ctx, cells, slice.count, static_cast<std::size_t>(slice.first) * ggml_element_size(cells));
+      auto* at =
+          ggml_view_1d(ctx, cells, slice.count, static_cast<std::size_t>(slice.first) * ggml_element_size(cells));
       ggml_tensor* stores[2];
       for (const bool values : {false, true}) {
         auto* rows = ggml_reshape_2d(ctx, values ? v : k, width, slices.back().first + slices.back().count);
-        rows = ggml_view_2d(ctx, rows, width, slice.count, rows->nb[1], static_cast<std::size_t>(slice.first) * rows->nb[1]);
+        rows = ggml_view_2d(ctx, rows, width, slice.count, rows->nb[1],
+                            static_cast<std::size_t>(slice.first) * rows->nb[1]);
         auto* store = cache(slice, sequence, layer, values);
         ggml_build_forward_expand(graph, ggml_set_rows(ctx, store, rows, at));
         stores[values] = ggml_view_3d(ctx, store, c.head_dim, used, c.kv_heads, store->nb[1],
@@ -273,7 +276,8 @@ struct Engine::Impl {
   void build(std::int64_t tokens, std::int64_t rows) {
     const auto& c = model->config();
     const auto nodes = static_cast<std::size_t>(c.layers) * (40 + 12 * slices.size()) + 64;
-    context.reset(ggml_init({ggml_tensor_overhead() * 2 * nodes + ggml_graph_overhead_custom(nodes, false), nullptr, true}));
+    context.reset(
+        ggml_init({ggml_tensor_overhead() * 2 * nodes + ggml_graph_overhead_custom(nodes, false), nullptr, true}));
     auto* ctx = context.get();
     graph = ggml_new_graph_custom(ctx, nodes, false);
     calls.assign(static_cast<std::size_t>(c.layers), {});
@@ -332,14 +336,16 @@ struct Engine::Impl {
     const auto silent = static_cast<std::int64_t>(feed.tokens.size()) - feed.logits;
     const auto before = part.wanted.size();
     for (std::int64_t i = begin; i < begin + count; ++i) {
-      if (i >= silent) part.wanted.push_back({static_cast<std::int32_t>(slice.first + i - begin), first_row + i - silent});
+      if (i >= silent)
+        part.wanted.push_back({static_cast<std::int32_t>(slice.first + i - begin), first_row + i - silent});
       part.tokens.push_back(feed.tokens[static_cast<std::size_t>(i)]);
     }
     const std::int64_t cells = softmax_layers ? std::min((s.length + count + kPad - 1) / kPad * kPad, capacity()) : 0;
     std::int64_t past = 0;  // how much of the windows before a slice goes into its bands
     if (count > 1)
       for (const auto& layout : layouts) past = std::max(past, std::min(s.length, layout.settings.window));
-    part.shape.slices.push_back({feed.sequence, count, cells, static_cast<std::int64_t>(part.wanted.size() - before), past});
+    part.shape.slices.push_back(
+        {feed.sequence, count, cells, static_cast<std::int64_t>(part.wanted.size() - before), past});
     part.slices.push_back(slice);
   }
 
@@ -458,7 +464,8 @@ int Engine::fork(int sequence) {
   const auto& from = impl_->at(sequence);
   const int id = begin();
   auto& to = impl_->at(id);
-  if (impl_->fixed_bytes) std::memcpy(to.fixed->data(), from.fixed->data(), static_cast<std::size_t>(impl_->fixed_bytes));
+  if (impl_->fixed_bytes)
+    std::memcpy(to.fixed->data(), from.fixed->data(), static_cast<std::size_t>(impl_->fixed_bytes));
   const auto used = static_cast<std::size_t>(from.length * impl_->cell_bytes);
   impl_->for_caches([&](std::int64_t at) { std::memcpy(to.growing->data() + at, from.growing->data() + at, used); });
   to.length = from.length;

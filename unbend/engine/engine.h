@@ -14,10 +14,10 @@ namespace unbend::engine {
 
 struct EngineOptions {
   int threads = 1;
-  int sequences = 1;          ///< at most so many at a time
-  std::int64_t context = 0;   ///< tokens per sequence; 0 = the model's. Only softmax layers take memory for it
-  std::int64_t batch = 512;   ///< tokens per graph; longer inputs go in parts
-  int cache_type = 1;         ///< ggml type of keys and values: F16, F32 or Q8_0 (rings: F32 if F32, else F16)
+  int sequences = 1;         ///< at most so many at a time
+  std::int64_t context = 0;  ///< tokens per sequence; 0 = the model's. Only softmax layers take memory for it
+  std::int64_t batch = 512;  ///< tokens per graph; longer inputs go in parts
+  int cache_type = 1;        ///< ggml type of keys and values: F16, F32 or Q8_0 (rings: F32 if F32, else F16)
 };
 
 /// Tokens to add to a sequence, and of how many of the last ones logits are wanted.

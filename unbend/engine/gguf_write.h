@@ -42,8 +42,8 @@ struct Rewrite {
   std::vector<TensorSource> tensors = {};                       ///< come after the model's own
 };
 
-/// Writes model `in` with changes; what does not change is copied byte for byte. Tensors that hold no floats are copied.
-/// A split model becomes one file. Input error for a type that cannot hold a tensor's rows.
+/// Writes model `in` with changes; what does not change is copied byte for byte. Tensors that hold no floats are
+/// copied. A split model becomes one file. Input error for a type that cannot hold a tensor's rows.
 void rewrite(const Gguf& in, const std::filesystem::path& out, const Rewrite& changes);
 
 /// The same model with every tensor as F32 (general.file_type 0).

@@ -155,9 +155,8 @@ bool decay_per_channel(const MixerSettings& s) {
 void liger_decay(const MixerSettings& s, const float* logits, std::int64_t d, float* out) {
   if (decay_per_channel(s)) {
     for (std::int64_t i = 0; i < d; ++i)
-      out[i] = s.gate_form == GateForm::Exp
-                   ? std::exp(-std::exp(logits[i]))
-                   : std::exp(log_sigmoid(logits[i]) / static_cast<float>(s.gate_normalizer));
+      out[i] = s.gate_form == GateForm::Exp ? std::exp(-std::exp(logits[i]))
+                                            : std::exp(log_sigmoid(logits[i]) / static_cast<float>(s.gate_normalizer));
     return;
   }
   float mean = 0;
@@ -361,8 +360,8 @@ void scan_mass(const MixerLayout& at, const Slice& slice, float* mass, std::int6
 // ---- Window and sinks
 
 /// What the softmax's numerator `sum` (its weights add up to `mass`) and the recurrence give together.
-void combine(const MixerLayout& at, const MixerWeights& weights, const float* sum, float mass, const MixerScratch& place,
-             const float* read, std::int64_t row, std::int64_t head, float* out) {
+void combine(const MixerLayout& at, const MixerWeights& weights, const float* sum, float mass,
+             const MixerScratch& place, const float* read, std::int64_t row, std::int64_t head, float* out) {
   const auto& s = at.settings;
   const std::int64_t d = at.width;
   const float* linear = read + (row * at.heads + head) * d;
@@ -395,7 +394,8 @@ void attend_one(const MixerLayout& at, const MixerWeights& weights, const Slice&
   float *weight = buffer.data(), *sum = weight + vectors(near + pinned) * kL, *q = sum + vectors(d) * kL;
   copy(rows.q + (slice.first * at.heads + head) * d, d, q);
   scale(q, d, at.scale);
-  for (std::int64_t i = 0; i < near; ++i) weight[i] = dot(q, memory.key(kv, i), d);  // slots: their order is of no matter
+  for (std::int64_t i = 0; i < near; ++i)
+    weight[i] = dot(q, memory.key(kv, i), d);  // slots: their order is of no matter
   for (std::int64_t i = 0; i < pinned; ++i) weight[near + i] = dot(q, memory.sink_key(kv, i), d);
   const float mass = exponentials(weight, near + pinned);
   for (std::int64_t c = 0; c < d; c += kL) {
@@ -464,9 +464,9 @@ void attend_block(const MixerLayout& at, const MixerWeights& weights, const Slic
 }
 
 template <class T>
-void attend(const MixerLayout& at, const MixerWeights& weights, std::span<const Slice> slices, std::int64_t layer_offset,
-            const MixerRows& rows, const MixerScratch& place, const float* scratch, const float* read, float* out,
-            int thread, int threads) {
+void attend(const MixerLayout& at, const MixerWeights& weights, std::span<const Slice> slices,
+            std::int64_t layer_offset, const MixerRows& rows, const MixerScratch& place, const float* scratch,
+            const float* read, float* out, int thread, int threads) {
   std::int64_t unit = 0;
   const auto mine = [&] { return unit++ % threads == thread; };
   for (std::size_t i = 0; i < slices.size(); ++i) {

@@ -1,7 +1,8 @@
 // Token mixers of a converted decoder in constant memory, on plain float arrays: an exact softmax over a window and
 // pinned sinks, and a gated linear recurrence, combined as recipes `window`, `hybrid` and `liger` (unbend/lm) say.
 //
-// One layer's step over a batch runs in three phases, each split over threads by units that do not depend on each other:
+// One layer's step over a batch runs in three phases, each split over threads by units that do not depend on each
+// other:
 //   prepare  features of queries, of the keys that enter the recurrence, and their decays; rings take the new tokens
 //   scan     the recurrence S <- decay S + key value^T and what queries read from it
 //   attend   softmax over window and sinks, combined with what was read
@@ -22,10 +23,10 @@ enum class MixerKind { Softmax, Window, Hybrid, Liger };
 
 /// How Liger's gate logits z become log-decays.
 enum class GateForm {
-  LogSigmoid,   ///< log sigmoid(z) / normalizer, per key channel (GLA)
-  MeanSoftplus,  ///< -softplus(mean z) per head (Mamba2)
+  LogSigmoid,      ///< log sigmoid(z) / normalizer, per key channel (GLA)
+  MeanSoftplus,    ///< -softplus(mean z) per head (Mamba2)
   MeanLogSigmoid,  ///< log sigmoid(mean z) per head (mLSTM)
-  Exp,          ///< -exp(z), per key channel (RWKV6)
+  Exp,             ///< -exp(z), per key channel (RWKV6)
   None
 };
 
@@ -33,14 +34,16 @@ enum class GateForm {
 struct MixerSettings {
   MixerKind kind = MixerKind::Softmax;
   std::int64_t window = 0, sinks = 0;
-  std::int64_t groups = 0;  ///< recurrences: one per kv head, or per query head
-  bool linear = true;       ///< Hybrid: false leaves window and sinks
-  bool gate = true;         ///< Hybrid
-  GateForm gate_form = GateForm::LogSigmoid;        ///< Liger
-  double gate_normalizer = 16;                      ///< Liger
-  double mix_linear = .5, mix_window = .5;          ///< Liger
+  std::int64_t groups = 0;                    ///< recurrences: one per kv head, or per query head
+  bool linear = true;                         ///< Hybrid: false leaves window and sinks
+  bool gate = true;                           ///< Hybrid
+  GateForm gate_form = GateForm::LogSigmoid;  ///< Liger
+  double gate_normalizer = 16;                ///< Liger
+  double mix_linear = .5, mix_window = .5;    ///< Liger
 
-  bool recurrent() const { return (kind == MixerKind::Hybrid && linear) || (kind == MixerKind::Liger && mix_linear != 0); }
+  bool recurrent() const {
+    return (kind == MixerKind::Hybrid && linear) || (kind == MixerKind::Liger && mix_linear != 0);
+  }
 };
 
 /// Learned numbers of one Hybrid layer. Maps are [heads or groups][d][d/2], applied to rotated queries and keys in the
@@ -64,8 +67,8 @@ struct MixerLayout {
   float scale = 1;
   std::int64_t keys = 0, values = 0;            ///< [Hkv][w][d] rings: token t in slot t mod w
   std::int64_t sink_keys = 0, sink_values = 0;  ///< [Hkv][s][d]
-  std::int64_t clock = 0;                       ///< double [groups][w + 1]: sum of log-decays up to each slot's token; now
-  std::int64_t state = 0, mass = 0;             ///< float [groups][d / lanes][d][lanes]; [groups][d]
+  std::int64_t clock = 0;            ///< double [groups][w + 1]: sum of log-decays up to each slot's token; now
+  std::int64_t state = 0, mass = 0;  ///< float [groups][d / lanes][d][lanes]; [groups][d]
   std::int64_t bytes = 0;
 };
 

@@ -21,7 +21,8 @@ GateForm gate_form(const std::string& where, const Json& options) {
   fail_input("{}: the engine does not run Liger's variant '{}' (gla, mamba2, mlstm and rwkv6)", where, variant);
 }
 
-MixerSettings read_mixer(const std::string& where, const DecoderConfig& config, const std::string& kind, const Json& options) {
+MixerSettings read_mixer(const std::string& where, const DecoderConfig& config, const std::string& kind,
+                         const Json& options) {
   MixerSettings s;
   if (kind == "softmax") return s;
   s.window = json_get<std::int64_t>(options, "window", where);
@@ -155,8 +156,7 @@ void Model::repack(ggml_tensor* t, const void* data) {
       ggml_backend_reg_get_proc_address(ggml_backend_cpu_reg(), "ggml_backend_dev_get_extra_bufts"));
   if (!find) return;
   for (auto* type = find(device); type && *type; ++type) {
-    ggml_backend_buffer_ptr buffer(
-        ggml_backend_buft_alloc_buffer(*type, ggml_backend_buft_get_alloc_size(*type, t)));
+    ggml_backend_buffer_ptr buffer(ggml_backend_buft_alloc_buffer(*type, ggml_backend_buft_get_alloc_size(*type, t)));
     if (!buffer) continue;
     t->data = nullptr;
     ggml_backend_tensor_alloc(buffer.get(), t, ggml_backend_buffer_get_base(buffer.get()));

@@ -21,7 +21,8 @@ struct LayerTensors {
   ggml_tensor *mixer_gate = nullptr, *mixer_gate_bias = nullptr;  // Hybrid
 };
 
-/// Settings of every layer's mixer from their names and the recipe's options; Input error for what the engine cannot run.
+/// Settings of every layer's mixer from their names and the recipe's options; Input error for what the engine cannot
+/// run.
 std::vector<MixerSettings> check_mixers(const std::string& where, const DecoderConfig& config,
                                         const std::vector<std::string>& kinds, const Json& options);
 
@@ -34,7 +35,7 @@ class Model {
 
   const Gguf& file() const { return file_; }
   const DecoderConfig& config() const { return config_; }
-  const std::vector<MixerSettings>& mixers() const { return mixers_; }          ///< per layer
+  const std::vector<MixerSettings>& mixers() const { return mixers_; }  ///< per layer
   const std::vector<MixerWeights>& mixer_weights() const { return mixer_weights_; }
   const std::vector<LayerTensors>& layers() const { return layers_; }
   ggml_tensor* embedding() const { return embedding_; }

@@ -14,9 +14,9 @@ namespace {
 
 /// llama.cpp's number for files whose matrices are mostly of a type (general.file_type), where it has one.
 std::uint64_t file_type(const std::string& type) {
-  const std::pair<const char*, std::uint64_t> known[]{{"F32", 0},  {"F16", 1},   {"Q4_0", 2},  {"Q4_1", 3}, {"Q8_0", 7},
-                                                      {"Q5_0", 8}, {"Q5_1", 9},  {"Q2_K", 10}, {"Q3_K", 12}, {"Q4_K", 15},
-                                                      {"Q5_K", 17}, {"Q6_K", 18}, {"BF16", 32}};
+  const std::pair<const char*, std::uint64_t> known[]{
+      {"F32", 0},   {"F16", 1},   {"Q4_0", 2},  {"Q4_1", 3},  {"Q8_0", 7},  {"Q5_0", 8}, {"Q5_1", 9},
+      {"Q2_K", 10}, {"Q3_K", 12}, {"Q4_K", 15}, {"Q5_K", 17}, {"Q6_K", 18}, {"BF16", 32}};
   for (const auto& [name, number] : known)
     if (type == name) return number;
   return 1024;  // "guessed"
@@ -64,9 +64,8 @@ void export_student(const engine::Gguf& base, const Student& student, const std:
                                                  {"unbend.options", student.options.dump()}});
   for (const auto& [name, values] : mixers) {
     const auto* data = reinterpret_cast<const std::byte*>(values.const_data_ptr<float>());
-    changes.tensors.push_back({name, engine::type_number("F32"), values.sizes().vec(), [=](std::span<std::byte> bytes) {
-                                 std::copy_n(data, bytes.size(), bytes.begin());
-                               }});
+    changes.tensors.push_back({name, engine::type_number("F32"), values.sizes().vec(),
+                               [=](std::span<std::byte> bytes) { std::copy_n(data, bytes.size(), bytes.begin()); }});
   }
   // Programs that do not know mixers refuse a file with a tensor that they do not know, instead of running softmax.
   changes.tensors.push_back({"unbend.guard", engine::type_number("F32"), {1}, [](std::span<std::byte> bytes) {

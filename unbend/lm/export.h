@@ -9,9 +9,9 @@
 
 namespace unbend::lm {
 
-/// Writes the student's weights, low-rank corrections merged, and its mixers. `type`: "base" keeps each tensor's type in
-/// `base`, the file that the teacher was loaded from; otherwise matrices take this type, and embedding and head one of
-/// at least 8 bits. Input error if the student has mixers that the engine does not know.
+/// Writes the student's weights, low-rank corrections merged, and its mixers. `type`: "base" keeps each tensor's type
+/// in `base`, the file that the teacher was loaded from; otherwise matrices take this type, and embedding and head one
+/// of at least 8 bits. Input error if the student has mixers that the engine does not know.
 void export_student(const engine::Gguf& base, const Student& student, const std::filesystem::path& out,
                     const std::string& type = "base");
 
