@@ -99,7 +99,9 @@ class Trainer {
         source_(source),
         options_(options),
         teacher_head_(freeze_head(teacher.head)),
-        student_head_(freeze_head(student.head.detach())),
+        student_head_(student.head.const_data_ptr() == teacher.head.const_data_ptr()
+                          ? teacher_head_
+                          : freeze_head(student.head.detach())),
         teacher_name_(name_of(teacher)) {}
 
   TrainReport run() {
