@@ -18,7 +18,7 @@ namespace {
 
 void info(const std::string& path, const std::string& adapter, bool as_json) {
   const auto file = engine::Gguf::open(path);
-  const auto config = lm::read_config(file);
+  const auto config = engine::read_config(file);
   const auto tokenizer = engine::Tokenizer::load(path);
   std::map<std::string, std::int64_t> types;
   std::int64_t parameters = 0, bytes = 0;
@@ -33,7 +33,7 @@ void info(const std::string& path, const std::string& adapter, bool as_json) {
             {"sha256", file.content_hash()},
             {"parameters", parameters},
             {"weight_bytes", bytes},
-            {"decoder", lm::to_json(config)},
+            {"decoder", engine::to_json(config)},
             {"vocabulary", tokenizer.size()},
             {"chat_template", file.meta("tokenizer.chat_template") != nullptr},
             {"kv_cache_values_per_token", per_token}};

@@ -45,12 +45,20 @@ void export_student(const engine::Gguf& base, const Student& student, const std:
   const auto mixers = mixer_tensors(student);
   engine::Rewrite changes;
   changes.values = [&](const engine::TensorInfo& tensor) { return values_of(merged, tensor.name); };
-  if (type != "base") {
-    const int wanted = engine::type_number(type), eight = engine::type_number("Q8_0");
+  const int eight = engine::type_number("Q8_0");
+  const auto at_least_eight = [=](int wanted) {
+    return engine::bits_per_weight(wanted) < engine::bits_per_weight(eight) ? eight : wanted;
+  };
+  if (type == "base") {
+    changes.type = [&, at_least_eight](const engine::TensorInfo& tensor) {
+      return merged.contains(tensor.name) ? at_least_eight(tensor.type) : tensor.type;
+    };
+  } else {
+    const int wanted = engine::type_number(type);
     changes.type = [=](const engine::TensorInfo& tensor) {
       if (tensor.shape.size() < 2) return tensor.type;
       const bool outer = tensor.name == "token_embd.weight" || tensor.name == "output.weight";
-      return outer && engine::bits_per_weight(wanted) < engine::bits_per_weight(eight) ? eight : wanted;
+      return outer ? at_least_eight(wanted) : wanted;
     };
     changes.entries.emplace_back("general.file_type", file_type(engine::type_name(wanted)));
   }
