@@ -21,7 +21,7 @@ struct GenerateArguments {
   ModelOptions model;
   BackendOption backend;
   lm::GenerateOptions options;
-  std::string prompt, file, system;
+  std::string prompt, file, system, grammar;
   bool chat = false, json = false;
 };
 
@@ -32,10 +32,11 @@ std::string prompt_text(const GenerateArguments& a) {
   return {std::istreambuf_iterator<char>(std::cin), {}};
 }
 
-void generate(const GenerateArguments& a) {
+void generate(GenerateArguments a) {
   auto text = prompt_text(a);
   if (text.empty()) fail_usage("generate: the prompt is empty (give --prompt, --file, or text on standard input)");
   if (a.options.max_tokens < 1) fail_usage("--tokens must be at least 1, not {}", a.options.max_tokens);
+  if (!a.grammar.empty()) a.options.sampler.grammar = read_file(a.grammar);
   const auto tokenizer = engine::Tokenizer::load(a.model.model);
   if (a.chat) {
     std::vector<engine::ChatMessage> messages;
@@ -132,6 +133,7 @@ void add_lm_text_verbs(CLI::App& lm) {
     verb->add_option("--stop", a->options.stop, "text that ends the answer (repeatable)");
     verb->add_flag("--ignore-end", a->options.ignore_end, "go on after the end-of-text token");
     add_sampler_options(*verb, a->options.sampler);
+    verb->add_option("--grammar", a->grammar, "file with a grammar (GBNF, rule `root`) that the text must follow");
     verb->add_flag("--json", a->json, "print JSON instead of streaming text");
     verb->footer(
         "Examples:\n  unbend lm generate model.gguf --prompt 'Attention sinks are' --tokens 64 --temperature 0\n"

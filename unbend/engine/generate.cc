@@ -52,7 +52,7 @@ Generation generate(const NextLogits& model, const Tokenizer& tokenizer, const s
   Generation result;
   result.prompt_tokens = static_cast<std::int64_t>(prompt.size());
   result.reason = "length";
-  Sampler sampler(options.sampler);
+  Sampler sampler(options.sampler, &tokenizer);
   StopFilter filter(options.stop);
   const auto emit = [&](const std::string& text) {
     result.text += text;

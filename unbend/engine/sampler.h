@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 
 #include "unbend/engine/tokenizer.h"
 
@@ -15,12 +16,14 @@ struct SamplerOptions {
   double top_p = 0.95;        ///< 1 = off
   double repeat_penalty = 1;  ///< 1 = off; over the last 64 tokens
   std::uint32_t seed = 0;
+  std::string grammar;  ///< GBNF with the rule `root`: only texts of it are generated; empty = any text
 };
 
 /// A chain of samplers with its own random state. Usage error for options out of range.
 class Sampler {
  public:
-  explicit Sampler(const SamplerOptions& options);
+  /// `tokenizer`: of the model, needed for a grammar; Input error for a grammar that cannot be parsed.
+  explicit Sampler(const SamplerOptions& options, const Tokenizer* tokenizer = nullptr);
   /// Next token for `logits` [vocab]; remembers it.
   TokenId next(std::span<const float> logits);
 
@@ -28,7 +31,10 @@ class Sampler {
   struct Free {
     void operator()(void* chain) const;
   };
-  std::unique_ptr<void, Free> chain_;
+  TokenId pick(std::span<const float> logits, bool constrained);
+  bool allowed(TokenId token) const;
+
+  std::unique_ptr<void, Free> chain_, grammar_;
 };
 
 }  // namespace unbend::engine

@@ -144,6 +144,8 @@ Tokenizer Tokenizer::load(const std::filesystem::path& path) {
   return tokenizer;
 }
 
+const llama_vocab* Tokenizer::vocabulary() const { return data_->vocab; }
+
 int Tokenizer::size() const { return llama_vocab_n_tokens(data_->vocab); }
 
 TokenId Tokenizer::bos() const { return llama_vocab_bos(data_->vocab); }

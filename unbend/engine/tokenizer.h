@@ -9,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+struct llama_vocab;
+
 namespace unbend::engine {
 
 using TokenId = std::int32_t;
@@ -42,6 +44,9 @@ class Tokenizer {
   /// Input error if the file has no template or libllama does not know it. libllama recognises the family of a template
   /// and formats by its own code, so what a template adds beyond that (a default system message) is left out.
   std::string chat(const std::vector<ChatMessage>& messages, bool answer = true) const;
+
+  /// libllama's own object, for its samplers; lives as long as this tokenizer or a copy of it.
+  const llama_vocab* vocabulary() const;
 
  private:
   struct Data;
