@@ -92,9 +92,9 @@ std::string parse_type(std::string_view descr, std::string_view where) {
 NpyHeader parse_npy_header(std::span<const std::byte> file, std::string_view where) {
   const std::string_view text(reinterpret_cast<const char*>(file.data()), file.size());
   require(text.starts_with(kMagic) && text.size() >= 12, "{}: not a .npy file", where);
-  const int version = text[6];
+  const int version = static_cast<unsigned char>(text[6]);
   require(version >= 1 && version <= 3 && text[7] == 0, "{}: .npy version {}.{} is not 1.0, 2.0 or 3.0", where, version,
-          int{text[7]});
+          int{static_cast<unsigned char>(text[7])});
   const std::uint64_t start = version == 1 ? 10 : 12;
   std::uint64_t length = 0;
   for (std::uint64_t i = 8; i < start; ++i) length |= std::to_integer<std::uint64_t>(file[i]) << (8 * (i - 8));
