@@ -8,9 +8,12 @@
 #include "cli/lm_common.h"
 #include "cli/verbs.h"
 #include "unbend/base/error.h"
+#include "unbend/base/files.h"
 #include "unbend/base/progress.h"
+#include "unbend/base/subprocess.h"
 #include "unbend/engine/engine.h"
 #include "unbend/lm/batch_source.h"
+#include "unbend/lm/export.h"
 #include "unbend/lm/linearize.h"
 #include "unbend/lm/recall.h"
 
@@ -74,7 +77,7 @@ struct BenchArguments {
   BackendOption backend;
   std::vector<std::int64_t> contexts{256, 1024, 4096, 16384, 32768};
   std::int64_t tokens = 16;
-  bool json = false;
+  bool decode_only = false, json = false;
 };
 
 void bench(const BenchArguments& a) {
@@ -90,7 +93,7 @@ void bench(const BenchArguments& a) {
     const auto model = open_engine_model(a.model);
     for (const auto& tensor : model->file().tensors()) weights += static_cast<std::int64_t>(tensor.bytes);
     engine::Engine runner(model, options);
-    points = engine::decode_speed(runner, a.contexts, a.tokens, true, tick);
+    points = engine::decode_speed(runner, a.contexts, a.tokens, !a.decode_only, tick);
   } else {
     const auto model = open_model(a.model);
     const auto decoder = lm::merge_lora(model.decoder());
@@ -117,8 +120,27 @@ void bench(const BenchArguments& a) {
     fmt::print("weights: {}\n{}", mib(weights), to_text(table));
 }
 
+/// Speed of a model in a process of its own, so that its memory is its own too.
+std::vector<lm::SpeedPoint> engine_speed(const std::string& path, const std::vector<std::int64_t>& contexts,
+                                         std::int64_t tokens, int threads) {
+  const auto self = std::filesystem::read_symlink("/proc/self/exe").string();
+  const auto result =
+      run_command({self, "lm", "bench", path, "--contexts", fmt::format("{}", fmt::join(contexts, ",")), "--tokens",
+                   std::to_string(tokens), "--threads", std::to_string(threads), "--decode-only", "--json"},
+                  {.capture = true});
+  if (result.exit_code != 0) fail_computation("{}: measuring its speed failed: {}", path, result.errors);
+  std::vector<lm::SpeedPoint> points;
+  const auto json = parse_json(result.output, "unbend lm bench");
+  for (const auto& p : json_get<Json>(json, "points", "unbend lm bench"))
+    points.push_back({json_get<std::int64_t>(p, "context", "point"), json_get<double>(p, "tokens_per_second", "point"),
+                      0, json_get<std::int64_t>(p, "state_bytes", "point"),
+                      json_get<std::int64_t>(p, "peak_resident_bytes", "point")});
+  return points;
+}
+
 struct LinearizeArguments {
   ModelOptions model;
+  BackendOption backend;
   RecipeOptions recipe;
   TextOptions text;
   std::string frozen, control, report;
@@ -171,6 +193,25 @@ void linearize(const LinearizeArguments& a) {
     if (!lm::full_windows(*tokens, 2048).empty())
       comparison.long_windows = lm::spread_windows(*tokens, 2048, a.long_windows);
   }
+  // Speed is the engine's, on files as they would be used; students that it cannot run leave all models to LibTorch.
+  const TemporaryFolder folder;
+  std::vector<std::string> paths{a.model.model};
+  std::string speed_note = "Speed and memory: LibTorch, float32 states.";
+  if (a.backend.engine(a.model) && !comparison.contexts.empty()) try {
+      for (const auto* s : std::initializer_list<const lm::Student*>{&control, &*model.student}) {
+        paths.push_back((folder.path() / fmt::format("{}.gguf", paths.size())).string());
+        lm::export_student(model.file, *s, paths.back());
+      }
+      comparison.speed = [&](std::size_t m) {
+        return engine_speed(paths[m], comparison.contexts, 2 * comparison.speed_tokens, thread_count(a.model));
+      };
+      speed_note = fmt::format(
+          "Speed and memory: the engine on {} threads, weights as in the model's file (corrected ones at 8 bits), keys "
+          "and values in float16; each model in a process of its own.",
+          thread_count(a.model));
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::Input || a.backend.name == "engine") throw;
+    }
   const std::string control_name = a.control.empty() ? "window + sinks" : "window + sinks, trained";
   const auto result =
       lm::compare({{"teacher", &model.teacher}, {control_name, &control_decoder}, {model.student->recipe, &student}},
@@ -182,7 +223,8 @@ void linearize(const LinearizeArguments& a) {
                   comparison.window, options.at("sinks").get<std::int64_t>(), trained ? ", trained" : ", not trained",
                   a.control.empty() ? ", not trained" : ", trained on as many tokens"),
       "Ratios of perplexities below one can come from adapting to the kind of text; the divergence (KL) from the "
-      "teacher cannot."};
+      "teacher cannot.",
+      speed_note};
   if (!a.report.empty())
     lm::comparison_report(result, model.file.text("general.name", "model") + ", linearized", notes).write(a.report);
   if (a.json) return print_json(lm::to_json(result));
@@ -225,6 +267,7 @@ void add_lm_measure_verbs(CLI::App& lm) {
     a->backend.add_to(*verb);
     verb->add_option("--contexts", a->contexts, "lengths")->delimiter(',')->capture_default_str();
     verb->add_option("--tokens", a->tokens, "to decode after each")->capture_default_str();
+    verb->add_flag("--decode-only", a->decode_only, "do not measure how fast 512 tokens more are read");
     verb->add_flag("--json", a->json, "print JSON");
     verb->footer(
         "Examples:\n  unbend lm bench model.gguf\n  unbend lm bench model.gguf --adapter student.safetensors "
@@ -236,6 +279,7 @@ void add_lm_measure_verbs(CLI::App& lm) {
         lm.add_subcommand("linearize", "the main job: teacher, control and surrogate side by side, with a report");
     auto a = std::make_shared<LinearizeArguments>();
     a->model.add_to(*verb);
+    a->backend.add_to(*verb);
     a->recipe.add_to(*verb);
     a->text.add_to(*verb);
     verb->add_option("--windows-file", a->frozen, "frozen windows instead of text (data/heldout_docs.safetensors)");

@@ -96,9 +96,12 @@ Comparison compare(const std::vector<Contestant>& models, const engine::Tokenize
     Progress progress("decoding speed", static_cast<std::int64_t>(models.size() * options.contexts.size()), "contexts",
                       options.quiet);
     std::int64_t done = 0;
-    for (auto& model : result.models)
-      model.speed = decode_speed(*decoders[&model - result.models.data()], options.contexts, options.speed_tokens,
-                                 [&] { progress.update(++done); });
+    for (std::size_t m = 0; m < models.size(); ++m) {
+      const auto tick = [&] { progress.update(++done); };
+      result.models[m].speed =
+          options.speed ? options.speed(m) : decode_speed(*decoders[m], options.contexts, options.speed_tokens, tick);
+      progress.update(done = static_cast<std::int64_t>((m + 1) * options.contexts.size()));
+    }
   }
   return result;
 }

@@ -32,6 +32,8 @@ struct ComparisonOptions {
   std::int64_t prompt_tokens = 48;  ///< generated per prompt
   std::vector<std::int64_t> contexts{256, 1024, 4096, 16384, 32768};
   std::int64_t speed_tokens = 12;
+  /// Measures the speed of the model of that number at `contexts`; none: decode_speed() of its decoder.
+  std::function<std::vector<SpeedPoint>(std::size_t model)> speed;
   bool quiet = false;
 };
 
