@@ -71,7 +71,12 @@ std::shared_ptr<const engine::Model> open_engine_model(const ModelOptions& o) {
   const auto model = open_model(options);
   const TemporaryFolder folder;
   const auto path = folder.path() / "student.gguf";
-  lm::export_student(model.file, *model.student, path);
+  try {
+    lm::export_student(model.file, *model.student, path);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::Input) throw;
+    fail_input("{} (--backend torch runs it)", error.what());
+  }
   return engine::Model::open(path);
 }
 

@@ -223,8 +223,7 @@ HtmlReport comparison_report(const Comparison& c, const std::string& title, cons
     speed.series.push_back(rate);
     memory.series.push_back(size);
   }
-  speed.caption =
-      "One sequence, token by token. The state is filled with random numbers, not by reading a text of that length.";
+  speed.caption = "One sequence, token by token. The state is made up, not filled by reading a text of that length.";
   memory.caption = "KV cache for the teacher; ring of the window, sinks and recurrent states for the others.";
   if (!speed.series.empty()) report.plot(speed).plot(memory);
 
