@@ -39,6 +39,8 @@ class Layering(unittest.TestCase):
             ("unbend/engine/a.cc", "#include <ATen/ATen.h>", "LibTorch"),
             ("unbend/engine/a.h", "#  include <torch/types.h>", "LibTorch"),
             ("unbend/engine/a.cc", '#include "unbend/lm/decoder.h"', "unbend/lm"),
+            ("unbend/capi/a.cc", '#include "unbend/serve/scheduler.h"', "unbend/serve"),
+            ("examples/embed/a.c", '#include "cli/verbs.h"', "cli"),
             ("unbend/attention/a.cc", '#include "unbend/calculus/linearize.h"', "unbend/calculus"),
             ("unbend/attention/deep/a.cu", '#include "unbend/nets/mlp.h"', "unbend/nets"),
             ("unbend/lm/a.h", '#include "unbend/diffusion/denoiser.h"', "unbend/diffusion"),
