@@ -91,6 +91,7 @@ int run(int argc, const char* const* argv) {
       "  unbend study --help");
   add_method_verbs(app);
   add_lm_verbs(app);
+  add_serve_verb(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::RuntimeError& end) {

@@ -13,6 +13,7 @@ namespace unbend {
 
 void add_method_verbs(CLI::App& app);  ///< methods, study
 void add_lm_verbs(CLI::App& app);      ///< language models
+void add_serve_verb(CLI::App& app);    ///< serve
 
 /// Prints to standard output, indented; invalid UTF-8 inside strings is replaced.
 void print_json(const Json& json);

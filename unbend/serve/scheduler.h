@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -44,11 +45,27 @@ struct Outcome {
   std::int64_t prompt_tokens = 0, completion_tokens = 0;
 };
 
+/// Rings when a ticket that it was given to has news; for one waiter over several tickets.
+class Bell {
+ public:
+  void ring();
+  /// Until it has rung since the last call, at most `patience`.
+  void wait(std::chrono::milliseconds patience);
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool rung_ = false;
+};
+
 /// A client's side of a job. Thread-safe.
 class Ticket {
  public:
+  explicit Ticket(std::shared_ptr<Bell> bell = nullptr) : bell_(std::move(bell)) {}
   /// The next piece, as soon as there is one; nothing when the job is over.
   std::optional<Piece> next();
+  /// The next piece if there is one now. False when the job is over and nothing is left.
+  bool poll(std::optional<Piece>& piece);
   /// Valid when next() gave nothing.
   Outcome outcome() const;
   /// The client is gone: the job ends at the next step.
@@ -59,6 +76,7 @@ class Ticket {
   void put(Piece piece);
   void finish(Outcome outcome);
 
+  std::shared_ptr<Bell> bell_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<Piece> pieces_;
@@ -80,19 +98,22 @@ class Scheduler {
  public:
   /// Engine and tokenizer outlive the scheduler, and nothing else uses the engine meanwhile.
   Scheduler(engine::Engine& engine, const engine::Tokenizer& tokenizer, const SchedulerOptions& options = {});
-  /// Ends what is running ("cancelled").
+  /// stop(), and waits for it.
   ~Scheduler();
 
   /// Null if too many jobs wait or drain() was called. Input error for a job that can never run (no prompt, one that is
-  /// longer than the context, options out of range).
-  std::shared_ptr<Ticket> submit(Job job);
+  /// longer than the context, options out of range). `bell` rings for every piece and for the end.
+  std::shared_ptr<Ticket> submit(Job job, std::shared_ptr<Bell> bell = nullptr);
   /// Takes no more jobs and returns when all are over.
   void drain();
+  /// Takes no more jobs and ends all there are ("cancelled") at the next step.
+  void stop();
   SchedulerCounts counts() const;
 
  private:
   struct Active;
   void work();
+  void drop_cancelled();
   bool step(std::vector<std::unique_ptr<Active>>& active);
   void take(Active& job, std::span<const float> logits);
   void finish(Active& job, const std::string& reason, const std::string& error = {});
