@@ -105,12 +105,13 @@ void TextOptions::add_to(CLI::App& verb) {
   verb.add_option("--tokens-file", tokens, "token file made by `unbend lm tokens`");
 }
 
-std::shared_ptr<const lm::TokenFile> TextOptions::open(const OpenModel& model) const {
-  const auto hash = lm::tokenizer_hash(model.file);
+std::shared_ptr<const lm::TokenFile> TextOptions::open(const engine::Gguf& file,
+                                                       const engine::Tokenizer& tokenizer) const {
+  const auto hash = lm::tokenizer_hash(file);
   if (texts.empty() == tokens.empty()) fail_usage("give either --text or --tokens-file");
   if (!tokens.empty()) return std::make_shared<lm::TokenFile>(lm::load_tokens(tokens, hash));
   return std::make_shared<lm::TokenFile>(
-      lm::tokenize(lm::read_texts({texts.begin(), texts.end()}), model.tokenizer, hash, false));
+      lm::tokenize(lm::read_texts({texts.begin(), texts.end()}), tokenizer, hash, false));
 }
 
 std::string mib(std::int64_t bytes) { return fmt::format("{:.1f} MB", static_cast<double>(bytes) / 1e6); }

@@ -62,7 +62,8 @@ struct TextOptions {
   std::vector<std::string> texts;
   std::string tokens;
   void add_to(CLI::App& verb);
-  std::shared_ptr<const lm::TokenFile> open(const OpenModel& model) const;  ///< Usage error unless exactly one is given
+  /// For the tokenizer of that model's file. Usage error unless exactly one is given.
+  std::shared_ptr<const lm::TokenFile> open(const engine::Gguf& file, const engine::Tokenizer& tokenizer) const;
 };
 
 at::ScalarType scalar_type(const std::string& name);

@@ -38,6 +38,10 @@ void info(const std::string& path, const std::string& adapter, bool as_json) {
             {"chat_template", file.meta("tokenizer.chat_template") != nullptr},
             {"kv_cache_values_per_token", per_token}};
   for (const auto& [type, count] : types) json["types"][type] = count;
+  const bool exported = file.meta("unbend.mixers") != nullptr;
+  if (exported)
+    json["student"] = {{"recipe", file.text("unbend.recipe", "")},
+                       {"options", parse_json(file.text("unbend.options", "{}"), path)}};
   if (!adapter.empty()) {
     const auto delta = lm::read_delta_info(adapter);
     json["adapter"] = {{"path", adapter},
@@ -60,7 +64,11 @@ void info(const std::string& path, const std::string& adapter, bool as_json) {
                100. * static_cast<double>(count) / static_cast<double>(parameters));
   fmt::print(")\n  vocabulary    {}{}\n  context       {} tokens in training\n", tokenizer.size(),
              config.tied ? ", head tied to the embedding" : "", config.context);
-  fmt::print("  KV cache      {} per 1,000 tokens in float16\n", mib(2000 * per_token));
+  if (exported)
+    fmt::print("  student       recipe {} {} (docs/gguf.md)\n", json["student"]["recipe"].get<std::string>(),
+               json["student"]["options"].dump());
+  else
+    fmt::print("  KV cache      {} per 1,000 tokens in float16\n", mib(2000 * per_token));
   fmt::print("  sha256        {}\n", json["sha256"].get<std::string>());
   if (json.contains("adapter")) {
     const auto& a = json["adapter"];

@@ -127,7 +127,7 @@ void distill(const DistillArguments& a) {
   auto stages = recipe.stages(options);
   change_stages(stages, a.stages);
 
-  const auto tokens = a.text.open(model);
+  const auto tokens = a.text.open(model.file, model.tokenizer);
   lm::BatchOptions batch;
   const auto window = options.at("window").get<std::int64_t>();
   batch.length = a.length > 0 ? a.length : std::max<std::int64_t>(512, 4 * window);

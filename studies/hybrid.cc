@@ -173,7 +173,9 @@ StudyResult study_hybrid(const StudyOptions& options) {
                  {"task", "chance", "teacher", "control", "hybrid"},
                  {}};
     for (const auto* task : {"copy", "codes", "words"}) {
-      const auto r = lm::recall_on_text(task, models, smol.tokenizer, long_docs, options.full ? 8 : 2, 512, 1);
+      const auto probes = lm::recall_probes(task, smol.tokenizer, long_docs, options.full ? 8 : 2, 512, 1);
+      std::vector<lm::Recall> r;
+      for (const auto* model : models) r.push_back(lm::ask(*model, probes));
       const auto cell = [](const lm::Recall& x) {
         return fmt::format("{:.3f} +- {:.3f} ({:.2f} nats)", x.accuracy, x.accuracy_error, x.nats);
       };

@@ -16,6 +16,7 @@
 #include "unbend/lm/corpus.h"
 #include "unbend/lm/delta.h"
 #include "unbend/lm/evaluate.h"
+#include "unbend/lm/recall.h"
 
 namespace unbend::lm {
 namespace {
@@ -150,6 +151,31 @@ TEST_F(Export, EngineEqualsTheDecoderInFloat32) {
   }
 }
 
+TEST_F(Export, EvaluationIsTheSameByBoth) {
+  const TemporaryFolder folder;
+  engine::rewrite_as_f32(*file_, folder.path() / "teacher.gguf");
+  const auto s = student("hybrid", {{"window", 64}});
+  export_student(*file_, s, folder.path() / "student.gguf", "f32");
+  engine::Engine teacher(engine::Model::open(folder.path() / "teacher.gguf"), options());
+  engine::Engine mine(engine::Model::open(folder.path() / "student.gguf"), options());
+  const auto windows =
+      window_tensor(load_windows(kSource + "/data/heldout_docs.safetensors", tokenizer_hash(*file_)).at("docs_512"))
+          .slice(0, 0, 2)
+          .slice(1, 0, 300);
+  const auto expected = evaluate({decoder_, &s.decoder}, windows);
+  const auto scores = evaluate_on_engines({&teacher, &mine}, windows);
+  for (std::size_t m = 0; m < 2; ++m) {
+    EXPECT_LT((scores[m].nats - expected[m].nats).abs().max().item<double>(), 1e-3);
+    EXPECT_LT((scores[m].kl - expected[m].kl).abs().max().item<double>(), 1e-3);
+    EXPECT_GT((scores[m].agreement == expected[m].agreement).to(at::kFloat).mean().item<double>(), .99);
+  }
+  const auto probes = recall_probes("words", *tokenizer_, windows, 2, 100, 1);
+  const auto told = ask(mine, probes), right = ask(s.decoder, probes);
+  EXPECT_EQ(told.questions, right.questions);
+  EXPECT_NEAR(told.nats, right.nats, 1e-3);
+  EXPECT_EQ(teacher.begin(), 0) << "a sequence was left open";
+}
+
 TEST_F(Export, QuantisedStudentsKeepTheirPerplexity) {
   const at::NoGradGuard no_grad;
   const auto windows =
@@ -162,16 +188,8 @@ TEST_F(Export, QuantisedStudentsKeepTheirPerplexity) {
     const auto path = folder.path() / "student.gguf";
     export_student(*file_, s, path, type);
     engine::Engine mine(engine::Model::open(path), options(engine::type_number("F16")));
-    double total = 0;
-    for (std::int64_t row = 0; row < windows.size(0); ++row) {
-      const auto list = windows[row].to(at::kInt).contiguous();
-      const int sequence = mine.begin();
-      const auto logits =
-          logits_of(mine, sequence, {list.const_data_ptr<TokenId>(), static_cast<std::size_t>(list.numel())});
-      mine.end(sequence);
-      total += at::cross_entropy_loss(logits.slice(0, 0, -1), windows[row].slice(0, 1)).item<double>();
-    }
-    const double ratio = std::exp(total / static_cast<double>(windows.size(0)) - expected);
+    const double nats = evaluate_on_engines({&mine}, windows)[0].nats.mean().item<double>();
+    const double ratio = std::exp(nats - expected);
     EXPECT_NEAR(ratio, 1, .01) << type;
     RecordProperty(std::string("ratio_") + type, std::to_string(ratio));
   }

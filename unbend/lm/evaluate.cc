@@ -4,30 +4,69 @@
 
 #include <algorithm>
 #include <cmath>
+#include <mutex>
+#include <utility>
 
 #include "unbend/base/error.h"
+#include "unbend/lm/independent.h"
 #include "unbend/nets/head.h"
 #include "unbend/tensor/check.h"
 
 namespace unbend::lm {
+namespace {
+
+void check_windows(const at::Tensor& windows, std::int64_t vocab) {
+  check_dims(windows, 2, "evaluate: windows");
+  require(windows.size(0) > 0 && windows.size(1) > 1, "evaluate: windows {} are too few or too short",
+          shape_string(windows.sizes()));
+  check_indices(windows, vocab, "evaluate: windows");
+}
+
+std::vector<Scores> zero_scores(std::size_t models, std::int64_t count, std::int64_t length) {
+  std::vector<Scores> scores(models);
+  for (auto& s : scores)
+    for (auto* part : {&s.nats, &s.kl, &s.agreement}) *part = at::zeros({count, length - 1});
+  return scores;
+}
+
+/// [tokens, vocabulary] over the engine's own memory: valid until it runs again.
+at::Tensor run_all(engine::Engine& engine, int sequence, std::span<const engine::TokenId> ids) {
+  const auto n = std::ssize(ids);
+  const auto logits = engine.run(sequence, ids, n);
+  return at::from_blob(const_cast<float*>(logits.data()), {n, std::ssize(logits) / n}, at::kFloat);
+}
+
+/// A sequence that ends with its scope.
+class Sequence {
+ public:
+  explicit Sequence(engine::Engine& engine) : engine_(&engine), id_(engine.begin()) {}
+  Sequence(Sequence&& other) noexcept : engine_(std::exchange(other.engine_, nullptr)), id_(other.id_) {}
+  ~Sequence() {
+    if (engine_) engine_->end(id_);
+  }
+  int id() const { return id_; }
+
+ private:
+  engine::Engine* engine_;
+  int id_;
+};
+
+}  // namespace
 
 std::vector<Scores> evaluate(const std::vector<const Decoder*>& models, const at::Tensor& windows,
                              const std::function<void(std::int64_t)>& progress) {
   const at::NoGradGuard no_grad;
   require(!models.empty(), "evaluate: no model");
-  check_dims(windows, 2, "evaluate: windows");
+  check_windows(windows, models[0]->config.vocab);
   const std::int64_t count = windows.size(0), length = windows.size(1);
-  require(count > 0 && length > 1, "evaluate: windows {} are too few or too short", shape_string(windows.sizes()));
-  check_indices(windows, models[0]->config.vocab, "evaluate: windows");
-
-  std::vector<Scores> scores(models.size());
-  for (auto& s : scores)
-    for (auto* part : {&s.nats, &s.kl, &s.agreement}) *part = at::zeros({count, length - 1});
+  auto scores = zero_scores(models.size(), count, length);
   std::vector<FrozenHead> heads;
   for (const auto* model : models) heads.push_back(freeze_head(model->head));
   const std::int64_t batch = std::max<std::int64_t>(1, 2048 / length);
+  std::mutex reporting;
   std::int64_t done = 0;
-  for (std::int64_t at = 0; at < count; at += batch) {
+  for_each_independent((count + batch - 1) / batch, windows.device(), [&](std::int64_t i) {
+    const std::int64_t at = i * batch;
     const auto ids = windows.slice(0, at, std::min(at + batch, count));
     const auto targets = ids.slice(1, 1).reshape({-1});
     const auto predicted_from = [&](const Decoder& model) {
@@ -43,10 +82,52 @@ std::vector<Scores> evaluate(const std::vector<const Decoder*>& models, const at
       scores[m].agreement.slice(0, at, at + ids.size(0)).copy_(rows(mine.best == best.best));
       if (m > 0)
         scores[m].kl.slice(0, at, at + ids.size(0)).copy_(rows(full_divergence(teacher, heads[0], hidden, heads[m])));
-      if (progress) progress(done += ids.numel());
+      if (!progress) continue;
+      const std::lock_guard lock(reporting);
+      progress(done += ids.numel());
+    }
+  });
+  return scores;
+}
+
+std::vector<Scores> evaluate_on_engines(const std::vector<engine::Engine*>& models, const at::Tensor& windows,
+                                        const std::function<void(std::int64_t)>& progress) {
+  const at::NoGradGuard no_grad;
+  require(!models.empty(), "evaluate: no model");
+  for (const auto* model : models) check_windows(windows, model->model().config().vocab);
+  const std::int64_t count = windows.size(0), length = windows.size(1);
+  auto scores = zero_scores(models.size(), count, length);
+  const auto ids = windows.to(at::kInt).contiguous();
+  constexpr std::int64_t kPart = 256;  // tokens whose logits are kept at a time
+  std::int64_t done = 0;
+  for (std::int64_t n = 0; n < count; ++n) {
+    const std::span<const engine::TokenId> window(ids.const_data_ptr<engine::TokenId>() + n * length,
+                                                  static_cast<std::size_t>(length));
+    std::vector<Sequence> sequences;
+    for (auto* model : models) sequences.emplace_back(*model);
+    for (std::int64_t first = 0; first < length - 1; first += kPart) {
+      const std::int64_t last = std::min(first + kPart, length - 1);
+      const auto part = window.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(last - first));
+      const auto targets = windows[n].slice(0, first + 1, last + 1).to(at::kLong).unsqueeze(1);
+      at::Tensor teacher, best;
+      for (std::size_t m = 0; m < models.size(); ++m) {
+        const auto log_probs = at::log_softmax(run_all(*models[m], sequences[m].id(), part), -1);
+        const auto mine = log_probs.argmax(-1);
+        if (m == 0) teacher = log_probs, best = mine;
+        const auto row = [&](at::Tensor& t) { return t[n].slice(0, first, last); };
+        row(scores[m].nats).copy_(-log_probs.gather(1, targets).squeeze(1));
+        row(scores[m].agreement).copy_(mine == best);
+        if (m > 0) row(scores[m].kl).copy_((teacher.exp() * (teacher - log_probs)).sum(-1));
+        if (progress) progress(done += last - first);
+      }
     }
   }
   return scores;
+}
+
+at::Tensor logits_of(engine::Engine& engine, std::span<const engine::TokenId> ids) {
+  const Sequence sequence(engine);
+  return run_all(engine, sequence.id(), ids).clone();
 }
 
 double mean_nats(const Decoder& decoder, const at::Tensor& windows) {
@@ -78,16 +159,18 @@ std::vector<std::pair<std::int64_t, std::int64_t>> position_buckets(std::int64_t
 at::Tensor head_fidelity(const Decoder& teacher, const Decoder& student, const at::Tensor& windows) {
   const at::NoGradGuard no_grad;
   const std::int64_t length = windows.size(1);
-  auto error = at::zeros({teacher.config.layers, length}, at::kDouble), energy = at::zeros_like(error);
-  for (std::int64_t n = 0; n < windows.size(0); ++n)
+  const auto of_windows = at::zeros({2, windows.size(0), teacher.config.layers, length}, at::kDouble);
+  for_each_independent(windows.size(0), windows.device(), [&](std::int64_t n) {
     teacher.hidden(windows.slice(0, n, n + 1), Form::Chunked,
                    [&](std::int64_t layer, const MixerInput& input, const at::Tensor& heads) {
                      const auto mine = student.layers[layer].mixer->forward(input, Form::Chunked);
                      const auto sum = [](const at::Tensor& t) { return t.to(at::kDouble).square().sum({0, 1, 3}); };
-                     error[layer] += sum(mine - heads);
-                     energy[layer] += sum(heads);
+                     of_windows[0][n][layer].copy_(sum(mine - heads));
+                     of_windows[1][n][layer].copy_(sum(heads));
                    });
-  return (error / energy).to(at::kFloat);
+  });
+  const auto sums = of_windows.sum(1);
+  return (sums[0] / sums[1]).to(at::kFloat);
 }
 
 }  // namespace unbend::lm

@@ -4,10 +4,12 @@
 #include <ATen/ATen.h>
 
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "unbend/base/json.h"
+#include "unbend/engine/engine.h"
 #include "unbend/lm/decoder.h"
 
 namespace unbend::lm {
@@ -24,6 +26,14 @@ struct Scores {
 /// done.
 std::vector<Scores> evaluate(const std::vector<const Decoder*>& models, const at::Tensor& windows,
                              const std::function<void(std::int64_t)>& progress = {});
+
+/// The same by the engine, one window after the other, each in a new sequence. Input error unless each engine has a
+/// free sequence and a context of T tokens.
+std::vector<Scores> evaluate_on_engines(const std::vector<engine::Engine*>& models, const at::Tensor& windows,
+                                        const std::function<void(std::int64_t)>& progress = {});
+
+/// Logits [tokens, vocabulary] of the engine after each of `ids`, in a new sequence.
+at::Tensor logits_of(engine::Engine& engine, std::span<const engine::TokenId> ids);
 
 /// Mean nats per next token of `decoder` on windows [N, T].
 double mean_nats(const Decoder& decoder, const at::Tensor& windows);

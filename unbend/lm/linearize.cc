@@ -63,9 +63,8 @@ Comparison compare(const std::vector<Contestant>& models, const engine::Tokenize
   if (options.recall_texts > 0) {
     Progress progress("recall from beyond the window", std::ssize(kRecallTasks), "tasks", options.quiet);
     for (const auto* task : kRecallTasks) {
-      const auto results =
-          recall_on_text(task, decoders, tokenizer, long_source, options.recall_texts, 2 * options.window, 1);
-      for (std::size_t m = 0; m < models.size(); ++m) result.models[m].recall.push_back(results[m]);
+      const auto probes = recall_probes(task, tokenizer, long_source, options.recall_texts, 2 * options.window, 1);
+      for (std::size_t m = 0; m < models.size(); ++m) result.models[m].recall.push_back(ask(*decoders[m], probes));
       progress.update(static_cast<std::int64_t>(result.models[0].recall.size()));
     }
   }

@@ -44,6 +44,9 @@ at::Tensor pairs_from_halves(const at::Tensor& rows, std::int64_t heads) {
 }
 
 Decoder load_decoder(const engine::Gguf& file, at::ScalarType type) {
+  require(file.meta("unbend.mixers") == nullptr,
+          "{}: an exported student ({}): the engine runs it, LibTorch needs the base model and the adapter",
+          file.path().string(), file.text("unbend.recipe", "unknown recipe"));
   Decoder decoder;
   const auto& c = decoder.config = read_config(file);
   const Reader read(file, type);

@@ -4,6 +4,7 @@
 #include <string_view>
 #include <vector>
 
+#include "unbend/engine/engine.h"
 #include "unbend/engine/tokenizer.h"
 #include "unbend/lm/decoder.h"
 #include "unbend/lm/tasks.h"
@@ -17,13 +18,13 @@ struct Recall {
   double nats = 0;            ///< mean -log probability of the right token, over the whole vocabulary
 };
 
-/// Answers of `decoder` to the questions of several probes.
-Recall ask(const Decoder& decoder, const std::vector<Probe>& probes);
+/// Texts of the tasks copy, codes (K) and words (R): `count` of them, with fillers from `windows` [N, T] and facts
+/// `distance` tokens (0: 512) before their recall. Usage error for another task.
+std::vector<Probe> recall_probes(std::string_view task, const engine::Tokenizer& tokenizer, const at::Tensor& windows,
+                                 std::int64_t count, std::int64_t distance, std::uint64_t seed);
 
-/// Tasks copy, codes (K) and words (R): `count` texts made with fillers from `windows` [N, T], facts `distance` tokens
-/// (0: 512) before their recall. One result per model, on the same texts. Usage error for another task.
-std::vector<Recall> recall_on_text(std::string_view task, const std::vector<const Decoder*>& models,
-                                   const engine::Tokenizer& tokenizer, const at::Tensor& windows, std::int64_t count,
-                                   std::int64_t distance, std::uint64_t seed);
+/// Answers of a model to the questions of several texts.
+Recall ask(const Decoder& decoder, const std::vector<Probe>& probes);
+Recall ask(engine::Engine& engine, const std::vector<Probe>& probes);
 
 }  // namespace unbend::lm
