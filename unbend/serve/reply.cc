@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "unbend/base/error.h"
+#include "unbend/serve/grammar.h"
 #include "unbend/serve/schema.h"
 
 namespace unbend::serve {
@@ -54,6 +55,7 @@ Job make_job(const TextRequest& request, std::vector<TokenId> prompt, std::int64
 
 Reply::Reply(TextService service, const TextRequest& request, bool chat) : service_(service) {
   grammar_ = request.schema ? schema_grammar(*request.schema) : request.grammar;
+  if (!grammar_.empty()) check_grammar(grammar_, service_.tokenizer);
   seed_ = request.seed ? static_cast<std::uint64_t>(*request.seed) : random_seed();
   try {
     std::vector<std::vector<TokenId>> prompts;
