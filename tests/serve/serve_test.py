@@ -335,11 +335,14 @@ class Keys(unittest.TestCase):
             self.assertEqual(short.process.wait(timeout=60), 0)
 
     def test_usage_errors(self):
-        for options, code in ((("--port", "70000"), 2), (("--sequences", "0"), 2), (("--host", "256.1.1.1"), 4)):
-            with self.assertRaises(RuntimeError), Server(UNBEND, MODEL, *options):
-                pass
+        for option, value, words in (("--sequences", "0", "--sequences must"), ("--queue", "-1", "--queue must"),
+                                     ("--host", "256.1.1.1", "cannot listen on 256.1.1.1")):
+            with self.assertRaisesRegex(RuntimeError, words):
+                Server(UNBEND, MODEL, option, value)
+        with self.assertRaisesRegex(RuntimeError, "--port must"):
+            Server(UNBEND, MODEL, port=70000)
         with self.assertRaisesRegex(RuntimeError, "in use"):
-            Server(UNBEND, MODEL, "--port", str(server.port))
+            Server(UNBEND, MODEL, port=server.port)
 
 
 if __name__ == "__main__":

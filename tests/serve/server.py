@@ -10,14 +10,16 @@ import urllib.request
 class Server:
     """The server with SmolLM2 on a free port, stopped at the end of the `with` block."""
 
-    def __init__(self, unbend, model, *options, environment=None):
+    def __init__(self, unbend, model, *options, port=0, environment=None):
         self.process = subprocess.Popen(
-            [unbend, "serve", model, "--port", "0", "--threads", "2", "--name", "smol", *options],
+            [unbend, "serve", model, "--port", str(port), "--threads", "2", "--name", "smol", *options],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})})
         line = self.process.stdout.readline()
         found = re.search(r"http://[\d.]+:(\d+)", line)
         if not found:
-            raise RuntimeError(f"the server did not start: {line}{self.process.stderr.read()}")
+            error = self.process.stderr.read()
+            self.__exit__()
+            raise RuntimeError(f"the server did not start: {line}{error}")
         self.port = int(found.group(1))
         self.url = f"http://127.0.0.1:{self.port}"
 
