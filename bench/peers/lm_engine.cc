@@ -1,19 +1,27 @@
 // The engine beside llama.cpp's library, same file, same threads, in turns: decoding, and reading 512 more tokens,
 // after contexts of 128 to 32K tokens. The peer runs as llama-bench runs it (flash attention, float16 KV cache, its own
-// repacking), over a context that it has really read. Prints ratios; wall time, median of the decoded tokens.
+// repacking), over a context that it has really read; llama-bench itself, where it is built, stands beside it up to
+// 2,048 tokens. Prints ratios (wall time, median of the decoded tokens), peak memory (each in a process of its own),
+// bytes moved per token against the memory's bandwidth, and what a saved prompt takes.
 //
-//   bench_peers_lm_engine TEACHER.gguf STUDENT.gguf [THREADS [LONGEST]]     (unbend lm export makes the student)
+//   bench_peers_lm_engine TEACHER.gguf STUDENT.gguf [THREADS [LONGEST [LLAMA_BENCH]]]
+//
+// `unbend lm export` makes the student, tools/peers.sh makes llama-bench.
 #include <fmt/format.h>
 #include <llama.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <numeric>
+#include <thread>
 
 #include "unbend/base/error.h"
+#include "unbend/base/json.h"
+#include "unbend/base/subprocess.h"
 #include "unbend/engine/engine.h"
 #include "unbend/engine/speed.h"
 #include "unbend/report/table.h"
@@ -108,10 +116,101 @@ Runner of_engine(const std::string& name, engine::Engine& e) {
   return r;
 }
 
-void run(const std::string& teacher, const std::string& student, int threads, std::int64_t longest) {
+engine::EngineOptions options_for(std::int64_t context, int threads) {
   engine::EngineOptions options;
   options.threads = threads;
-  options.context = longest + 2 * kRead;
+  options.context = context + 2 * kRead;
+  return options;
+}
+
+/// Bytes per second that `threads` threads read of a memory that no cache holds, best of five.
+double memory_bandwidth(int threads) {
+  const std::vector<std::uint64_t> memory(std::size_t{1} << 26, 1);  // 512 MB
+  const std::size_t part = memory.size() / static_cast<std::size_t>(threads);
+  double best = 0;
+  std::vector<std::uint64_t> sums(static_cast<std::size_t>(threads));
+  for (int round = 0; round < 5; ++round) {
+    const double seconds = seconds_of([&] {
+      std::vector<std::thread> readers;
+      for (std::size_t i = 0; i < sums.size(); ++i)
+        readers.emplace_back([&, i] {
+          const auto* const from = memory.data() + i * part;
+          std::uint64_t sum = 0;
+          for (std::size_t k = 0; k < part; ++k) sum += from[k];
+          sums[i] = sum;
+        });
+      for (auto& reader : readers) reader.join();
+    });
+    require(sums[0] == part, "reading memory went wrong");
+    best = std::max(best, static_cast<double>(memory.size() * sizeof(std::uint64_t)) / seconds);
+  }
+  return best;
+}
+
+/// Weights that every token reads.
+std::int64_t weights_read(const engine::Model& model) {
+  std::int64_t bytes = 0;
+  for (const auto& tensor : model.file().tensors())
+    if (tensor.name != "token_embd.weight" || model.config().tied) bytes += static_cast<std::int64_t>(tensor.bytes);
+  return bytes;
+}
+
+/// Peak memory of this process, which runs one model with room for `context` tokens (child of memory_table).
+std::int64_t own_peak(const std::string& who, const std::string& path, std::int64_t context, int threads) {
+  if (who == "llama.cpp") {
+    Peer peer(path, threads, context);  // takes its whole cache at once
+    peer.add(kRead);
+    peer.add(1);
+  } else {
+    engine::Engine e(engine::Model::open(path), options_for(context, threads));
+    const auto runner = of_engine(who, e);
+    runner.fill(context);
+    runner.add(kRead);
+    runner.add(1);
+  }
+  return engine::peak_resident();
+}
+
+Table memory_table(const std::string& teacher, const std::string& student, int threads,
+                   const std::vector<std::int64_t>& contexts) {
+  const auto self = std::filesystem::read_symlink("/proc/self/exe").string();
+  Table table{"Peak memory of a process (MB)", {"context", "llama.cpp", "teacher", "ratio", "surrogate"}, {}};
+  for (const auto context : contexts) {
+    std::vector<double> peaks;
+    for (const auto& [who, path] :
+         {std::pair<std::string, std::string>{"llama.cpp", teacher}, {"teacher", teacher}, {"surrogate", student}}) {
+      const auto told =
+          run_command({self, "--peak", who, path, std::to_string(context), std::to_string(threads)}, {.capture = true});
+      require(told.exit_code == 0, "measuring the memory of {} failed: {}", who, told.errors);
+      peaks.push_back(std::stod(told.output) / 1e6);
+    }
+    table.rows.push_back({std::to_string(context), fmt::format("{:.1f}", peaks[0]), fmt::format("{:.1f}", peaks[1]),
+                          fmt::format("{:.3f}", peaks[1] / peaks[0]), fmt::format("{:.1f}", peaks[2])});
+  }
+  return table;
+}
+
+/// Tokens/s by llama-bench: decoding and reading after `context` tokens.
+std::pair<double, double> llama_bench(const std::string& program, const std::string& model, int threads,
+                                      std::int64_t context) {
+  const auto told =
+      run_command({program, "-m", model, "-t", std::to_string(threads), "-fa", "1", "-p", std::to_string(kRead), "-n",
+                   std::to_string(kDecoded), "-d", std::to_string(context), "-r", "3", "-o", "json"},
+                  {.capture = true});
+  require(told.exit_code == 0, "{} failed: {}", program, told.errors);
+  std::pair<double, double> speeds;
+  for (const auto& test : parse_json(told.output, program))
+    (test.at("n_gen").get<int>() > 0 ? speeds.first : speeds.second) = test.at("avg_ts").get<double>();
+  return speeds;
+}
+
+void run(const std::string& teacher, const std::string& student, int threads, std::int64_t longest,
+         const std::string& bench) {
+  std::vector<std::int64_t> contexts{128, 512, 2048, 8192, 16384, 32768};
+  std::erase_if(contexts, [&](auto c) { return c > longest; });
+  fmt::print("{}\n", to_text(memory_table(teacher, student, threads, contexts)));
+  const double bandwidth = memory_bandwidth(threads);
+  const auto options = options_for(longest, threads);
   engine::Engine ours(engine::Model::open(teacher), options), surrogate(engine::Model::open(student), options);
   Peer peer(teacher, threads, longest);
   std::vector<Runner> all{
@@ -119,12 +218,15 @@ void run(const std::string& teacher, const std::string& student, int threads, st
       of_engine("teacher", ours),
       of_engine("surrogate", surrogate)};
   Table decode{fmt::format("Decoding, tokens/s, {} threads", threads),
-               {"context", "llama.cpp", "teacher", "ratio", "surrogate", "ratio"},
+               {"context", "llama.cpp", "teacher", "ratio", "surrogate", "ratio", "llama-bench"},
                {}},
-      read{"Reading 512 tokens more, tokens/s", {"context", "llama.cpp", "teacher", "ratio", "surrogate", "ratio"}, {}};
-  decode.title = fmt::format("Decoding, tokens/s, {} threads", threads);
-  for (const std::int64_t context : {128, 512, 2048, 8192, 16384, 32768}) {
-    if (context > longest) break;
+      read{"Reading 512 tokens more, tokens/s", decode.columns, {}},
+      moved{fmt::format("Bytes moved per decoded token (the memory gives {:.1f} GB/s to {} threads)", bandwidth / 1e9,
+                        threads),
+            {"context", "teacher MB", "GB/s", "of bandwidth", "surrogate MB", "GB/s", "of bandwidth"},
+            {}},
+      saved{"A saved prompt", {"context", "teacher MB", "taken up in ms", "surrogate MB", "taken up in ms"}, {}};
+  for (const std::int64_t context : contexts) {
     std::vector<std::vector<double>> one(all.size()), many(all.size());
     for (auto& r : all) r.fill(context);
     for (int round = 0; round < 3; ++round)
@@ -136,18 +238,37 @@ void run(const std::string& teacher, const std::string& student, int threads, st
         many[i].push_back(seconds_of([&] { all[i].add(kRead); }));
         all[i].back();
       }
-    const auto row = [&](Table& table, const std::vector<std::vector<double>>& seconds, double tokens) {
+    std::pair<double, double> theirs;
+    if (!bench.empty() && context <= 2048) theirs = llama_bench(bench, teacher, threads, context);
+    const auto row = [&](Table& table, const std::vector<std::vector<double>>& seconds, double tokens, double told) {
       std::vector<double> speed;
       for (const auto& s : seconds) speed.push_back(tokens / median(s));
       table.rows.push_back({std::to_string(context), fmt::format("{:.1f}", speed[0]), fmt::format("{:.1f}", speed[1]),
                             fmt::format("{:.3f}", speed[1] / speed[0]), fmt::format("{:.1f}", speed[2]),
-                            fmt::format("{:.2f}", speed[2] / speed[0])});
+                            fmt::format("{:.2f}", speed[2] / speed[0]), told > 0 ? fmt::format("{:.1f}", told) : "-"});
     };
-    row(decode, one, 1);
-    row(read, many, kRead);
+    row(decode, one, 1, theirs.first);
+    row(read, many, kRead, theirs.second);
+    std::vector<std::string> moved_row{std::to_string(context)}, saved_row = moved_row;
+    for (const auto& [e, seconds] : {std::pair{&ours, &one[1]}, {&surrogate, &one[2]}}) {
+      const auto state = static_cast<double>(e->state_bytes(0));
+      const double bytes = static_cast<double>(weights_read(e->model())) + state, rate = bytes / median(*seconds);
+      for (const auto& cell : {fmt::format("{:.1f}", bytes / 1e6), fmt::format("{:.1f}", rate / 1e9),
+                               fmt::format("{:.0f} %", 100 * rate / bandwidth)})
+        moved_row.push_back(cell);
+      const auto bytes_saved = e->save(0);
+      e->end(0);
+      int again = -1;
+      const double taken_up = seconds_of([&] { again = e->restore(bytes_saved); });
+      require(again == 0, "a sequence was left open");
+      saved_row.push_back(fmt::format("{:.2f}", static_cast<double>(bytes_saved.size()) / 1e6));
+      saved_row.push_back(fmt::format("{:.1f}", 1e3 * taken_up));
+    }
+    moved.rows.push_back(moved_row);
+    saved.rows.push_back(saved_row);
     fmt::print(stderr, "context {} done\n", context);
   }
-  fmt::print("{}\n{}", to_text(decode), to_text(read));
+  fmt::print("{}\n{}\n{}\n{}", to_text(decode), to_text(read), to_text(moved), to_text(saved));
 }
 
 }  // namespace
@@ -155,10 +276,21 @@ void run(const std::string& teacher, const std::string& student, int threads, st
 
 int main(int argc, char** argv) {
   try {
-    if (argc < 3) unbend::fail_usage("bench_peers_lm_engine TEACHER.gguf STUDENT.gguf [THREADS [LONGEST]]");
-    unbend::run(argv[1], argv[2], argc > 3 ? std::stoi(argv[3]) : 2, argc > 4 ? std::stoll(argv[4]) : 32768);
+    const std::vector<std::string> arguments(argv + 1, argv + argc);
+    if (arguments.size() == 5 && arguments[0] == "--peak") {
+      fmt::print("{}\n",
+                 unbend::own_peak(arguments[1], arguments[2], std::stoll(arguments[3]), std::stoi(arguments[4])));
+      return 0;
+    }
+    if (arguments.size() < 2)
+      unbend::fail_usage("bench_peers_lm_engine TEACHER.gguf STUDENT.gguf [THREADS [LONGEST [LLAMA_BENCH]]]");
+    const auto optional = [&](std::size_t i, const char* otherwise) {
+      return arguments.size() > i ? arguments[i] : otherwise;
+    };
+    unbend::run(arguments[0], arguments[1], std::stoi(optional(2, "2")), std::stoll(optional(3, "32768")),
+                optional(4, ""));
     return 0;
-  } catch (const unbend::Error& error) {
+  } catch (const std::exception& error) {
     fmt::print(stderr, "{}\n", error.what());
     return 1;
   }
