@@ -282,6 +282,26 @@ TEST(Engine, OneByOneInPartsAndTogetherGiveTheSame) {
   }
 }
 
+TEST(Engine, ManySequencesShareABatch) {
+  const Folder folder;
+  for (const auto& [mixer, settings] : mixers()) {
+    const auto model = Model::open(small_model(folder, mixer, settings));
+    constexpr int kMany = 64;
+    Engine many(model, options_of(kMany)), one(model, options_of(1));
+    std::vector<std::vector<TokenId>> texts;
+    std::vector<Feed> feeds;
+    for (int i = 0; i < kMany; ++i) texts.push_back(some_tokens(1 + i % 3, static_cast<std::uint64_t>(i)));
+    for (const auto& ids : texts) feeds.push_back({many.begin(), ids, 1});
+    const auto logits = copied(many.run(feeds));
+    for (int i = 0; i < kMany; ++i) {
+      const int s = one.begin();
+      const std::vector<float> row(logits.begin() + i * 50, logits.begin() + (i + 1) * 50);
+      EXPECT_LT(difference(row, copied(one.run(s, texts[static_cast<std::size_t>(i)]))), 1e-4) << mixer << i;
+      one.end(s);
+    }
+  }
+}
+
 TEST(Engine, ForksAndSavedStatesGoOnAlike) {
   const Folder folder;
   for (const auto& [mixer, settings] : mixers()) {

@@ -275,7 +275,8 @@ struct Engine::Impl {
 
   void build(std::int64_t tokens, std::int64_t rows) {
     const auto& c = model->config();
-    const auto nodes = static_cast<std::size_t>(c.layers) * (40 + 12 * slices.size()) + 64;
+    // Softmax adds 14 nodes and 2 leaves per layer for each sequence of the batch, everything else about 30 per layer.
+    const auto nodes = static_cast<std::size_t>(c.layers) * (40 + 16 * slices.size()) + 64;
     context.reset(
         ggml_init({ggml_tensor_overhead() * 2 * nodes + ggml_graph_overhead_custom(nodes, false), nullptr, true}));
     auto* ctx = context.get();
