@@ -30,6 +30,7 @@ struct ServeArguments {
   serve::ServerOptions server;
   int sequences = 8;
   std::int64_t context = 0, queue = 64;
+  bool json = false;
 };
 
 void check(const ServeArguments& a) {
@@ -71,8 +72,16 @@ void run(ServeArguments a) {
   serve::Scheduler scheduler(engine, tokenizer, {.queue = static_cast<std::size_t>(a.queue)});
   a.server.threads = static_cast<std::size_t>(a.sequences + a.queue) + 32;
   serve::Server server(a.server, scheduler, engine, tokenizer);
-  fmt::print("serving {} at {} ({} sequences of {} tokens, {} threads); Ctrl-C ends\n", a.server.model,
-             server.address(), a.sequences, engine.options().context, options.threads);
+  if (a.json)
+    fmt::print("{}\n", Json{{"model", a.server.model},
+                            {"address", server.address()},
+                            {"sequences", a.sequences},
+                            {"context", engine.options().context},
+                            {"threads", options.threads}}
+                           .dump(-1, ' ', false, Json::error_handler_t::replace));
+  else
+    fmt::print("serving {} at {} ({} sequences of {} tokens, {} threads); Ctrl-C ends\n", a.server.model,
+               server.address(), a.sequences, engine.options().context, options.threads);
   std::fflush(stdout);
 
   std::exception_ptr failure;
@@ -116,6 +125,7 @@ void add_serve_verb(CLI::App& app) {
   verb->add_option("--queue", a->queue, "requests that may wait; more are told to come later")->capture_default_str();
   verb->add_option("--api-key", a->server.api_key, "key that clients must give (better: environment UNBEND_API_KEY)");
   verb->add_option("--name", a->server.model, "the model's name for clients (the file's, if not given)");
+  verb->add_flag("--json", a->json, "say where it listens as one line of JSON");
   verb->footer(
       "Examples:\n"
       "  unbend serve model.gguf                      # then open http://127.0.0.1:8080\n"

@@ -216,19 +216,32 @@ TEST(Scores, TiesGoToTheLowerId) {
   EXPECT_THROW(next_token_scores(at::ones({1, 2}, at::kDouble), head, at::tensor({3}, at::kLong), 701), Error);
 }
 
-TEST(FullDivergence, EqualsTheMatrixOfLogits) {
+TEST(ComparedScores, EqualTheMatricesOfLogits) {
   for (const auto dtype : {at::kDouble, at::kFloat, at::kBFloat16}) {
     const int64_t tokens = 130, vocabulary = 1501;
-    const auto teacher_weight = random({vocabulary, 16}, 1, dtype), student_weight = random({vocabulary, 8}, 2, dtype);
-    const auto teacher_hidden = random({tokens, 16}, 3, dtype), student_hidden = random({tokens, 8}, 4, dtype);
-    const auto log_p = at::log_softmax(at::mm(teacher_hidden.to(at::kDouble), teacher_weight.to(at::kDouble).t()), 1);
-    const auto log_s = at::log_softmax(at::mm(student_hidden.to(at::kDouble), student_weight.to(at::kDouble).t()), 1);
-    const auto kl =
-        full_divergence(teacher_hidden, freeze_head(teacher_weight), student_hidden, freeze_head(student_weight));
-    EXPECT_LT(difference(kl, (log_p.exp() * (log_p - log_s)).sum(1)), dtype == at::kDouble ? 1e-12 : 1e-5);
-    EXPECT_THROW(
-        full_divergence(teacher_hidden, freeze_head(teacher_weight), student_hidden, freeze_head(teacher_weight)),
-        Error);
+    const std::vector<int64_t> widths{16, 8, 16};
+    std::vector<at::Tensor> hidden, log_probs;
+    std::vector<FrozenHead> heads;
+    for (std::size_t m = 0; m < widths.size(); ++m) {
+      const auto weight = random({vocabulary, widths[m]}, 2 * m + 1, dtype);
+      hidden.push_back(random({tokens, widths[m]}, 2 * m + 2, dtype));
+      heads.push_back(freeze_head(weight));
+      log_probs.push_back(at::log_softmax(at::mm(hidden[m].to(at::kDouble), weight.to(at::kDouble).t()), 1));
+    }
+    auto next = at::arange(tokens, at::kLong) * 11 % vocabulary;
+    next[3] = -1;
+    const double bound = dtype == at::kDouble ? 1e-12 : 1e-5;
+    const auto scores = compare_scores(hidden, heads, next);
+    for (std::size_t m = 0; m < widths.size(); ++m) {
+      const auto wanted = at::where(next.ge(0), log_probs[m].gather(1, next.clamp_min(0).unsqueeze(1)).squeeze(1), 0.0);
+      EXPECT_LT(difference(scores[m].log_prob, wanted), bound);
+      EXPECT_TRUE(at::equal(scores[m].best, log_probs[m].argmax(1)));
+      const auto kl = (log_probs[0].exp() * (log_probs[0] - log_probs[m])).sum(1);
+      EXPECT_LT(difference(scores[m].divergence, kl), bound);
+    }
+    EXPECT_THROW(compare_scores({hidden[0], hidden[1]}, {heads[0]}, next), Error);
+    EXPECT_THROW(compare_scores({hidden[0], hidden[1]}, {heads[0], heads[0]}, next), Error);
+    EXPECT_THROW(compare_scores({hidden[0], hidden[2].slice(0, 1)}, {heads[0], heads[2]}, next), Error);
   }
 }
 

@@ -69,22 +69,19 @@ std::vector<Scores> evaluate(const std::vector<const Decoder*>& models, const at
     const std::int64_t at = i * batch;
     const auto ids = windows.slice(0, at, std::min(at + batch, count));
     const auto targets = ids.slice(1, 1).reshape({-1});
-    const auto predicted_from = [&](const Decoder& model) {
-      return model.hidden(ids.slice(1, 0, length - 1)).reshape({-1, model.config.hidden});
-    };
-    const auto teacher = predicted_from(*models[0]);
-    const auto best = next_token_scores(teacher, heads[0], targets);
-    for (std::size_t m = 0; m < models.size(); ++m) {
-      const auto hidden = m == 0 ? teacher : predicted_from(*models[m]);
-      const auto mine = m == 0 ? best : next_token_scores(hidden, heads[m], targets);
-      const auto rows = [&](const at::Tensor& t) { return t.to(at::kFloat).view({ids.size(0), length - 1}); };
-      scores[m].nats.slice(0, at, at + ids.size(0)).copy_(rows(-mine.log_prob));
-      scores[m].agreement.slice(0, at, at + ids.size(0)).copy_(rows(mine.best == best.best));
-      if (m > 0)
-        scores[m].kl.slice(0, at, at + ids.size(0)).copy_(rows(full_divergence(teacher, heads[0], hidden, heads[m])));
+    std::vector<at::Tensor> hidden;
+    for (const auto* model : models) {
+      hidden.push_back(model->hidden(ids.slice(1, 0, length - 1)).reshape({-1, model->config.hidden}));
       if (!progress) continue;
       const std::lock_guard lock(reporting);
       progress(done += ids.numel());
+    }
+    const auto compared = compare_scores(hidden, heads, targets);
+    const auto rows = [&](const at::Tensor& t) { return t.to(at::kFloat).view({ids.size(0), length - 1}); };
+    for (std::size_t m = 0; m < models.size(); ++m) {
+      scores[m].nats.slice(0, at, at + ids.size(0)).copy_(rows(-compared[m].log_prob));
+      scores[m].agreement.slice(0, at, at + ids.size(0)).copy_(rows(compared[m].best == compared[0].best));
+      scores[m].kl.slice(0, at, at + ids.size(0)).copy_(rows(compared[m].divergence));
     }
   });
   return scores;

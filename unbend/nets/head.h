@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <vector>
 
 namespace unbend {
 
@@ -53,9 +54,16 @@ struct TokenScores {
 TokenScores next_token_scores(const at::Tensor& hidden, const FrozenHead& head, const at::Tensor& next,
                               int64_t top = 0);
 
-/// KL(teacher || student) over the whole vocabulary, [N], from the hidden states [N, M] of each and its head. No
-/// gradients.
-at::Tensor full_divergence(const at::Tensor& teacher_hidden, const FrozenHead& teacher,
-                           const at::Tensor& student_hidden, const FrozenHead& student);
+/// What a model says of the next tokens, beside the teacher.
+struct ComparedScores {
+  at::Tensor log_prob;    ///< [N], of the target; 0 where the target is -1
+  at::Tensor best;        ///< [N] int64, the likeliest token, the first among equals
+  at::Tensor divergence;  ///< [N], KL(teacher || model) over the whole vocabulary; 0 for the teacher
+};
+
+/// Scores of models on the same positions, the teacher first, from hidden states [N, M] of each and its head; every
+/// model's logits are computed once. `next` [N] int64 (-1: none). Heads agree in vocabulary and dtype. No gradients.
+std::vector<ComparedScores> compare_scores(const std::vector<at::Tensor>& hidden, const std::vector<FrozenHead>& heads,
+                                           const at::Tensor& next);
 
 }  // namespace unbend

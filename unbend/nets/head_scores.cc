@@ -110,70 +110,105 @@ TokenScores score(const at::Tensor& hidden, const FrozenHead& head, const at::Te
   return scores;
 }
 
-// Running sums of two distributions: with p = exp(teacher - max), sum of p and of p (teacher - student), and of
-// exp(student - its max).
+// Running sums of a student beside the teacher: with p = exp(teacher - its max), the sum of p (teacher - student).
 template <class C>
-struct PairStats {
-  Stats<C> teacher, student;
+struct StudentStats {
+  Stats<C> own;
   std::vector<C> product;
-  explicit PairStats(int64_t n) : teacher(n), student(n), product(n, 0) {}
+  explicit StudentStats(int64_t n) : own(n), product(n, 0) {}
 };
 
+// Adds the sum of p (teacher - student) over `rows`; the teacher's maximum was `old_max` before them and is `max` now.
 template <class C>
-void accumulate_pair(const C* teacher, const C* student, int64_t rows, int64_t n, PairStats<C>& stats) {
+void accumulate_product(const C* teacher, const C* student, int64_t rows, int64_t n, const std::vector<C>& old_max,
+                        const std::vector<C>& new_max, std::vector<C>& products) {
   const hn::ScalableTag<C> d;
   const int64_t lanes = hn::Lanes(d);
-  accumulate<C>(student, rows, n, 0, stats.student, nullptr);
-  const auto old_max = stats.teacher.max;
-  accumulate<C>(teacher, rows, n, 0, stats.teacher, nullptr);
   for (int64_t c = 0; c < n; c += lanes) {
-    const auto max = load(d, &stats.teacher.max[c]);
-    auto product = hn::Mul(load(d, &stats.product[c]), hn::Exp(d, hn::Sub(load(d, &old_max[c]), max)));
+    const auto max = load(d, &new_max[c]);
+    auto product = hn::Mul(load(d, &products[c]), hn::Exp(d, hn::Sub(load(d, &old_max[c]), max)));
     for (int64_t r = 0; r < rows; ++r) {
       const auto z = load(d, teacher + r * n + c);
       product = hn::MulAdd(hn::Exp(d, hn::Sub(z, max)), hn::Sub(z, load(d, student + r * n + c)), product);
     }
-    store(d, product, &stats.product[c]);
+    store(d, product, &products[c]);
   }
 }
 
 template <class T>
-at::Tensor divergence(const at::Tensor& teacher_hidden, const FrozenHead& teacher, const at::Tensor& student_hidden,
-                      const FrozenHead& student) {
+std::vector<ComparedScores> compare(const std::vector<at::Tensor>& hidden, const std::vector<FrozenHead>& heads,
+                                    const at::Tensor& next_tensor) {
   using C = Compute<T>;
-  const int64_t tokens = teacher_hidden.size(0);
-  auto result = at::empty({tokens}, teacher_hidden.options().dtype(c10::CppTypeToScalarType<C>::value));
+  const std::size_t models = hidden.size(), students = models - 1;
+  const int64_t tokens = hidden[0].size(0);
+  const auto options = hidden[0].options().dtype(c10::CppTypeToScalarType<C>::value);
+  const int64_t* const next = next_tensor.const_data_ptr<int64_t>();
+  std::vector<ComparedScores> results;
+  for (std::size_t m = 0; m < models; ++m)
+    results.push_back(
+        {at::zeros({tokens}, options), at::empty({tokens}, options.dtype(at::kLong)), at::zeros({tokens}, options)});
   for (int64_t first = 0; first < tokens; first += kTokens) {
     const int64_t count = std::min(kTokens, tokens - first);
-    const Chunk<T> of_teacher(teacher, teacher_hidden, first, count), of_student(student, student_hidden, first, count);
-    const int64_t n = of_teacher.n;
-    std::vector<PairStats<C>> slices(kSlices, PairStats<C>(n));
-    of_teacher.for_slices([&](int64_t slice, int64_t begin, int64_t end) {
+    std::vector<Chunk<T>> chunks;
+    for (std::size_t m = 0; m < models; ++m) chunks.emplace_back(heads[m], hidden[m], first, count);
+    const int64_t n = chunks[0].n;
+    std::vector<Wanted> wanted;
+    for (int64_t c = 0; c < count; ++c) {
+      if (next[first + c] >= 0) wanted.push_back({next[first + c], c, 0});
+    }
+    std::sort(wanted.begin(), wanted.end());
+    std::vector<std::vector<C>> picked(models, std::vector<C>(n, 0));
+    std::vector<Stats<C>> of_teacher(kSlices, Stats<C>(n));
+    std::vector<std::vector<StudentStats<C>>> of_students(students, {kSlices, StudentStats<C>(n)});
+    chunks[0].for_slices([&](int64_t slice, int64_t begin, int64_t end) {
       std::vector<C> z(kTile * n), y(kTile * n);
       for (int64_t row = begin; row < end; row += kTile) {
         const int64_t rows = std::min(kTile, end - row);
-        of_teacher.logits(row, rows, z.data());
-        of_student.logits(row, rows, y.data());
-        accumulate_pair<C>(z.data(), y.data(), rows, n, slices[slice]);
+        const auto [from, to] = within(wanted, row, row + rows);
+        const auto pick = [&](std::size_t m, const std::vector<C>& logits) {
+          for (auto w = from; w != to; ++w) picked[m][w->column] = logits[(w->row - row) * n + w->column];
+        };
+        const auto old_max = of_teacher[slice].max;
+        chunks[0].logits(row, rows, z.data());
+        pick(0, z);
+        accumulate<C>(z.data(), rows, n, row, of_teacher[slice], nullptr);
+        for (std::size_t s = 0; s < students; ++s) {
+          auto& stats = of_students[s][slice];
+          chunks[s + 1].logits(row, rows, y.data());
+          pick(s + 1, y);
+          accumulate<C>(y.data(), rows, n, row, stats.own, nullptr);
+          accumulate_product<C>(z.data(), y.data(), rows, n, old_max, of_teacher[slice].max, stats.product);
+        }
       }
     });
-    PairStats<C> all(n);
-    for (const auto& slice : slices) {
-      const auto before = all.teacher.max;
-      merge(slice.teacher, all.teacher);
-      merge(slice.student, all.student);
-      for (int64_t c = 0; c < n; ++c) {
-        all.product[c] = all.product[c] * std::exp(before[c] - all.teacher.max[c]) +
-                         slice.product[c] * std::exp(slice.teacher.max[c] - all.teacher.max[c]);
+    Stats<C> teacher(n);
+    for (const auto& slice : of_teacher) merge(slice, teacher);
+    const auto finish = [&](std::size_t m, const Stats<C>& stats) {
+      for (int64_t c = 0; c < count; ++c) {
+        const int64_t t = first + c;
+        results[m].best.template data_ptr<int64_t>()[t] = static_cast<int64_t>(stats.best[c]);
+        if (next[t] >= 0)
+          results[m].log_prob.template data_ptr<C>()[t] = picked[m][c] - stats.max[c] - std::log(stats.sum[c]);
       }
-    }
-    for (int64_t c = 0; c < count; ++c) {
-      const C teacher_lse = all.teacher.max[c] + std::log(all.teacher.sum[c]);
-      const C student_lse = all.student.max[c] + std::log(all.student.sum[c]);
-      result.template data_ptr<C>()[first + c] = all.product[c] / all.teacher.sum[c] - teacher_lse + student_lse;
+    };
+    finish(0, teacher);
+    for (std::size_t s = 0; s < students; ++s) {
+      Stats<C> own(n);
+      std::vector<C> product(n, 0);
+      for (int64_t i = 0; i < kSlices; ++i) {
+        const auto& slice = of_students[s][i];
+        merge(slice.own, own);
+        for (int64_t c = 0; c < n; ++c)
+          if (of_teacher[i].max[c] != kLowest<C>)
+            product[c] += slice.product[c] * std::exp(of_teacher[i].max[c] - teacher.max[c]);
+      }
+      finish(s + 1, own);
+      for (int64_t c = 0; c < count; ++c)
+        results[s + 1].divergence.template data_ptr<C>()[first + c] =
+            product[c] / teacher.sum[c] - teacher.max[c] - std::log(teacher.sum[c]) + own.max[c] + std::log(own.sum[c]);
     }
   }
-  return result;
+  return results;
 }
 
 }  // namespace
@@ -188,21 +223,23 @@ TokenScores next_token_scores(const at::Tensor& hidden, const FrozenHead& head, 
                   [&](auto type) { return score<decltype(type)>(hidden.detach(), head, next.contiguous(), top); });
 }
 
-at::Tensor full_divergence(const at::Tensor& teacher_hidden, const FrozenHead& teacher,
-                           const at::Tensor& student_hidden, const FrozenHead& student) {
-  check_hidden("full_divergence", teacher_hidden, teacher);
-  check_hidden("full_divergence", student_hidden, student);
-  require(teacher.vocabulary() == student.vocabulary() && teacher.weight.scalar_type() == student.weight.scalar_type(),
-          "full_divergence: heads {} {} and {} {} must agree in vocabulary and dtype",
-          c10::toString(teacher.weight.scalar_type()), teacher.weight.sizes(),
-          c10::toString(student.weight.scalar_type()), student.weight.sizes());
-  require(teacher_hidden.size(0) == student_hidden.size(0),
-          "full_divergence: hidden {} and {} must have the same length", teacher_hidden.sizes(),
-          student_hidden.sizes());
+std::vector<ComparedScores> compare_scores(const std::vector<at::Tensor>& hidden, const std::vector<FrozenHead>& heads,
+                                           const at::Tensor& next) {
+  require(!hidden.empty() && hidden.size() == heads.size(), "compare_scores: {} hidden states for {} heads",
+          hidden.size(), heads.size());
+  for (std::size_t m = 0; m < hidden.size(); ++m) {
+    check_hidden("compare_scores", hidden[m], heads[m]);
+    require(heads[m].vocabulary() == heads[0].vocabulary() &&
+                heads[m].weight.scalar_type() == heads[0].weight.scalar_type(),
+            "compare_scores: heads {} {} and {} {} must agree in vocabulary and dtype",
+            c10::toString(heads[0].weight.scalar_type()), heads[0].weight.sizes(),
+            c10::toString(heads[m].weight.scalar_type()), heads[m].weight.sizes());
+    require(hidden[m].size(0) == hidden[0].size(0), "compare_scores: hidden {} and {} must have the same length",
+            hidden[0].sizes(), hidden[m].sizes());
+  }
+  check_next("compare_scores", next, hidden[0].size(0), heads[0].vocabulary());
   const at::NoGradGuard no_gradients;
-  return dispatch(teacher, [&](auto type) {
-    return divergence<decltype(type)>(teacher_hidden.detach(), teacher, student_hidden.detach(), student);
-  });
+  return dispatch(heads[0], [&](auto type) { return compare<decltype(type)>(hidden, heads, next.contiguous()); });
 }
 
 }  // namespace unbend
