@@ -231,6 +231,8 @@ void run(const std::string& teacher, const std::string& student, int threads, st
     for (auto& r : all) r.fill(context);
     for (int round = 0; round < 3; ++round)
       for (std::size_t i = 0; i < all.size(); ++i) {
+        // Threads of the others look for more work for a while and would share the cores with the one that is measured.
+        std::this_thread::sleep_for(std::chrono::milliseconds(500));
         all[i].add(1);
         for (int k = 0; k < kDecoded / 3; ++k) one[i].push_back(seconds_of([&] { all[i].add(1); }));
         all[i].back();
