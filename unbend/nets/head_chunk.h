@@ -123,6 +123,16 @@ struct Wanted {
   bool operator<(const Wanted& other) const { return row < other.row; }
 };
 
+// The next tokens of columns `next` to `next + count`, in the order of rows; -1 is none.
+inline std::vector<Wanted> wanted_next(const int64_t* next, int64_t count) {
+  std::vector<Wanted> wanted;
+  for (int64_t c = 0; c < count; ++c) {
+    if (next[c] >= 0) wanted.push_back({next[c], c, 0});
+  }
+  std::sort(wanted.begin(), wanted.end());
+  return wanted;
+}
+
 // The wanted entries of rows [first, end).
 inline std::pair<const Wanted*, const Wanted*> within(const std::vector<Wanted>& sorted, int64_t first, int64_t end) {
   const auto lower = [&](int64_t row) { return std::lower_bound(sorted.begin(), sorted.end(), Wanted{row, 0, 0}); };

@@ -71,11 +71,7 @@ TokenScores score(const at::Tensor& hidden, const FrozenHead& head, const at::Te
       kept = at::empty({vocabulary * n}, options), block_max = at::empty({blocks * n}, options);
     C* const all_logits = top > 0 ? kept.template data_ptr<C>() : nullptr;
     C* const all_maxima = top > 0 ? block_max.template data_ptr<C>() : nullptr;
-    std::vector<Wanted> wanted;
-    for (int64_t c = 0; c < count; ++c) {
-      if (next[first + c] >= 0) wanted.push_back({next[first + c], c, 0});
-    }
-    std::sort(wanted.begin(), wanted.end());
+    const auto wanted = wanted_next(next + first, count);
     std::vector<C> picked(n, 0);
     std::vector<Stats<C>> slices(kSlices, Stats<C>(n));
     chunk.for_slices([&](int64_t slice, int64_t begin, int64_t end) {
@@ -152,11 +148,7 @@ std::vector<ComparedScores> compare(const std::vector<at::Tensor>& hidden, const
     std::vector<Chunk<T>> chunks;
     for (std::size_t m = 0; m < models; ++m) chunks.emplace_back(heads[m], hidden[m], first, count);
     const int64_t n = chunks[0].n;
-    std::vector<Wanted> wanted;
-    for (int64_t c = 0; c < count; ++c) {
-      if (next[first + c] >= 0) wanted.push_back({next[first + c], c, 0});
-    }
-    std::sort(wanted.begin(), wanted.end());
+    const auto wanted = wanted_next(next + first, count);
     std::vector<std::vector<C>> picked(models, std::vector<C>(n, 0));
     std::vector<Stats<C>> of_teacher(kSlices, Stats<C>(n));
     std::vector<std::vector<StudentStats<C>>> of_students(students, {kSlices, StudentStats<C>(n)});
