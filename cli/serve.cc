@@ -96,6 +96,7 @@ void run(ServeArguments a) {
   int signal = 0;
   sigwait(&stop_signals, &signal);
   if (!failure) {
+    server.refuse();  // before the line, so that whoever reads it can count on it
     fmt::print(stderr, "[finishing {} running answers; once more to cut them off]\n", scheduler.counts().active);
     std::thread drain([&] { server.drain(); });
     sigwait(&stop_signals, &signal);

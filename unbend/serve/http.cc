@@ -386,6 +386,8 @@ void Server::run() {
   if (!ended_well) fail_computation("the socket of {} failed", address());
 }
 
+void Server::refuse() { impl_->draining = true; }
+
 void Server::drain() { impl_->drain(); }
 
 }  // namespace unbend::serve

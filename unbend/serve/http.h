@@ -30,7 +30,9 @@ class Server {
   std::string address() const;  ///< "http://127.0.0.1:8080"
   /// Serves until drain() is done. Computation error if the socket fails.
   void run();
-  /// Refuses new requests (503), lets running answers finish, then ends run(). Call while run() runs.
+  /// New requests get 503 from here on.
+  void refuse();
+  /// refuse(), lets running answers finish, then ends run(). Call while run() runs.
   void drain();
 
  private:
