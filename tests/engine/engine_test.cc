@@ -326,6 +326,9 @@ TEST(Engine, ForksAndSavedStatesGoOnAlike) {
     broken[0] = std::byte{0};
     EXPECT_THAT(error_message([&] { engine.restore(broken); }), HasSubstr("not one of ours"));
     EXPECT_THAT(error_message([&] { engine.restore({saved.data(), 5}); }), HasSubstr("too few"));
+    auto foreign = saved;
+    foreign[40] ^= std::byte{0x60};  // the width of vectors
+    if (mixer != "softmax") EXPECT_THAT(error_message([&] { engine.restore(foreign); }), HasSubstr("vectors of"));
   }
 }
 

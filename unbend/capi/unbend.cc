@@ -116,26 +116,6 @@ unbend_reason reason_of(const std::string& reason) {
 /// Leaves a generation whose caller wants no more text.
 struct Cancelled {};
 
-/// A sequence that ends with the scope if it began with it.
-class Continued {
- public:
-  Continued(engine::Engine& engine, int sequence)
-      : engine_(engine), ours_(sequence == UNBEND_NEW_SEQUENCE), sequence_(ours_ ? engine.begin() : sequence) {
-    engine.length(sequence_);  // fails if there is none
-  }
-  ~Continued() {
-    if (ours_) engine_.end(sequence_);
-  }
-  Continued(const Continued&) = delete;
-  Continued& operator=(const Continued&) = delete;
-  int id() const { return sequence_; }
-
- private:
-  engine::Engine& engine_;
-  const bool ours_;
-  const int sequence_;
-};
-
 }  // namespace
 
 const char* unbend_last_error(void) { return last_error; }
@@ -304,13 +284,15 @@ unbend_status unbend_generate(unbend_engine* engine, int sequence, const std::in
     const auto ids = span_of(prompt, count, "prompt");
     if (!stream) fail_usage("stream is null");
     const auto wanted = options_of(options ? *options : unbend_generate_defaults());
-    const Continued continued(runner, sequence);
+    std::optional<engine::SequenceScope> ours;
+    const int id = sequence == UNBEND_NEW_SEQUENCE ? ours.emplace(runner).id() : sequence;
+    runner.length(id);      // fails if there is none
     std::int64_t runs = 0;  // the prompt's, and one per token but the last
     bool cancelled = false;
     const auto next = [&](std::span<const engine::TokenId> tokens) {
       if (cancelled) throw Cancelled();
       ++runs;
-      return runner.run(continued.id(), tokens);
+      return runner.run(id, tokens);
     };
     const auto pass_on = [&](std::string_view piece) {
       const std::string text(piece);  // zero-terminated

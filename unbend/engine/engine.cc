@@ -16,7 +16,7 @@ namespace unbend::engine {
 namespace {
 
 constexpr std::int64_t kPad = 256;                    // softmax graphs change only when the context grows by so much
-constexpr std::uint64_t kMagic = 0x31305451444e4255;  // "UBNDQT01"
+constexpr std::uint64_t kMagic = 0x32305451444e4255;  // "UBNDQT02"
 
 /// Zeroed memory that the system hands out as it is touched.
 class Pages {
@@ -490,13 +490,14 @@ void Engine::pretend(int sequence, std::int64_t tokens) {
 namespace {
 struct SavedHeader {
   std::uint64_t magic;
-  std::int64_t length, fixed_bytes, cell_bytes, softmax_layers;
+  std::int64_t length, fixed_bytes, cell_bytes, softmax_layers, lanes;
 };
 }  // namespace
 
 std::vector<std::byte> Engine::save(int sequence) const {
   const auto& s = impl_->at(sequence);
-  const SavedHeader header{kMagic, s.length, impl_->fixed_bytes, impl_->cell_bytes, impl_->softmax_layers};
+  const SavedHeader header{kMagic,       s.length, impl_->fixed_bytes, impl_->cell_bytes, impl_->softmax_layers,
+                           state_lanes()};
   std::vector<std::byte> out(sizeof header + static_cast<std::size_t>(state_bytes(sequence)));
   std::memcpy(out.data(), &header, sizeof header);
   auto* to = out.data() + sizeof header;
@@ -518,6 +519,9 @@ int Engine::restore(std::span<const std::byte> saved) {
   require(header.fixed_bytes == impl_->fixed_bytes && header.cell_bytes == impl_->cell_bytes &&
               header.softmax_layers == impl_->softmax_layers,
           "saved state: it belongs to another model or other options");
+  require(impl_->fixed_bytes == 0 || header.lanes == state_lanes(),
+          "saved state: it comes from a machine with vectors of {} floats, this one's have {}", header.lanes,
+          state_lanes());
   require(header.length >= 0 && (impl_->softmax_layers == 0 || header.length <= impl_->options.context),
           "saved state: {} tokens do not fit a context of {}", header.length, impl_->options.context);
   const auto expected = static_cast<std::uint64_t>(impl_->fixed_bytes) +

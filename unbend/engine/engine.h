@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "unbend/engine/model.h"
@@ -60,6 +61,22 @@ class Engine {
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
+};
+
+/// A new sequence that ends with its scope.
+class SequenceScope {
+ public:
+  explicit SequenceScope(Engine& engine) : engine_(&engine), id_(engine.begin()) {}
+  SequenceScope(SequenceScope&& other) noexcept : engine_(std::exchange(other.engine_, nullptr)), id_(other.id_) {}
+  SequenceScope& operator=(SequenceScope&&) = delete;
+  ~SequenceScope() {
+    if (engine_) engine_->end(id_);
+  }
+  int id() const { return id_; }
+
+ private:
+  Engine* engine_;
+  int id_;
 };
 
 }  // namespace unbend::engine

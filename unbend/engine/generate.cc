@@ -85,17 +85,11 @@ Generation generate(const NextLogits& model, const Tokenizer& tokenizer, const s
 
 Generation generate(Engine& engine, const Tokenizer& tokenizer, const std::vector<TokenId>& prompt,
                     const GenerateOptions& options, const std::function<void(std::string_view)>& stream) {
-  const int sequence = engine.begin();
-  try {
-    auto result = generate([&](std::span<const TokenId> tokens) { return engine.run(sequence, tokens); }, tokenizer,
-                           prompt, options, stream);
-    result.state_bytes = engine.state_bytes(sequence);
-    engine.end(sequence);
-    return result;
-  } catch (...) {
-    engine.end(sequence);
-    throw;
-  }
+  const SequenceScope sequence(engine);
+  auto result = generate([&](std::span<const TokenId> tokens) { return engine.run(sequence.id(), tokens); }, tokenizer,
+                         prompt, options, stream);
+  result.state_bytes = engine.state_bytes(sequence.id());
+  return result;
 }
 
 }  // namespace unbend::engine

@@ -485,6 +485,8 @@ void attend(const MixerLayout& at, const MixerWeights& weights, std::span<const 
 
 }  // namespace
 
+std::int64_t state_lanes() { return kL; }
+
 MixerLayout::MixerLayout(const DecoderConfig& c, const MixerSettings& s, CacheType cache)
     : heads(c.heads),
       kv_heads(c.kv_heads),

@@ -72,6 +72,9 @@ struct MixerLayout {
   std::int64_t bytes = 0;
 };
 
+/// Value channels side by side in a recurrence's memory: the width of this machine's vectors.
+std::int64_t state_lanes();
+
 /// Consecutive tokens of one sequence in a batch.
 struct Slice {
   std::int64_t first = 0, count = 0;  ///< rows of the batch

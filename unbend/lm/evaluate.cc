@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <mutex>
-#include <utility>
 
 #include "unbend/base/error.h"
 #include "unbend/lm/independent.h"
@@ -35,21 +34,6 @@ at::Tensor run_all(engine::Engine& engine, int sequence, std::span<const engine:
   const auto logits = engine.run(sequence, ids, n);
   return at::from_blob(const_cast<float*>(logits.data()), {n, std::ssize(logits) / n}, at::kFloat);
 }
-
-/// A sequence that ends with its scope.
-class Sequence {
- public:
-  explicit Sequence(engine::Engine& engine) : engine_(&engine), id_(engine.begin()) {}
-  Sequence(Sequence&& other) noexcept : engine_(std::exchange(other.engine_, nullptr)), id_(other.id_) {}
-  ~Sequence() {
-    if (engine_) engine_->end(id_);
-  }
-  int id() const { return id_; }
-
- private:
-  engine::Engine* engine_;
-  int id_;
-};
 
 }  // namespace
 
@@ -100,7 +84,7 @@ std::vector<Scores> evaluate_on_engines(const std::vector<engine::Engine*>& mode
   for (std::int64_t n = 0; n < count; ++n) {
     const std::span<const engine::TokenId> window(ids.const_data_ptr<engine::TokenId>() + n * length,
                                                   static_cast<std::size_t>(length));
-    std::vector<Sequence> sequences;
+    std::vector<engine::SequenceScope> sequences;
     for (auto* model : models) sequences.emplace_back(*model);
     for (std::int64_t first = 0; first < length - 1; first += kPart) {
       const std::int64_t last = std::min(first + kPart, length - 1);
@@ -123,7 +107,7 @@ std::vector<Scores> evaluate_on_engines(const std::vector<engine::Engine*>& mode
 }
 
 at::Tensor logits_of(engine::Engine& engine, std::span<const engine::TokenId> ids) {
-  const Sequence sequence(engine);
+  const engine::SequenceScope sequence(engine);
   return run_all(engine, sequence.id(), ids).clone();
 }
 
@@ -153,21 +137,25 @@ std::vector<std::pair<std::int64_t, std::int64_t>> position_buckets(std::int64_t
   return buckets;
 }
 
-at::Tensor head_fidelity(const Decoder& teacher, const Decoder& student, const at::Tensor& windows) {
+std::vector<at::Tensor> head_fidelity(const Decoder& teacher, const std::vector<const Decoder*>& students,
+                                      const at::Tensor& windows) {
   const at::NoGradGuard no_grad;
-  const std::int64_t length = windows.size(1);
-  const auto of_windows = at::zeros({2, windows.size(0), teacher.config.layers, length}, at::kDouble);
-  for_each_independent(windows.size(0), windows.device(), [&](std::int64_t n) {
-    teacher.hidden(windows.slice(0, n, n + 1), Form::Chunked,
-                   [&](std::int64_t layer, const MixerInput& input, const at::Tensor& heads) {
-                     const auto mine = student.layers[layer].mixer->forward(input, Form::Chunked);
-                     const auto sum = [](const at::Tensor& t) { return t.to(at::kDouble).square().sum({0, 1, 3}); };
-                     of_windows[0][n][layer].copy_(sum(mine - heads));
-                     of_windows[1][n][layer].copy_(sum(heads));
-                   });
+  const std::int64_t count = windows.size(0), length = windows.size(1), layers = teacher.config.layers;
+  const auto size = at::zeros({count, layers, length}, at::kDouble);
+  std::vector<at::Tensor> errors;
+  for (std::size_t s = 0; s < students.size(); ++s) errors.push_back(at::zeros_like(size));
+  for_each_independent(count, windows.device(), [&](std::int64_t n) {
+    const auto sum = [](const at::Tensor& t) { return t.to(at::kDouble).square().sum({0, 1, 3}); };
+    teacher.hidden(
+        windows.slice(0, n, n + 1), Form::Chunked,
+        [&](std::int64_t layer, const MixerInput& input, const at::Tensor& heads) {
+          size[n][layer].copy_(sum(heads));
+          for (std::size_t s = 0; s < students.size(); ++s)
+            errors[s][n][layer].copy_(sum(students[s]->layers[layer].mixer->forward(input, Form::Chunked) - heads));
+        });
   });
-  const auto sums = of_windows.sum(1);
-  return (sums[0] / sums[1]).to(at::kFloat);
+  for (auto& error : errors) error = (error.sum(0) / size.sum(0)).to(at::kFloat);
+  return errors;
 }
 
 }  // namespace unbend::lm

@@ -52,8 +52,9 @@ Estimate paired_difference(const at::Tensor& a, const at::Tensor& b, std::int64_
 /// Position buckets [0, 64), [64, 256), [256, 512), [512, 1024), ... that fit T-1 positions.
 std::vector<std::pair<std::int64_t, std::int64_t>> position_buckets(std::int64_t positions);
 
-/// Relative squared error of a student's heads to the teacher's for each layer, and per position [layers, T], on the
-/// teacher's inputs.
-at::Tensor head_fidelity(const Decoder& teacher, const Decoder& student, const at::Tensor& windows);
+/// Relative squared error of each student's heads to the teacher's for each layer, and per position [layers, T], on the
+/// teacher's inputs (one pass of the teacher for all).
+std::vector<at::Tensor> head_fidelity(const Decoder& teacher, const std::vector<const Decoder*>& students,
+                                      const at::Tensor& windows);
 
 }  // namespace unbend::lm

@@ -68,13 +68,12 @@ Comparison compare(const std::vector<Contestant>& models, const engine::Tokenize
       progress.update(static_cast<std::int64_t>(result.models[0].recall.size()));
     }
   }
-  {
-    Progress progress("fidelity per layer", static_cast<std::int64_t>(models.size()) - 1, "models", options.quiet);
-    for (std::size_t m = 1; m < models.size(); ++m) {
-      result.models[m].fidelity = head_fidelity(
-          *decoders[0], *decoders[m], long_source.slice(0, 0, std::min<std::int64_t>(2, long_source.size(0))));
-      progress.update(static_cast<std::int64_t>(m));
-    }
+  if (models.size() > 1) {
+    const auto windows = long_source.slice(0, 0, std::min<std::int64_t>(2, long_source.size(0)));
+    Progress progress("fidelity per layer", windows.size(0), "texts", options.quiet);
+    const auto errors = head_fidelity(*decoders[0], {decoders.begin() + 1, decoders.end()}, windows);
+    progress.update(windows.size(0));
+    for (std::size_t m = 1; m < models.size(); ++m) result.models[m].fidelity = errors[m - 1];
   }
   if (!options.prompts.empty()) {
     Progress progress("generate", static_cast<std::int64_t>(models.size() * options.prompts.size()), "texts",
