@@ -224,7 +224,7 @@ void Gguf::dequantize(const TensorInfo& tensor, std::int64_t first, std::int64_t
   require(is_supported(tensor.type), "{}: tensor {} of type {} cannot be read as floats", path().string(),
           show_name(tensor.name), type_name(tensor.type));
   require(first >= 0 && count >= 0 && count <= tensor.rows() && first <= tensor.rows() - count,
-          "{}: rows {} to {} of tensor {}, which has {}", path().string(), first, first + count, show_name(tensor.name),
+          "{}: {} rows from {} on of tensor {}, which has {}", path().string(), count, first, show_name(tensor.name),
           tensor.rows());
   if (count == 0) return;
   const auto type = static_cast<ggml_type>(tensor.type);
