@@ -4,6 +4,7 @@
 #include <torch/types.h>
 
 #include <cmath>
+#include <optional>
 
 #include "studies/bytes.h"
 #include "studies/curves.h"
@@ -125,7 +126,7 @@ void variants(const StudyOptions& options, StudyResult& result) {
 
 // ---- Bytes
 
-void bytes(const StudyOptions& options, StudyResult& result) {
+void bytes(const ByteText& text, const StudyOptions& options, StudyResult& result) {
   const std::vector<std::int64_t> edges{
       0, 16, 32, 64, 128, 192, 256};  // from 64 = 4 windows on only a memory beyond the window can help
   Curves curves{"Bytes of the King James Bible after 50 steps", "position", "nats per byte", {}};
@@ -137,7 +138,6 @@ void bytes(const StudyOptions& options, StudyResult& result) {
                          const char* unit = "nats") {
     record(result, "bytes: " + what, published, measured, unit, bar.for_each_seed());
   };
-  const auto text = king_james_bytes();
   for (int seed = 1; seed <= options.seeds; ++seed) {
     const auto teacher = byte_teacher(text, seed, options.quiet);
     const auto nats = [&](const std::string& name, const lm::Decoder& decoder) {
@@ -186,9 +186,8 @@ void bytes(const StudyOptions& options, StudyResult& result) {
 
 // ---- SmolLM2
 
-void smollm2(const StudyOptions& options, StudyResult& result) {
+void smollm2(const SmolLM2& smol, const StudyOptions& options, StudyResult& result) {
   constexpr std::int64_t kTokens = 16384;
-  const auto smol = open_smollm2(at::kBFloat16, true);
   Table table{
       fmt::format(
           "SmolLM2-135M-Instruct, window 64, {} LoRA tokens (one seed, no bars): held-out documentation, 512 tokens",
@@ -233,14 +232,18 @@ StudyResult study_liger(const StudyOptions& options) {
   StudyResult result;
   result.slug = "liger";
   result.title = "Liger: half gated linear recurrence, half window, gates from the pretrained keys";
+  // What is not installed is said before the first minute of training.
+  std::optional<SmolLM2> smol;
+  std::optional<ByteText> text;
+  if (options.full) smol = open_smollm2(at::kBFloat16, true), text = king_james_bytes();
   recall(options, result);
   if (!options.full) {
     result.notes.push_back("quick form: recall only; the full form adds variants, bytes and SmolLM2");
     return result;
   }
   variants(options, result);
-  bytes(options, result);
-  smollm2(options, result);
+  bytes(*text, options, result);
+  smollm2(*smol, options, result);
   return result;
 }
 
