@@ -2,6 +2,7 @@
 import concurrent.futures
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -274,6 +275,31 @@ class Life(unittest.TestCase):
         for s in idle:
             s.close()
 
+    def test_ten_thousand_idle_connections_are_refused_politely(self):
+        count = 10_000
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if hard < count + 100:
+            self.skipTest(f"this machine allows {hard} open files")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        before = server.memory()
+        idle = []
+        try:
+            for i in range(count):
+                idle.append(socket.create_connection(("127.0.0.1", server.port), timeout=30))
+                if i % 1000 == 999:
+                    self.assertIn("Paris", complete(max_tokens=2).choices[0].text)
+            self.assertLessEqual(server.metric("connections"), 1000)
+            told = idle[0].makefile("rb").read().decode()  # the oldest had to go
+            self.assertTrue(told.startswith("HTTP/1.1 503"), told)
+            self.assertEqual(json.loads(told.split("\r\n\r\n")[1])["error"]["code"], "overload")
+            idle[-1].sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")  # the newest is heard
+            self.assertIn(b" 200 ", idle[-1].makefile("rb").readline())
+        finally:
+            for s in idle:
+                s.close()
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        self.assertLess(server.memory() - before, 50)
+
     def test_metrics(self):
         before = server.metric("prompt_tokens_total"), server.metric("generated_tokens_total")
         complete(max_tokens=9)
@@ -321,6 +347,22 @@ class Keys(unittest.TestCase):
             waiting.join()
             self.assertEqual(waits[-1].choices[0].finish_reason, "length")
             self.assertEqual(keyed.process.wait(timeout=60), 0)
+
+    def test_a_slow_reader_holds_up_nobody_and_is_given_up(self):
+        # Three answers with many alternatives: more than the kernel keeps for a client that reads nothing.
+        body = json.dumps({"prompt": "Tell me", "max_tokens": 1000, "stream": True, "logprobs": 20, "n": 3}).encode()
+        with Server(UNBEND, MODEL, "--sequences", "4", "--context", "1024") as own, socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.connect(("127.0.0.1", own.port))
+            slow.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+                         b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            own.wait_for("sequences_active", 3)
+            with client_of(own) as client:
+                answer = client.completions.create(model="smol", prompt=PROMPT, max_tokens=12, temperature=0)
+                self.assertIn("Paris", answer.choices[0].text)
+            self.assertEqual(own.metric("sequences_active"), 3)
+            own.wait_for("connections", 1, seconds=90)  # that of the question itself
+            self.assertEqual(own.metric("sequences_active"), 0)
 
     def test_second_signal_cuts_off(self):
         with Server(UNBEND, MODEL, "--sequences", "1", "--context", "8192") as short:

@@ -49,10 +49,15 @@ class Server:
         lines = re.findall(rf"^unbend_{name}(?:{{.*}})? (\S+)$", self.get("/metrics", key)[2], re.M)
         return sum(map(float, lines))
 
-    def wait_for(self, name, value):
+    def memory(self):
+        """Resident MiB of the server."""
+        with open(f"/proc/{self.process.pid}/status") as file:
+            return int(re.search(r"VmRSS:\s+(\d+)", file.read()).group(1)) / 1024
+
+    def wait_for(self, name, value, seconds=30):
         """Until a metric has a value."""
-        for _ in range(600):
-            if self.metric(name) == value:
-                return
+        end = time.monotonic() + seconds
+        while (now := self.metric(name)) != value:
+            if time.monotonic() > end:
+                raise AssertionError(f"{name} is {now} after {seconds} s, not {value}")
             time.sleep(0.05)
-        raise AssertionError(f"{name} is {self.metric(name)} after 30 s, not {value}")
