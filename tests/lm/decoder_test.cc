@@ -140,14 +140,20 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"liger", with(kSmallWindow, {{"gate_source", "q"}})},
                     Case{"liger", with(kSmallWindow, {{"gate_source", "projection"}, {"feature_map", "learned"}})},
                     Case{"liger", with(kSmallWindow, {{"mix_window", 0.0}, {"mix_linear", 1.0}})},
-                    Case{"liger", with(kSmallWindow, {{"keep_every", 2}})}),
+                    Case{"liger", with(kSmallWindow, {{"keep_every", 2}})}, Case{"lolcats", kSmallWindow},
+                    Case{"lolcats", {{"window", 7}, {"linear", false}}}, Case{"lawcat", Json::object()},
+                    Case{"lawcat", {{"conv", false}, {"gate_rank", 0}, {"tie_qk", false}, {"feature_dim", 5}}},
+                    Case{"lawcat", {{"conv_act", "silu"}, {"conv_v", true}, {"share_qk_conv", true}}},
+                    Case{"lawcat", {{"rope_student", true}, {"repeat_before_conv", false}, {"conv_size", 1}}},
+                    Case{"lawcat", {{"gate", false}, {"normalise", false}}}, Case{"lawcat", kSmallWindow},
+                    Case{"lawcat", with(kSmallWindow, {{"affine", true}})}),
     [](const auto& info) { return info.param.name + std::to_string(info.index); });
 
 TEST(Student, EqualsTheTeacherInsideTheWindowBeforeTraining) {
   const auto teacher = small_decoder();
   const auto ids = random_ids(1, 40);
   const auto exact = teacher.hidden(ids);
-  for (const std::string name : {"window", "hybrid"}) {
+  for (const std::string name : {"window", "hybrid", "lolcats"}) {
     const auto& recipe = find_recipe(name);
     const auto student = convert(teacher, recipe, recipe_options(recipe, kSmallWindow), 1);
     const auto mine = student.decoder.hidden(ids);

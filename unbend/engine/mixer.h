@@ -37,6 +37,7 @@ struct MixerSettings {
   std::int64_t groups = 0;                    ///< recurrences: one per kv head, or per query head
   bool linear = true;                         ///< Hybrid: false leaves window and sinks
   bool gate = true;                           ///< Hybrid
+  bool window_factor = false;                 ///< Hybrid: the file has a of 1 / sigmoid(a), not c of e^c (LoLCATs)
   GateForm gate_form = GateForm::LogSigmoid;  ///< Liger
   double gate_normalizer = 16;                ///< Liger
   double mix_linear = .5, mix_window = .5;    ///< Liger

@@ -37,6 +37,12 @@ MixerSettings read_mixer(const std::string& where, const DecoderConfig& config, 
     s.linear = json_get<bool>(options, "linear", where);
     s.gate = json_get<bool>(options, "gate", where);
     if (json_get<std::string>(options, "state_heads", where) == "query") s.groups = config.heads;
+  } else if (kind == "lolcats") {  // no gate, and a head's number is the window's factor
+    s.kind = MixerKind::Hybrid;
+    s.linear = json_get<bool>(options, "linear", where);
+    s.gate = false;
+    s.window_factor = true;
+    s.groups = config.heads;
   } else if (kind == "liger") {
     s.kind = MixerKind::Liger;
     s.gate_form = gate_form(where, options);
@@ -52,7 +58,7 @@ MixerSettings read_mixer(const std::string& where, const DecoderConfig& config, 
             "{}: gate_logit_normalizer {}, mix_linear {}, mix_window {}", where, s.gate_normalizer, s.mix_linear,
             s.mix_window);
   } else {
-    fail_input("{}: the engine does not run mixer '{}' (softmax, window, hybrid and liger)", where, kind);
+    fail_input("{}: the engine does not run mixer '{}' (softmax, window, hybrid, lolcats and liger)", where, kind);
   }
   return s;
 }
@@ -124,10 +130,12 @@ Model::Model(Gguf file) : file_(std::move(file)), config_(read_config(file_)) {
     if (s.kind == MixerKind::Hybrid && s.linear) {
       w.query_map = values(file_, blk + "mixer.query_map", {c.heads, d, d / 2});
       w.key_map = values(file_, blk + "mixer.key_map", {s.groups, d, d / 2});
-      w.scale = values(file_, blk + "mixer.log_scale", {c.heads});
-      for (auto& scale : w.scale) scale = std::exp(scale);
-      t.mixer_gate = tensor(blk + "mixer.gate_weight", {s.groups, c.hidden});
-      t.mixer_gate_bias = tensor(blk + "mixer.gate_bias", {s.groups});
+      w.scale = values(file_, blk + (s.window_factor ? "mixer.window_factor" : "mixer.log_scale"), {c.heads});
+      for (auto& x : w.scale) x = s.window_factor ? 1 + std::exp(-x) : std::exp(x);
+      if (s.gate) {
+        t.mixer_gate = tensor(blk + "mixer.gate_weight", {s.groups, c.hidden});
+        t.mixer_gate_bias = tensor(blk + "mixer.gate_bias", {s.groups});
+      }
     }
     layers_.push_back(t);
     mixer_weights_.push_back(std::move(w));

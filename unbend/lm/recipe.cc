@@ -6,7 +6,9 @@
 #include "unbend/base/error.h"
 #include "unbend/lm/delta.h"
 #include "unbend/lm/hybrid.h"
+#include "unbend/lm/lawcat.h"
 #include "unbend/lm/liger.h"
+#include "unbend/lm/lolcats.h"
 #include "unbend/lm/window.h"
 
 namespace unbend::lm {
@@ -31,7 +33,8 @@ std::vector<std::string> lora_targets(const Json& options) {
 }  // namespace
 
 const std::vector<Recipe>& recipes() {
-  static const std::vector<Recipe> all{hybrid_recipe(), liger_recipe(), window_recipe()};
+  static const std::vector<Recipe> all{hybrid_recipe(), lawcat_recipe(), liger_recipe(), lolcats_recipe(),
+                                       window_recipe()};
   return all;
 }
 
@@ -75,7 +78,8 @@ Student convert(const Decoder& teacher, const Recipe& recipe, const Json& option
   Random random(seed);
   Student student{teacher.fork(), recipe.name, options};
   const auto window = options.at("window").get<std::int64_t>(), sinks = options.at("sinks").get<std::int64_t>();
-  require(window >= 1, "recipe {}: window must be at least 1, not {}", recipe.name, window);
+  const auto least = std::min<std::int64_t>(1, recipe.defaults.at("window").get<std::int64_t>());  // 0: none needed
+  require(window >= least, "recipe {}: window must be at least {}, not {}", recipe.name, least, window);
   require(sinks >= 0, "recipe {}: sinks must be at least 0, not {}", recipe.name, sinks);
   const auto keep_every = options.at("keep_every").get<std::int64_t>(),
              rank = options.at("lora_rank").get<std::int64_t>();
