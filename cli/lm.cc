@@ -114,6 +114,52 @@ std::shared_ptr<const lm::TokenFile> TextOptions::open(const engine::Gguf& file,
       lm::tokenize(lm::read_texts({texts.begin(), texts.end()}), tokenizer, hash, false));
 }
 
+void RunOptions::add_to(CLI::App& verb) {
+  verb.add_option("--rows", rows, "sequences per batch")->capture_default_str();
+  verb.add_option("--accumulate", accumulate, "batches per step")->capture_default_str();
+  verb.add_option("--seconds", seconds, "stop after so long; 0 = no limit")->capture_default_str();
+  verb.add_option("--checkpoints", checkpoints, "folder; training goes on from the latest one in it");
+  verb.add_option("--checkpoint-seconds", checkpoint_seconds, "time between checkpoints")->capture_default_str();
+  verb.add_option("--validate-every", validate_every, "steps; 0 = 20 where there is held-out text")
+      ->capture_default_str();
+  verb.add_option("--validation-windows", validation_windows, "at most so many")->capture_default_str();
+  verb.add_option("--log", log, "file for one line of JSON per step");
+  verb.add_flag("--quiet", quiet, "no progress");
+}
+
+lm::TrainOptions RunOptions::train_options() const {
+  if (rows < 1 || accumulate < 1) fail_usage("--rows {} and --accumulate {} must be at least 1", rows, accumulate);
+  if (!(seconds >= 0)) fail_usage("--seconds must be 0 (no limit) or more");
+  lm::TrainOptions train;
+  train.accumulate = accumulate;
+  train.seconds = seconds;
+  train.checkpoints = checkpoints;
+  train.checkpoint_seconds = checkpoint_seconds;
+  train.log = log;
+  train.quiet = quiet;
+  return train;
+}
+
+Json to_json(const lm::TrainReport& report) {
+  Json json{{"tokens", report.tokens},
+            {"steps", report.steps},
+            {"skipped_steps", report.skipped},
+            {"seconds", report.seconds},
+            {"cpu_seconds", report.cpu_seconds},
+            {"tokens_per_cpu_second", static_cast<double>(report.tokens) / std::max(1e-9, report.cpu_seconds)},
+            {"loss", report.loss},
+            {"results", report.stages},
+            {"interrupted", report.interrupted}};
+  if (report.validation >= 0) json["validation_nats"] = report.validation;
+  return json;
+}
+
+std::string summary(const lm::TrainReport& report) {
+  return fmt::format("{} tokens in {:.0f} s ({:.0f} per CPU-second), loss {:.4f}{}", report.tokens, report.seconds,
+                     static_cast<double>(report.tokens) / std::max(1e-9, report.cpu_seconds), report.loss,
+                     report.interrupted ? "; interrupted: run the same command again to go on" : "");
+}
+
 std::string mib(std::int64_t bytes) { return fmt::format("{:.1f} MB", static_cast<double>(bytes) / 1e6); }
 
 }  // namespace unbend::cli
@@ -121,7 +167,7 @@ std::string mib(std::int64_t bytes) { return fmt::format("{:.1f} MB", static_cas
 namespace unbend {
 
 void add_lm_verbs(CLI::App& app) {
-  auto* lm = app.add_subcommand("lm", "language models: look, convert, distill, evaluate, generate");
+  auto* lm = app.add_subcommand("lm", "language models: look, train, convert, distill, evaluate, generate");
   lm->require_subcommand(1);
   lm->footer(
       "Examples:\n"
@@ -131,6 +177,8 @@ void add_lm_verbs(CLI::App& app) {
   cli::add_lm_model_verbs(*lm);
   cli::add_lm_text_verbs(*lm);
   cli::add_lm_training_verbs(*lm);
+  cli::add_lm_scratch_verb(*lm);
+  cli::add_lm_eval_verb(*lm);
   cli::add_lm_measure_verbs(*lm);
 }
 

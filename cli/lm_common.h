@@ -12,6 +12,7 @@
 #include "unbend/engine/tokenizer.h"
 #include "unbend/lm/corpus.h"
 #include "unbend/lm/delta.h"
+#include "unbend/lm/distill.h"
 #include "unbend/lm/recipe.h"
 
 namespace unbend::cli {
@@ -66,12 +67,31 @@ struct TextOptions {
   std::shared_ptr<const lm::TokenFile> open(const engine::Gguf& file, const engine::Tokenizer& tokenizer) const;
 };
 
+/// How long training goes on, and what it leaves on the way.
+struct RunOptions {
+  std::string checkpoints, log;
+  std::int64_t rows = 2, accumulate = 1, validate_every = 0, validation_windows = 8;
+  double seconds = 0, checkpoint_seconds = 60;
+  bool quiet = false;
+  void add_to(CLI::App& verb);
+  /// Usage error for values out of range.
+  lm::TrainOptions train_options() const;
+};
+
+/// What training gave, as JSON.
+Json to_json(const lm::TrainReport& report);
+
+/// "12345 tokens in 67 s (890 per CPU-second), loss 1.2345", and how to go on if it was interrupted.
+std::string summary(const lm::TrainReport& report);
+
 at::ScalarType scalar_type(const std::string& name);
 std::string mib(std::int64_t bytes);  ///< "94.1 MB"
 
 void add_lm_model_verbs(CLI::App& lm);     ///< info, import, merge, logits
 void add_lm_text_verbs(CLI::App& lm);      ///< generate, sample, tokens
 void add_lm_training_verbs(CLI::App& lm);  ///< convert, distill
-void add_lm_measure_verbs(CLI::App& lm);   ///< eval, bench, linearize
+void add_lm_scratch_verb(CLI::App& lm);    ///< train
+void add_lm_eval_verb(CLI::App& lm);       ///< eval
+void add_lm_measure_verbs(CLI::App& lm);   ///< bench, linearize
 
 }  // namespace unbend::cli

@@ -1,4 +1,4 @@
-// `unbend lm eval|bench|linearize`.
+// `unbend lm bench|linearize`.
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
 #include <torch/types.h>
@@ -16,115 +16,9 @@
 #include "unbend/lm/batch_source.h"
 #include "unbend/lm/export.h"
 #include "unbend/lm/linearize.h"
-#include "unbend/lm/recall.h"
 
 namespace unbend::cli {
 namespace {
-
-struct EvalArguments {
-  ModelOptions model;
-  BackendOption backend;
-  TextOptions text;
-  std::string teacher, frozen, task;
-  std::int64_t length = 512, windows = 40, count = 8, distance = 0;
-  std::uint64_t seed = 0;
-  bool json = false;
-};
-
-at::Tensor eval_windows(const EvalArguments& a, const engine::Gguf& file, const engine::Tokenizer& tokenizer) {
-  if (!a.frozen.empty()) {
-    const auto all = lm::load_windows(a.frozen, lm::tokenizer_hash(file));
-    for (const auto& [name, rows] : all)
-      if (!rows.empty() && static_cast<std::int64_t>(rows[0].size()) == a.length)
-        return lm::window_tensor(rows).slice(0, 0, a.windows);
-    fail_input("{}: no windows of {} tokens", a.frozen, a.length);
-  }
-  return lm::spread_windows(*a.text.open(file, tokenizer), a.length, a.windows);
-}
-
-/// Models to evaluate, by whatever runs them; the first is the one that the others are measured against.
-struct EvalModels {
-  std::vector<std::string> names;
-  std::function<std::vector<lm::Scores>(const at::Tensor& windows, const std::function<void(std::int64_t)>& progress)>
-      scores;
-  std::function<lm::Recall(std::size_t model, const std::vector<lm::Probe>& probes)> recall;
-};
-
-void eval_models(const EvalArguments& a, const EvalModels& models, const engine::Tokenizer& tokenizer,
-                 const at::Tensor& windows) {
-  if (!a.task.empty()) {
-    const auto probes = lm::recall_probes(a.task, tokenizer, windows, a.count, a.distance, a.seed);
-    Json json{{"task", a.task}};
-    std::string text;
-    for (std::size_t m = 0; m < models.names.size(); ++m) {
-      const auto recall = models.recall(m, probes);
-      json["questions"] = recall.questions, json["chance"] = recall.chance;
-      json[m == 0 ? "teacher" : "student"] = {{"accuracy", recall.accuracy}, {"nats", recall.nats}};
-      text +=
-          fmt::format("  {:<9}accuracy {:.3f}, {:.3f} nats per token\n", models.names[m], recall.accuracy, recall.nats);
-    }
-    if (a.json) return print_json(json);
-    fmt::print("{}: {} questions, chance {:.3f}\n{}", a.task, json["questions"].get<std::int64_t>(),
-               json["chance"].get<double>(), text);
-    return;
-  }
-  lm::Comparison comparison;
-  for (const auto& name : models.names) comparison.models.push_back({name, {}, {}, {}, {}, {}});
-  {
-    Progress progress("evaluate", (windows.numel() - windows.size(0)) * std::ssize(models.names), "tokens", a.json);
-    const auto scores = models.scores(windows, [&](std::int64_t done) { progress.update(done); });
-    for (std::size_t m = 0; m < scores.size(); ++m) comparison.models[m].scores.push_back(scores[m]);
-  }
-  if (a.json) return print_json(lm::to_json(comparison));
-  fmt::print("{}", to_text(lm::comparison_table(comparison)));
-}
-
-void eval(const EvalArguments& a) {
-  if (a.length < 2 || a.windows < 1) fail_usage("eval: --length must be at least 2 and --windows at least 1");
-  if (!a.teacher.empty() && !a.model.adapter.empty())
-    fail_usage("eval: --adapter belongs to the model itself, which is then the teacher: leave --teacher out");
-  EvalModels models;
-  if (!a.backend.engine(a.model)) {
-    if (!a.teacher.empty()) fail_usage("eval: --teacher needs the engine, which runs exported files");
-    const auto model = open_model(a.model);
-    std::vector<const lm::Decoder*> decoders{&model.teacher};
-    if (model.student) decoders.push_back(&model.student->decoder);
-    models.names = {"teacher"};
-    if (model.student) models.names.push_back(model.student->recipe);
-    models.scores = [&](const auto& windows, const auto& progress) {
-      return lm::evaluate(decoders, windows, progress);
-    };
-    models.recall = [&](std::size_t m, const auto& probes) { return lm::ask(*decoders[m], probes); };
-    return eval_models(a, models, model.tokenizer, eval_windows(a, model.file, model.tokenizer));
-  }
-  at::set_num_threads(thread_count(a.model));
-  const auto& teacher = a.teacher.empty() ? a.model.model : a.teacher;
-  const auto file = engine::Gguf::open(teacher);
-  const auto tokenizer = engine::Tokenizer::load(teacher);
-  const auto windows = eval_windows(a, file, tokenizer);
-  engine::EngineOptions options;
-  options.threads = thread_count(a.model);
-  options.context = std::max<std::int64_t>(a.length, a.task.empty() ? 0 : 4096);
-  std::vector<std::unique_ptr<engine::Engine>> engines;
-  const auto add = [&](const std::shared_ptr<const engine::Model>& model) {
-    models.names.push_back(engines.empty() ? "teacher" : model->recipe());
-    engines.push_back(std::make_unique<engine::Engine>(model, options));
-  };
-  add(engine::Model::open(teacher));
-  if (!a.teacher.empty() || !a.model.adapter.empty()) {
-    const auto student = open_engine_model(a.model);
-    if (lm::tokenizer_hash(student->file()) != lm::tokenizer_hash(file))
-      fail_input("{} and {} have different tokenizers", a.model.model, teacher);
-    add(student);
-  }
-  std::vector<engine::Engine*> runners;
-  for (const auto& e : engines) runners.push_back(e.get());
-  models.scores = [&](const auto& ids, const auto& progress) {
-    return lm::evaluate_on_engines(runners, ids, progress);
-  };
-  models.recall = [&](std::size_t m, const auto& probes) { return lm::ask(*runners[m], probes); };
-  eval_models(a, models, tokenizer, windows);
-}
 
 struct BenchArguments {
   ModelOptions model;
@@ -295,30 +189,6 @@ void linearize(const LinearizeArguments& a) {
 }  // namespace
 
 void add_lm_measure_verbs(CLI::App& lm) {
-  {
-    auto* verb = lm.add_subcommand("eval", "perplexity, agreement and divergence on text, or a recall task");
-    auto a = std::make_shared<EvalArguments>();
-    a->model.add_to(*verb);
-    a->backend.add_to(*verb);
-    a->text.add_to(*verb);
-    verb->add_option("--teacher", a->teacher, "measure an exported model against this GGUF file");
-    verb->add_option("--windows-file", a->frozen, "frozen windows (data/heldout_docs.safetensors)");
-    verb->add_option("--length", a->length, "tokens per window")->capture_default_str();
-    verb->add_option("--windows", a->windows, "at most so many")->capture_default_str();
-    verb->add_option("--task", a->task, "copy, codes or words: recall from beyond a window, on fillers from the text");
-    verb->add_option("--count", a->count, "texts of the task")->capture_default_str();
-    verb->add_option("--distance", a->distance,
-                     "tokens between a fact and its recall; 0 = twice the student's window, or 512")
-        ->capture_default_str();
-    verb->add_option("--seed", a->seed, "of the task")->capture_default_str();
-    verb->add_flag("--json", a->json, "print JSON");
-    verb->footer(
-        "Examples:\n  unbend lm eval model.gguf --adapter student.safetensors --text held-out/\n"
-        "  unbend lm eval model.gguf --windows-file data/heldout_docs.safetensors --length 2048 --json\n"
-        "  unbend lm eval student.gguf --teacher model.gguf --text held-out/\n"
-        "  unbend lm eval model.gguf --adapter student.safetensors --task codes --text held-out/");
-    verb->callback([a] { eval(*a); });
-  }
   {
     auto* verb = lm.add_subcommand("bench", "decoding speed and memory against context length");
     auto a = std::make_shared<BenchArguments>();

@@ -100,18 +100,16 @@ struct DistillArguments {
   ModelOptions model;
   RecipeOptions recipe;
   TextOptions text;
-  std::string out, checkpoints, validation, log, targets;
+  RunOptions run;
+  std::string out, validation, targets;
   std::vector<std::string> stages;
-  std::int64_t length = 0, shortest = 0, rows = 2, accumulate = 1, validate_every = 0, validation_windows = 8;
-  double seconds = 0, checkpoint_seconds = 60;
+  std::int64_t length = 0, shortest = 0;
   std::uint64_t seed = 0;
-  bool half = false, json = false, quiet = false;
+  bool half = false, json = false;
 };
 
 void distill(const DistillArguments& a) {
-  if (a.rows < 1 || a.accumulate < 1)
-    fail_usage("--rows {} and --accumulate {} must be at least 1", a.rows, a.accumulate);
-  if (!(a.seconds >= 0)) fail_usage("--seconds must be 0 (no limit) or more");
+  auto train = a.run.train_options();
   auto model = open_model(a.model);
   Json options;
   std::string name;
@@ -131,31 +129,24 @@ void distill(const DistillArguments& a) {
   lm::BatchOptions batch;
   const auto window = options.at("window").get<std::int64_t>();
   batch.length = a.length > 0 ? a.length : std::max<std::int64_t>(512, 4 * window);
-  batch.rows = a.rows;
+  batch.rows = a.run.rows;
   // What is not longer than a window teaches nothing about what lies beyond it.
   batch.least = a.shortest > 0 ? a.shortest : std::min(batch.length - 1, 2 * window);
   batch.seed = a.seed + 1;
   if (model.tokenizer.adds_bos()) batch.bos = model.tokenizer.bos();
   auto source = lm::batch_source(tokens, batch);
 
-  lm::TrainOptions train;
-  train.accumulate = a.accumulate;
-  train.seconds = a.seconds;
-  train.checkpoints = a.checkpoints;
-  train.checkpoint_seconds = a.checkpoint_seconds;
-  train.log = a.log;
   train.targets = a.targets;
-  train.quiet = a.quiet;
   if (!a.validation.empty()) {
     const auto held_out = lm::load_tokens(a.validation, lm::tokenizer_hash(model.file));
-    const auto windows = lm::spread_windows(held_out, batch.length, a.validation_windows);
-    train.validate_every = a.validate_every > 0 ? a.validate_every : 20;
+    const auto windows = lm::spread_windows(held_out, batch.length, a.run.validation_windows);
+    train.validate_every = a.run.validate_every > 0 ? a.run.validate_every : 20;
     train.validate = [windows](const lm::Decoder& student) { return lm::mean_nats(student, windows); };
   }
   Json sources = Json::array();
   for (const auto& s : tokens->sources) sources.push_back(s.sha256);
   Json settings{{"recipe", name},          {"options", options},   {"length", batch.length},
-                {"shortest", batch.least}, {"rows", batch.rows},   {"accumulate", a.accumulate},
+                {"shortest", batch.least}, {"rows", batch.rows},   {"accumulate", a.run.accumulate},
                 {"seed", a.seed},          {"type", a.model.type}, {"stages", Json::array()}};
   for (const auto& s : stages)
     settings["stages"].push_back({{"name", s.name},
@@ -170,25 +161,14 @@ void distill(const DistillArguments& a) {
   catch_interrupts();
   const auto report = lm::train(model.teacher, model.student->decoder, stages, *source, train);
   Json training = settings;
-  training["tokens"] = report.tokens;
-  training["steps"] = report.steps;
-  training["skipped_steps"] = report.skipped;
-  training["seconds"] = report.seconds;
-  training["cpu_seconds"] = report.cpu_seconds;
-  training["tokens_per_cpu_second"] = static_cast<double>(report.tokens) / std::max(1e-9, report.cpu_seconds);
-  training["loss"] = report.loss;
-  if (report.validation >= 0) training["validation_nats"] = report.validation;
-  training["results"] = report.stages;
+  training.update(to_json(report));
   training["corpus_tokens"] = tokens->ids.size();
-  training["interrupted"] = report.interrupted;
   lm::save_delta(a.out, *model.student,
                  {name, options, model.file.text("general.name", ""), model.file.content_hash(), training}, a.half);
   if (a.json)
     print_json(training);
   else
-    fmt::print("{}: {} tokens in {:.0f} s ({:.0f} per CPU-second), loss {:.4f}{}\n", a.out, report.tokens,
-               report.seconds, static_cast<double>(report.tokens) / std::max(1e-9, report.cpu_seconds), report.loss,
-               report.interrupted ? "; interrupted: run the same command again to go on" : "");
+    fmt::print("{}: {}\n", a.out, summary(report));
   if (report.interrupted) throw CLI::RuntimeError(static_cast<int>(ErrorKind::Computation));
 }
 
@@ -247,21 +227,12 @@ void add_lm_training_verbs(CLI::App& lm) {
     verb->add_option("--length", a->length, "tokens per sequence; 0 = 4 windows, at least 512")->capture_default_str();
     verb->add_option("--shortest", a->shortest, "shorter pieces of text are left out; 0 = 2 windows")
         ->capture_default_str();
-    verb->add_option("--rows", a->rows, "sequences per batch")->capture_default_str();
-    verb->add_option("--accumulate", a->accumulate, "batches per step")->capture_default_str();
-    verb->add_option("--seconds", a->seconds, "stop after so long; 0 = no limit")->capture_default_str();
-    verb->add_option("--checkpoints", a->checkpoints, "folder; training goes on from the latest one in it");
-    verb->add_option("--checkpoint-seconds", a->checkpoint_seconds, "time between checkpoints")->capture_default_str();
+    a->run.add_to(*verb);
     verb->add_option("--validation", a->validation, "token file of held-out text");
-    verb->add_option("--validate-every", a->validate_every, "steps; 0 = 20 where there is held-out text")
-        ->capture_default_str();
-    verb->add_option("--validation-windows", a->validation_windows, "at most so many")->capture_default_str();
-    verb->add_option("--log", a->log, "file for one line of JSON per step");
     verb->add_option("--targets", a->targets,
                      "folder that keeps the model's predictions for other runs on the same texts");
     verb->add_option("--seed", a->seed, "of starts and of the order of texts")->capture_default_str();
     verb->add_flag("--half", a->half, "store the delta in float16");
-    verb->add_flag("--quiet", a->quiet, "no progress");
     verb->add_flag("--json", a->json, "print JSON");
     verb->footer(
         "Examples:\n  unbend lm distill model.gguf --text docs/ --out student.safetensors --checkpoints run1/\n"

@@ -4,93 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <map>
 #include <set>
 
 #include "unbend/base/error.h"
 
 namespace unbend::lm {
 namespace {
-
-TEST(Recall, HasTheDocumentedLayout) {
-  Random random(1);
-  for (const RecallOptions options :
-       {RecallOptions{}, {.batch = 5, .pairs = 4, .fillers = 0}, {.batch = 3, .pairs = 16, .fillers = 32}}) {
-    const auto batch = recall_batch(random, options);
-    EXPECT_EQ(batch.length, 4 * options.pairs + options.fillers);
-    ASSERT_EQ(batch.tokens.size(), options.batch * batch.length);
-    ASSERT_EQ(batch.answers.size(), options.batch * options.pairs);
-    ASSERT_EQ(batch.query_positions.size(), options.pairs);
-    EXPECT_EQ(batch.query_positions[0], 2 * options.pairs + options.fillers);
-    for (std::int64_t b = 0; b < options.batch; ++b) {
-      const auto* row = batch.tokens.data() + b * batch.length;
-      std::map<TokenId, TokenId> stored;
-      for (int i = 0; i < options.pairs; ++i) stored[row[2 * i]] = row[2 * i + 1];
-      EXPECT_EQ(stored.size(), options.pairs) << "keys are distinct";
-      for (const auto& [key, value] : stored) {
-        EXPECT_LT(key, 32);
-        EXPECT_GE(value, 32);
-        EXPECT_LT(value, 64);
-      }
-      for (int i = 0; i < options.fillers; ++i) EXPECT_GE(row[2 * options.pairs + i], 64);
-      std::set<TokenId> asked;
-      for (int j = 0; j < options.pairs; ++j) {
-        const auto at = batch.query_positions[j];
-        asked.insert(row[at]);
-        EXPECT_EQ(row[at + 1], stored.at(row[at]));
-        EXPECT_EQ(batch.answers[b * options.pairs + j], row[at + 1]);
-      }
-      EXPECT_EQ(asked.size(), options.pairs);
-    }
-  }
-}
-
-TEST(Recall, KnowingWhichValuesOccurGivesTheKnownShortcut) {
-  // Guess a random one of the stored values whose occurrences are not used up: evidence says 38.7 % on average, 20.8 %
-  // first.
-  Random random(2);
-  const RecallOptions options{.batch = 4000};
-  const auto batch = recall_batch(random, options);
-  double first = 0, all = 0;
-  for (std::int64_t b = 0; b < options.batch; ++b) {
-    std::map<TokenId, int> left;
-    for (int i = 0; i < options.pairs; ++i) ++left[batch.tokens[b * batch.length + 2 * i + 1]];
-    for (int j = 0; j < options.pairs; ++j) {
-      const auto best = std::ranges::max_element(left, {}, [](const auto& item) { return item.second; });
-      const auto answer = batch.answers[b * options.pairs + j];
-      all += best->first == answer;
-      first += j == 0 && best->first == answer;
-      if (--left[answer] == 0) left.erase(answer);
-    }
-  }
-  EXPECT_NEAR(first / options.batch, 0.208, 0.03);
-  EXPECT_NEAR(all / (options.batch * options.pairs), 0.387, 0.02);
-}
-
-TEST(Recall, ChangedValuesChangeNothingElse) {
-  Random random(3);
-  const RecallOptions options{.batch = 20};
-  const auto batch = recall_batch(random, options);
-  const auto other = change_stored_values(batch, random, options);
-  EXPECT_EQ(other.answers, batch.answers);
-  for (std::size_t i = 0; i < batch.tokens.size(); ++i) {
-    const auto at = static_cast<std::int64_t>(i) % batch.length;
-    const bool stored = at < 2 * options.pairs && at % 2 == 1;
-    EXPECT_EQ(other.tokens[i] != batch.tokens[i], stored);
-    EXPECT_TRUE(!stored || (other.tokens[i] >= 32 && other.tokens[i] < 64));
-  }
-  EXPECT_THROW(change_stored_values(batch, random, {.values = 1}), Error);
-}
-
-TEST(Recall, RepeatsWithItsSeedAndRefusesBadSizes) {
-  Random a(4), b(4), c(5);
-  const auto one = recall_batch(a, {});
-  EXPECT_EQ(one.tokens, recall_batch(b, {}).tokens);
-  EXPECT_NE(one.tokens, recall_batch(c, {}).tokens);
-  EXPECT_THROW(recall_batch(a, {.pairs = 33}), Error);
-  EXPECT_THROW(recall_batch(a, {.pairs = 0}), Error);
-  EXPECT_THROW(recall_batch(a, {.fillers = -1}), Error);
-}
 
 TEST(Copy, AsksForTheSecondCopy) {
   const std::vector<TokenId> text{5, 6, 7}, gap{1, 2};

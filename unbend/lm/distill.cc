@@ -109,7 +109,7 @@ class Trainer {
     for (const auto& stage : stages_)
       if (stage.steps > 0) all_tokens_ = 0;  // unknown: the source decides how many tokens a step has
     auto checkpoint = resume();
-    Progress progress("distill", all_tokens_, "tokens", options_.quiet);
+    Progress progress(options_.title, all_tokens_, "tokens", options_.quiet);
     progress_ = &progress;
     while (place_.stage < static_cast<std::int64_t>(stages_.size()) && !stopped_) {
       run_stage(stages_[place_.stage], checkpoint ? &*checkpoint : nullptr);
@@ -247,9 +247,9 @@ class Trainer {
       if (!std::isfinite(loss)) {
         if (++bad_steps_ >= 3)
           fail_computation(
-              "distill: the loss of stage {} is {} at step {}; {} is the first with a non-finite value: lower the "
-              "learning rate",
-              stage.name, loss, place_.step, first_bad_layer(student_, batch.ids));
+              "{}: the loss of stage {} is {} at step {}; {} is the first with a non-finite value: lower the learning "
+              "rate",
+              options_.title, stage.name, loss, place_.step, first_bad_layer(student_, batch.ids));
       } else {
         bad_steps_ = 0;
       }

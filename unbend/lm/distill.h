@@ -41,6 +41,7 @@ struct Trainables {
 Trainables trainables(Decoder& student, Stage::Kind kind, const std::vector<std::string>& also = {});
 
 struct TrainOptions {
+  std::string title = "distill";      ///< of the work, in progress and errors
   std::int64_t accumulate = 1;        ///< batches per optimiser step
   double seconds = 0;                 ///< time budget of all stages together; 0 = none
   std::filesystem::path checkpoints;  ///< folder; empty = none. Training goes on from the latest one found there

@@ -3,11 +3,13 @@
 #include <torch/types.h>
 
 #include <algorithm>
+#include <typeinfo>
 
 #include "unbend/base/error.h"
 #include "unbend/engine/gguf_write.h"
 #include "unbend/engine/model.h"
 #include "unbend/lm/delta.h"
+#include "unbend/lm/softmax_mixer.h"
 
 namespace unbend::lm {
 namespace {
@@ -81,6 +83,66 @@ void export_student(const engine::Gguf& base, const Student& student, const std:
                              }});
   engine::check_mixers(base.path().string(), student.decoder.config, kinds, student.options);
   engine::rewrite(base, out, changes);
+}
+
+void export_decoder(const Decoder& decoder, const std::vector<std::string>& entries, const std::filesystem::path& out) {
+  auto copy = decoder;  // adapter() gives references
+  const auto& c = decoder.config;
+  require(c.architecture == "llama" && !c.qkv_bias && c.rope.kind == engine::RopeScaling::Kind::None &&
+              c.rope.frequency_factors.empty(),
+          "{}: only Llama models without biases and rotary scaling can be written", out.string());
+  require(adapter(copy).empty(), "{}: the decoder has an adapter: export it as a student", out.string());
+  auto all = entries;
+  const auto entry = [&](const std::string& key, const engine::MetaValue& value) {
+    all.push_back(engine::encode_entry(key, value));
+  };
+  const auto size = [&](const char* key, std::int64_t value) {
+    entry(std::string("llama.") + key, static_cast<std::uint64_t>(value));
+  };
+  entry("general.architecture", "llama");
+  entry("general.file_type", file_type("F32"));
+  size("block_count", c.layers), size("embedding_length", c.hidden), size("feed_forward_length", c.ffn);
+  size("attention.head_count", c.heads), size("attention.head_count_kv", c.kv_heads);
+  size("attention.key_length", c.head_dim), size("attention.value_length", c.head_dim);
+  size("rope.dimension_count", c.head_dim), size("context_length", c.context), size("vocab_size", c.vocab);
+  // libllama wants reals of 32 bits.
+  const auto real = [&](const char* key, double value) {
+    entry(std::string("llama.") + key, static_cast<double>(static_cast<float>(value)));
+  };
+  real("attention.layer_norm_rms_epsilon", c.rms_eps), real("rope.freq_base", c.rope_base);
+  if (c.attention_scale != 0) real("attention.scale", c.attention_scale);
+
+  const auto softmax = softmax_mixer();
+  std::vector<engine::TensorSource> tensors;
+  const auto tensor = [&](const std::string& name, const at::Tensor& values) {
+    const auto stored = values.detach().to(at::kCPU, at::kFloat).contiguous();
+    tensors.push_back({name, engine::type_number("F32"), stored.sizes().vec(), [stored](std::span<std::byte> bytes) {
+                         std::copy_n(reinterpret_cast<const std::byte*>(stored.const_data_ptr<float>()), bytes.size(),
+                                     bytes.begin());
+                       }});
+  };
+  tensor("token_embd.weight", decoder.embedding);
+  tensor("output_norm.weight", decoder.output_norm);
+  if (!c.tied) tensor("output.weight", decoder.head);
+  for (std::int64_t i = 0; i < c.layers; ++i) {
+    const auto& layer = decoder.layers[i];
+    require(typeid(*layer.mixer) == typeid(*softmax), "{}: layer {} is not softmax: export it as a student",
+            out.string(), i);
+    const auto name = [&](const char* what) { return fmt::format("blk.{}.{}.weight", i, what); };
+    tensor(name("attn_norm"), layer.attention_norm);
+    tensor(name("ffn_norm"), layer.ffn_norm);
+    const auto qkv =
+        layer.qkv.weight.split_with_sizes({c.heads * c.head_dim, c.kv_heads * c.head_dim, c.kv_heads * c.head_dim});
+    tensor(name("attn_q"), pairs_from_halves(qkv[0], c.heads));
+    tensor(name("attn_k"), pairs_from_halves(qkv[1], c.kv_heads));
+    tensor(name("attn_v"), qkv[2]);
+    tensor(name("attn_output"), layer.output.weight);
+    const auto gate_up = layer.gate_up.weight.split(c.ffn);
+    tensor(name("ffn_gate"), gate_up[0]);
+    tensor(name("ffn_up"), gate_up[1]);
+    tensor(name("ffn_down"), layer.down.weight);
+  }
+  engine::write_gguf(out, all, tensors);
 }
 
 }  // namespace unbend::lm

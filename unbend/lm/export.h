@@ -1,8 +1,9 @@
-// A student as one GGUF file that the engine runs (docs/gguf.md).
+// Students (docs/gguf.md) and decoders as GGUF files.
 #pragma once
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "unbend/engine/gguf.h"
 #include "unbend/lm/recipe.h"
@@ -15,5 +16,9 @@ namespace unbend::lm {
 /// head one of at least 8 bits. Input error if the student has mixers that the engine does not know.
 void export_student(const engine::Gguf& base, const Student& student, const std::filesystem::path& out,
                     const std::string& type = "base");
+
+/// Writes a decoder with softmax in all layers as a Llama model in F32, with encoded metadata entries (encode_entry) in
+/// front: the tokenizer, a name. Input error for mixers, biases and rotary scalings that are not of that family.
+void export_decoder(const Decoder& decoder, const std::vector<std::string>& entries, const std::filesystem::path& out);
 
 }  // namespace unbend::lm

@@ -1,8 +1,6 @@
 #include "unbend/lm/tasks.h"
 
 #include <algorithm>
-#include <array>
-#include <numeric>
 #include <string>
 
 #include "unbend/base/error.h"
@@ -22,90 +20,7 @@ constexpr std::string_view kWords[] = {
     "bottle", "camera",  "desert", "eagle",  "farmer", "glass",  "honey",  "iron",   "jungle", "king",    "letter",
     "money",  "night",   "onion",  "piano",  "road",   "school", "tiger",  "tower",  "water"};
 
-std::vector<std::int64_t> permutation(std::int64_t size, Random& random) {
-  std::vector<std::int64_t> order(size);
-  std::iota(order.begin(), order.end(), 0);
-  shuffle(order, random);
-  return order;
-}
-
-// A text's tokens, and the bytes of the text that each stands for. Some tokenizers put a space before the text: it
-// belongs to the first token.
-struct Encoded {
-  std::vector<TokenId> ids;
-  std::vector<std::string> pieces;
-  std::vector<std::size_t> ends;  // of each token, in bytes of the text
-
-  // The token that ends where text [begin, end) ends and stands for just that or for a space and that; -1 if there is
-  // none.
-  std::int64_t find(std::size_t end, std::string_view word) const {
-    const auto at = std::ranges::lower_bound(ends, end) - ends.begin();
-    if (at == static_cast<std::int64_t>(ends.size()) || ends[at] != end) return -1;
-    const std::string_view piece = pieces[at];
-    return piece == word || (piece.starts_with(' ') && piece.substr(1) == word) ? at : -1;
-  }
-};
-
-Encoded encode(const engine::Tokenizer& tokenizer, std::string_view text) {
-  Encoded out{tokenizer.encode(text), {}, {}};
-  std::size_t end = 0;
-  for (const auto id : out.ids) {
-    out.pieces.push_back(tokenizer.decode(std::span(&id, 1)));
-    out.ends.push_back(end += out.pieces.back().size());
-  }
-  require(end == text.size() || end == text.size() + 1,
-          "the tokenizer does not keep the text of this task: {} bytes became {}", text.size(), end);
-  if (end > text.size())
-    for (auto& e : out.ends) --e;
-  return out;
-}
-
-Probe start_probe(const Encoded& encoded, const engine::Tokenizer& tokenizer) {
-  Probe probe;
-  if (tokenizer.adds_bos() && tokenizer.bos() >= 0) probe.ids.push_back(tokenizer.bos());
-  probe.ids.insert(probe.ids.end(), encoded.ids.begin(), encoded.ids.end());
-  return probe;
-}
-
 }  // namespace
-
-RecallBatch recall_batch(Random& random, const RecallOptions& options) {
-  const auto [batch, pairs, fillers, keys, values, kinds] = options;
-  require(batch > 0 && pairs > 0 && fillers >= 0 && values > 0 && kinds > 0 && pairs <= keys,
-          "recall: batch {}, {} pairs, {} fillers of {} kinds, {} keys, {} values: expected positive numbers and no "
-          "more pairs than keys",
-          batch, pairs, fillers, kinds, keys, values);
-  RecallBatch out{batch, options.length(), pairs, {}, {}, {}};
-  for (std::int64_t j = 0; j < pairs; ++j) out.query_positions.push_back(2 * pairs + fillers + 2 * j);
-  for (std::int64_t b = 0; b < batch; ++b) {
-    const auto key = permutation(keys, random);
-    std::vector<TokenId> value;
-    for (std::int64_t i = 0; i < pairs; ++i) value.push_back(static_cast<TokenId>(keys + random.below(values)));
-    const auto pair = [&](std::int64_t i) {
-      out.tokens.insert(out.tokens.end(), {static_cast<TokenId>(key[i]), value[i]});
-    };
-    for (std::int64_t i = 0; i < pairs; ++i) pair(i);
-    for (std::int64_t i = 0; i < fillers; ++i)
-      out.tokens.push_back(static_cast<TokenId>(keys + values + random.below(kinds)));
-    for (const auto i : permutation(pairs, random)) {
-      pair(i);
-      out.answers.push_back(value[i]);
-    }
-  }
-  return out;
-}
-
-RecallBatch change_stored_values(const RecallBatch& batch, Random& random, const RecallOptions& options) {
-  require(options.values > 1, "recall: with {} values none can change", options.values);
-  auto out = batch;
-  for (std::int64_t b = 0; b < batch.batch; ++b)
-    for (std::int64_t i = 0; i < batch.pairs; ++i) {
-      auto& token = out.tokens[b * batch.length + 2 * i + 1];
-      const auto shift = 1 + static_cast<std::int64_t>(random.below(options.values - 1));
-      token = static_cast<TokenId>(options.keys + (token - options.keys + shift) % options.values);
-    }
-  return out;
-}
 
 Probe copy_probe(std::span<const TokenId> text, std::span<const TokenId> gap, TokenId bos) {
   require(text.size() > 1, "copy: the text has {} tokens, expected at least 2", text.size());
@@ -141,20 +56,21 @@ Probe codes_probe(Random& random, const engine::Tokenizer& tokenizer, std::strin
   text.pop_back();
 
   std::vector<TokenId> digits;
-  const auto all = encode(tokenizer, "code is 0123456789");
+  const auto all = encode_text(tokenizer, "code is 0123456789");
   for (int d = 0; d < 10; ++d) {
     const auto at = all.find(9 + d, std::string(1, static_cast<char>('0' + d)));
     // A first digit that takes its space along would be another token than the same digit later in the code.
     require(at >= 0 && all.pieces[at].size() == 1, "codes: the tokenizer has no token of its own for each digit");
     digits.push_back(all.ids[at]);
   }
-  const auto encoded = encode(tokenizer, text);
+  const auto encoded = encode_text(tokenizer, text);
   auto probe = start_probe(encoded, tokenizer);
   const auto lead = static_cast<std::int64_t>(probe.ids.size() - encoded.ids.size());
   for (const auto place : places) {
     const auto at = encoded.find(place + 1, std::string_view(text).substr(place, 1));
     require(at > 0, "codes: the tokenizer has no token of its own for each digit");
-    probe.questions.push_back({lead + at - 1, encoded.ids[at], digits});
+    probe.questions.push_back(
+        {lead + at - 1, encoded.ids[at], digits, std::ssize(probe.questions) / std::int64_t{kDigits}});
   }
   return probe;
 }
@@ -163,7 +79,7 @@ Probe words_probe(Random& random, const engine::Tokenizer& tokenizer, std::strin
   std::vector<std::string_view> usable;
   for (const auto word : kWords) {
     const auto text = fmt::format("Words: {}", word);
-    if (encode(tokenizer, text).find(text.size(), word) >= 0) usable.push_back(word);
+    if (encode_text(tokenizer, text).find(text.size(), word) >= 0) usable.push_back(word);
   }
   require(count > 1 && count <= static_cast<int>(usable.size()),
           "words: {} words were asked for, expected 2 to {} (those that are single tokens)", count, usable.size());
@@ -171,7 +87,7 @@ Probe words_probe(Random& random, const engine::Tokenizer& tokenizer, std::strin
   usable.resize(count);
   const auto line = fmt::format("Words: {}.", fmt::join(usable, " "));
   const auto text = fmt::format("{}\n\n{}\n\n{}", line, filler, line);
-  const auto encoded = encode(tokenizer, text);
+  const auto encoded = encode_text(tokenizer, text);
   auto probe = start_probe(encoded, tokenizer);
   const auto lead = static_cast<std::int64_t>(probe.ids.size() - encoded.ids.size());
   auto end = text.size() - line.size() + std::string_view("Words:").size();
@@ -179,7 +95,7 @@ Probe words_probe(Random& random, const engine::Tokenizer& tokenizer, std::strin
   for (const auto word : usable) {
     const auto at = encoded.find(end += 1 + word.size(), word);
     require(at > 0, "words: the tokenizer splits '{}'", word);
-    probe.questions.push_back({lead + at - 1, encoded.ids[at], {}});
+    probe.questions.push_back({lead + at - 1, encoded.ids[at], {}, std::ssize(probe.questions)});
     candidates.push_back(encoded.ids[at]);
   }
   for (auto& question : probe.questions) question.candidates = candidates;

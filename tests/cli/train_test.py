@@ -1,0 +1,119 @@
+"""`lm train`: models that other verbs read, the same bytes after an interruption, errors in one line. Usage: train_test.py UNBEND"""
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+UNBEND = sys.argv.pop()
+SMALL = ["--hidden", "32", "--heads", "2", "--threads", "1"]
+
+
+def unbend(*arguments):
+    return subprocess.run([UNBEND, "lm", *map(str, arguments)], capture_output=True, text=True, timeout=300)
+
+
+class Train(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory(prefix="unbend-train-")
+        self.path = Path(self.folder.name)
+        self.addCleanup(self.folder.cleanup)
+
+    def run_json(self, *arguments):
+        result = unbend(*arguments, "--json")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return json.loads(result.stdout)
+
+    def assert_refused(self, code, part, *arguments):
+        result = unbend("train", "--out", self.path / "refused.gguf", *arguments)
+        self.assertEqual(result.returncode, code, result.stderr)
+        self.assertRegex(result.stderr, r"\Aunbend: [^\n]+\n\Z")
+        self.assertIn(part, result.stderr)
+        self.assertFalse((self.path / "refused.gguf").exists())
+
+    def test_a_task_is_trained_and_measured(self):
+        model = self.path / "mqar.gguf"
+        made = self.run_json("train", "--task", "mqar", "--length", 64, "--pairs", 2, "--rows", 16, "--tokens", 8192, "--quiet",
+                             "--out", model, *SMALL)
+        self.assertGreaterEqual(made["tokens"], 8192)
+        self.assertEqual(made["steps"], made["results"][0]["steps"])
+        self.assertEqual(made["config"]["vocab"], 257)
+        self.assertFalse(made["config"]["tied_head"])
+        results = [self.run_json("eval", model, "--task", "mqar", "--length", 64, "--pairs", 2, "--count", 20,
+                                 "--backend", backend, "--type", "f32") for backend in ("engine", "torch")]
+        for result in results:
+            self.assertEqual((result["questions"], result["answers"]), (40, 40))
+            self.assertAlmostEqual(result["chance"], 1 / 26)
+            self.assertLess(result["teacher"]["nats"], 5)  # ln 257 = 5.5: it knows at least that letters are asked
+            self.assertIn("exact_error", result["teacher"])
+        self.assertAlmostEqual(results[0]["teacher"]["nats"], results[1]["teacher"]["nats"], places=2)  # keys in float16
+        for task in ("recall-ids", "mqar-ids", "passkey-ids", "passkey", "niah1"):
+            self.assertGreater(self.run_json("eval", model, "--task", task, "--count", 2)["questions"], 0)
+
+    def test_text_is_trained_and_generated(self):
+        model = self.path / "text.gguf"
+        made = self.run_json("train", "--text", "README.md", "--held-out", "0.1", "--length", 64, "--tokens", 32768, "--quiet",
+                             "--out", model, "--kv-heads", 1, *SMALL)
+        self.assertTrue(made["config"]["tied_head"])
+        self.assertLess(made["validation_nats"], 4.5)
+        info = self.run_json("info", model)
+        self.assertIn("text", json.dumps(info))
+        text = self.run_json("generate", model, "--prompt", "The ", "--tokens", 5)
+        self.assertEqual(len(text["tokens"]), 5)
+        # A model's tokenizer serves another; a task in the user's text.
+        other = self.path / "other.gguf"
+        self.run_json("train", "--task", "qa1", "--text", "docs", "--tokenizer", model, "--length", 500, "--rows", 2,
+                      "--tokens", 1000, "--quiet", "--out", other, *SMALL)
+        result = self.run_json("eval", other, "--task", "qa1", "--text", "docs", "--length", 500, "--count", 3)
+        self.assertEqual((result["questions"], result["answers"]), (3, 3))
+        self.assertLessEqual(result["tokens"], 500)
+
+    def start(self, name):
+        return subprocess.Popen(
+            [UNBEND, "lm", "train", "--task", "recall-ids", "--length", "40", "--rows", "16",
+             "--tokens", "25600", "--out",
+             self.path / f"{name}.gguf", "--name", "same", "--checkpoints", self.path / name, "--checkpoint-seconds", "0",
+             "--log", self.path / f"{name}.log", "--quiet", *SMALL],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def steps(self, name):
+        log = self.path / f"{name}.log"
+        return log.read_text().count("\n") if log.exists() else 0
+
+    def finish(self, name):
+        process = self.start(name)
+        error = process.communicate(timeout=300)[1]
+        self.assertEqual(process.returncode, 0, error)
+        return (self.path / f"{name}.gguf").read_bytes()
+
+    def test_an_interrupted_run_ends_in_the_same_file(self):
+        expected = self.finish("whole")
+        self.assertEqual(self.steps("whole"), 40)
+        process = self.start("interrupted")
+        deadline = time.monotonic() + 200
+        while self.steps("interrupted") < 5 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        os.kill(process.pid, signal.SIGINT)
+        self.assertIn("run the same command again", process.communicate(timeout=200)[0])
+        self.assertEqual(process.returncode, 4)
+        self.assertNotEqual((self.path / "interrupted.gguf").read_bytes(), expected)  # usable, but not done
+        self.assertEqual(self.finish("interrupted"), expected)
+
+    def test_mistakes_are_named(self):
+        self.assert_refused(2, "no task 'niah'", "--task", "niah")
+        self.assert_refused(2, "needs no text", "--task", "mqar", "--text", "README.md")
+        self.assert_refused(2, "give either --text or --tokens-file", "--task", "qa1")
+        self.assert_refused(2, "give either --text or --tokens-file")
+        self.assert_refused(2, "257", "--task", "mqar", "--vocabulary", "100")
+        self.assert_refused(3, "cannot share", "--task", "mqar", "--heads", "3", "--kv-heads", "2")
+        self.assert_refused(3, "too short", "--task", "passkey", "--length", "20")
+        self.assert_refused(2, "--tokens", "--task", "mqar", "--tokens", "0")
+        self.assert_refused(3, "missing.gguf", "--task", "mqar", "--tokenizer", "missing.gguf")
+
+
+if __name__ == "__main__":
+    unittest.main()
