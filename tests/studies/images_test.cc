@@ -1,0 +1,75 @@
+// The image tasks of studies, and the count of tensors' memory.
+#include "studies/images.h"
+
+#include <gtest/gtest.h>
+#include <torch/types.h>
+
+#include <filesystem>
+
+#include "studies/memory.h"
+
+namespace unbend {
+namespace {
+
+// Finds the marks (pixels that noise cannot reach), and what the label must be.
+TEST(Images, ColourPairsAreWhatTheySay) {
+  Random random(3);
+  const auto set = colour_pairs(200, random);
+  int64_t same = 0;
+  for (int64_t i = 0; i < 200; ++i) {
+    const auto places = (std::get<0>(set.images[i].max(0)) > .5).nonzero();  // [8, 2]
+    ASSERT_EQ(places.size(0), 8) << i;
+    const auto first = places[0];
+    const auto near = (places - first).abs().amax(1).le(1);
+    ASSERT_EQ(near.sum().item<int64_t>(), 4) << i;
+    const auto second = places.index({near.logical_not()})[0];
+    EXPECT_GE((second - first).abs().max().item<int64_t>(), 12) << i;
+    const auto colour = [&](const at::Tensor& at) {
+      return set.images[i].select(1, at[0].item<int64_t>()).select(1, at[1].item<int64_t>());
+    };
+    const bool equal = (colour(first) - colour(second)).abs().max().item<float>() < .5;
+    EXPECT_EQ(set.labels[i].item<int64_t>(), equal ? 1 : 0) << i;
+    same += equal ? 1 : 0;
+  }
+  EXPECT_NEAR(static_cast<double>(same), 100, 30);
+}
+
+TEST(Images, AnEpochShowsEachImageOnce) {
+  const ImageSet set{at::arange(12).to(at::kFloat).view({12, 1, 1, 1}), at::arange(12)};
+  auto source = shuffled(set, 4, 1);
+  std::vector<at::Tensor> epochs;
+  for (int64_t epoch = 0; epoch < 2; ++epoch) {
+    std::vector<at::Tensor> seen;
+    for (int64_t step = 0; step < 3; ++step) {
+      const auto batch = source(3 * epoch + step);
+      EXPECT_TRUE(at::equal(batch.images.flatten().to(at::kLong), batch.labels));
+      seen.push_back(batch.labels);
+    }
+    epochs.push_back(at::cat(seen));
+    EXPECT_TRUE(at::equal(std::get<0>(epochs.back().sort()), set.labels));
+  }
+  EXPECT_FALSE(at::equal(epochs[0], epochs[1]));
+}
+
+TEST(Images, DigitsAreSplitOnce) {
+  if (!std::filesystem::exists("build/data/digits/images.npy")) GTEST_SKIP() << "tools/setup.sh images";
+  const auto data = load_digits();
+  EXPECT_EQ(data.train.images.sizes(), (std::vector<int64_t>{8000, 1, 28, 28}));
+  EXPECT_EQ(data.test.labels.sizes(), (std::vector<int64_t>{2000}));
+  const auto counts = at::bincount(at::cat({data.train.labels, data.test.labels}));
+  EXPECT_TRUE(at::equal(counts, at::tensor({1001, 1127, 991, 1032, 980, 863, 1014, 1070, 944, 978}, at::kLong)));
+  EXPECT_EQ(data.train.images.max().item<float>(), 1);
+}
+
+TEST(Memory, CountsWhatLivesAtOneTime) {
+  const auto before = at::ones({1000});
+  const auto bytes = peak_tensor_bytes([&] {
+    { const auto x = before + 1; }
+    const auto y = before + 1, z = y + 1;
+  });
+  EXPECT_GE(bytes, 8000);
+  EXPECT_LT(bytes, 9000);
+}
+
+}  // namespace
+}  // namespace unbend
