@@ -75,7 +75,7 @@ lm::Decoder byte_teacher(const ByteText& text, std::uint64_t seed, bool quiet) {
   config.vocab = 256, config.context = 4096;
   Random random(seed);
   // The brief does not say how its teacher starts; it ends at 1.27-1.28 nats, its untrained swap at 2.8-3.0. This start
-  // ends at 1.24-1.27 and 2.3-2.9. Others miss one or both: W_O and down 0 at 1.25 and 2.0; an embedding of .02 with
+  // ends at 1.24-1.29 and 2.6-3.1. Others miss one or both: W_O and down 0 at 1.25 and 2.0; an embedding of .02 with
   // gain .25 at 1.30-1.33 and 2.7-3.8; normal or uniform by fan-in, or .02 throughout, at 1.35-1.37.
   auto teacher = lm::random_decoder(config, .05, .225, random);
   lm::Stage stage;
