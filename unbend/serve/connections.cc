@@ -16,6 +16,7 @@
 namespace unbend::serve {
 namespace {
 
+constexpr int kSendBuffer = 128 * 1024;  // bytes; Linux takes twice as much, for its own needs
 constexpr std::size_t kMaxHead = 64 * 1024;
 constexpr std::string_view kRefusal =
     "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 108\r\nRetry-After: 1\r\n"
@@ -64,6 +65,8 @@ std::int64_t Connections::open() const {
 void Connections::add(int socket) {
   auto connection = std::make_unique<Connection>(socket);
   fcntl(socket, F_SETFL, fcntl(socket, F_GETFL) | O_NONBLOCK);
+  // The kernel grows it to megabytes otherwise: a whole answer for a client that reads nothing, times all clients.
+  setsockopt(socket, SOL_SOCKET, SO_SNDBUF, &kSendBuffer, sizeof kSendBuffer);
   const std::lock_guard lock(mutex_);
   if (stopping_) return;
   if (idle_.size() + ready_.size() + busy_ >= options_.connections) {
