@@ -74,16 +74,18 @@ Story tell_story(Random& random, int supports, std::int64_t facts) {
     if (supports == 1) {
       const int person = one_of(kPeople, random), place = world.person_at[person];
       if (place == kUnknown) continue;
-      return {world.facts, fmt::format("Where is {}?", kPeople[person]), std::string(kPlaces[place])};
+      return {world.facts, fmt::format("Where is {}?", kPeople[person]), fmt::format("{} is in the", kPeople[person]),
+              std::string(kPlaces[place])};
     }
     const int thing = one_of(kThings, random);
     const auto& places = world.places[thing];
     if (std::ssize(places) < supports - 1) continue;
+    const auto name = kThings[thing];
     if (supports == 2)
-      return {world.facts, fmt::format("Where is the {}?", kThings[thing]), std::string(kPlaces[places.back()])};
-    return {world.facts,
-            fmt::format("Where was the {} before it was in the {}?", kThings[thing], kPlaces[places.back()]),
-            std::string(kPlaces[places[places.size() - 2]])};
+      return {world.facts, fmt::format("Where is the {}?", name), fmt::format("The {} is in the", name),
+              std::string(kPlaces[places.back()])};
+    return {world.facts, fmt::format("Where was the {} before it was in the {}?", name, kPlaces[places.back()]),
+            fmt::format("The {} was in the", name), std::string(kPlaces[places[places.size() - 2]])};
   }
 }
 
@@ -98,7 +100,8 @@ Probe qa_probe(Random& random, const engine::Tokenizer& tokenizer, const Filler&
     std::vector<std::string_view> all(sentences.begin(), sentences.end());
     for (std::size_t i = 0; i < story.facts.size(); ++i)
       all.insert(all.begin() + static_cast<std::ptrdiff_t>(border_at(sentences, depths[i]) + i), story.facts[i]);
-    Draft result{fmt::format("{}\n\nQuestion: {} Answer: in the {}", fmt::join(all, " "), story.question, story.answer),
+    Draft result{fmt::format("{}\n\nQuestion: {}\nAnswer: {} {}", fmt::join(all, " "), story.question, story.reply,
+                             story.answer),
                  {}};
     result.answers = {{result.text.size() - story.answer.size(), result.text.size()}};
     return result;

@@ -17,6 +17,7 @@ namespace unbend::lm {
 struct Story {
   std::vector<std::string> facts;
   std::string question;
+  std::string reply;   ///< the answer's sentence up to the place: `Anna is in the`
   std::string answer;  ///< a place
 };
 

@@ -108,18 +108,21 @@ Probe fit_probe(const engine::Tokenizer& tokenizer, const Filler& filler, std::s
   const std::int64_t room = length - least, available = filler.total();
   require(filler.repeats ? available > 0 : available >= room,
           "a length of {} tokens needs {} of filler, and the text has {}", length, room, available);
+  // Sentences number start, start + 1, ..., of which the tokens up to each are counted.
   std::vector<std::string_view> sentences;
-  for (std::int64_t used = 0;; start = (start + 1) % filler.sentences.size()) {
-    if (filler.sentences.empty()) break;
-    start %= filler.sentences.size();
-    used += filler.tokens[start];
-    if (used > room || (!filler.repeats && sentences.size() == filler.sentences.size())) break;
-    sentences.push_back(filler.sentences[start]);
+  std::vector<std::int64_t> used{0};
+  for (auto i = start; filler.repeats || sentences.size() < filler.sentences.size(); ++i) {
+    const auto which = i % filler.sentences.size();
+    if (used.back() + filler.tokens[which] > room) break;
+    used.push_back(used.back() + filler.tokens[which]);
+    sentences.push_back(filler.sentences[which]);
   }
-  // Sentences may take more tokens together than apart.
-  for (;; sentences.pop_back()) {
+  for (;;) {  // sentences may take more tokens together than apart
     auto probe = made(sentences);
-    if (std::ssize(probe.ids) <= length) return probe;
+    const auto excess = std::ssize(probe.ids) - length;
+    if (excess <= 0) return probe;
+    while (!sentences.empty() && used[sentences.size()] > used.back() - excess) sentences.pop_back();
+    used.resize(sentences.size() + 1);
   }
 }
 
@@ -131,7 +134,7 @@ Probe mqar_probe(Random& random, const engine::Tokenizer& tokenizer, const Fille
   std::vector<double> places;  // of the second pairs, in [0, 1)
   for (std::int64_t i = 0; i < pairs; ++i) places.push_back(random.uniform());
   const auto pair = [&](std::int64_t i) {
-    return fmt::format(" {} {}", static_cast<char>('A' + keys[i]), kSmallLetters[values[i]]);
+    return fmt::format("\n{}: {}", static_cast<char>('A' + keys[i]), kSmallLetters[values[i]]);
   };
   const auto draft = [&](Sentences sentences) {
     std::vector<double> sums;  // slot j is after j sentences, with probability ~ (j + 1)^(power - 1)
@@ -144,9 +147,8 @@ Probe mqar_probe(Random& random, const engine::Tokenizer& tokenizer, const Fille
           .push_back(order[i]);
     Draft result{"Pairs:", {}};
     for (std::int64_t i = 0; i < pairs; ++i) result.text += pair(i);
-    result.text += ".";
     for (std::size_t j = 0; j < asked.size(); ++j) {
-      if (j > 0) result.text += fmt::format(" {}", sentences[j - 1]);
+      if (j > 0) result.text += fmt::format("{}{}", j == 1 || !asked[j - 1].empty() ? '\n' : ' ', sentences[j - 1]);
       for (const auto i : asked[j]) {
         result.text += pair(i);
         result.answers.push_back({result.text.size() - 1, result.text.size()});

@@ -47,7 +47,7 @@ Probe fit_probe(const engine::Tokenizer& tokenizer, const Filler& filler, std::s
 /// Index in [0, sentences.size()] of the sentence border whose share of the bytes before it is nearest to `depth`.
 std::size_t border_at(Sentences sentences, double depth);
 
-/// Multi-query associative recall as text: `Pairs: A q B z ... .`, then noise, among which each pair comes once more.
+/// Multi-query associative recall as text: lines `A: q`, then noise, among which each of them comes once more.
 /// The slots of the second pairs are independent and drawn from Zoology's law over the borders of noise sentences,
 /// power .01 (see mqar_batch). Keys are distinct capitals, values distinct small letters; asked are the second values,
 /// among the 26 small letters. Input error for more than 26 pairs.
