@@ -73,7 +73,7 @@ struct LayerCall {
   std::int64_t offset;
   const std::vector<Slice>* slices;
   MixerScratch scratch;
-  bool gated = false;
+  bool gated = false;  // the logits of gates are the last input
 };
 
 MixerRows rows_of(const ggml_tensor* const* src, const LayerCall& call) {
@@ -255,11 +255,11 @@ struct Engine::Impl {
     auto& call = calls[layer];
     call = {&layout, &model->mixer_weights()[layer], offsets[layer], &slices, MixerScratch(layout, slices)};
     std::vector<ggml_tensor*> inputs{q, k, v};
-    if (s.kind == MixerKind::Liger) {
-      inputs.insert(inputs.end(), {raw_q, raw_k});
-    } else if (s.recurrent() && s.gate) {
+    if (s.kind == MixerKind::Liger) inputs.insert(inputs.end(), {raw_q, raw_k});
+    if (weights.mixer_gate) {
       call.gated = true;
-      inputs.push_back(ggml_add(ctx, ggml_mul_mat(ctx, weights.mixer_gate, x), weights.mixer_gate_bias));
+      auto* inner = weights.mixer_gate_down ? ggml_mul_mat(ctx, weights.mixer_gate_down, x) : x;
+      inputs.push_back(ggml_add(ctx, ggml_mul_mat(ctx, weights.mixer_gate, inner), weights.mixer_gate_bias));
     }
     auto* scratch = ggml_custom_4d(ctx, GGML_TYPE_F32, std::max<std::int64_t>(1, call.scratch.floats), 1, 1, 1,
                                    inputs.data(), static_cast<int>(inputs.size()), prepare_op, GGML_N_TASKS_MAX, &call);
@@ -308,10 +308,12 @@ struct Engine::Impl {
       auto* raw_q = project(w.q, w.q_bias, c.heads);
       auto* raw_k = project(w.k, w.k_bias, c.kv_heads);
       auto* v = project(w.v, w.v_bias, c.kv_heads);
-      auto *q = rotated(raw_q), *k = rotated(raw_k);
+      const auto& mixer = model->mixers()[i];
+      const bool as_is = mixer.kind == MixerKind::Lawcat && !mixer.rotated;
+      auto *q = as_is ? raw_q : rotated(raw_q), *k = as_is ? raw_k : rotated(raw_k);
       for (auto* t : {q, k, v}) ggml_build_forward_expand(graph, t);
-      auto* heads = model->mixers()[i].kind == MixerKind::Softmax ? softmax(i, q, k, v)
-                                                                  : constant_memory(i, normed, q, k, v, raw_q, raw_k);
+      auto* heads =
+          mixer.kind == MixerKind::Softmax ? softmax(i, q, k, v) : constant_memory(i, normed, q, k, v, raw_q, raw_k);
       auto* y = ggml_mul_mat(ctx, w.output, heads);
       if (wanted && i + 1 == model->layers().size()) {
         y = ggml_get_rows(ctx, y, wanted);
@@ -367,7 +369,8 @@ struct Engine::Impl {
     for (std::size_t i = 0; i < slices.size(); ++i) {
       const auto& slice = slices[i];
       for (std::int64_t j = 0; j < slice.count; ++j) {
-        static_cast<std::int32_t*>(positions->data)[slice.first + j] = static_cast<std::int32_t>(slice.position + j);
+        if (positions->data)  // some layer rotates
+          static_cast<std::int32_t*>(positions->data)[slice.first + j] = static_cast<std::int32_t>(slice.position + j);
         if (!softmax_layers) continue;
         static_cast<std::int64_t*>(cells->data)[slice.first + j] = slice.position + j;
         const std::int64_t used = shape.slices[i][2];

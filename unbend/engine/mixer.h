@@ -1,11 +1,12 @@
 // Token mixers of a converted decoder in constant memory, on plain float arrays: an exact softmax over a window and
-// pinned sinks, and a gated linear recurrence, combined as recipes `window`, `hybrid` and `liger` (unbend/lm) say.
+// pinned sinks, and a gated linear recurrence, combined as recipes `window`, `hybrid`, `lolcats` and `liger`
+// (unbend/lm) say, or the recurrence alone (`lawcat`).
 //
 // One layer's step over a batch runs in three phases, each split over threads by units that do not depend on each
 // other:
 //   prepare  features of queries, of the keys that enter the recurrence, and their decays; rings take the new tokens
 //   scan     the recurrence S <- decay S + key value^T and what queries read from it
-//   attend   softmax over window and sinks, combined with what was read
+//   attend   softmax over window and sinks, combined with what was read; or what was read, normalised
 #pragma once
 
 #include <cstddef>
@@ -19,7 +20,7 @@
 
 namespace unbend::engine {
 
-enum class MixerKind { Softmax, Window, Hybrid, Liger };
+enum class MixerKind { Softmax, Window, Hybrid, Liger, Lawcat };
 
 /// How Liger's gate logits z become log-decays.
 enum class GateForm {
@@ -36,22 +37,29 @@ struct MixerSettings {
   std::int64_t window = 0, sinks = 0;
   std::int64_t groups = 0;                    ///< recurrences: one per kv head, or per query head
   bool linear = true;                         ///< Hybrid: false leaves window and sinks
-  bool gate = true;                           ///< Hybrid
+  bool gate = true;                           ///< Hybrid, Lawcat
   bool window_factor = false;                 ///< Hybrid: the file has a of 1 / sigmoid(a), not c of e^c (LoLCATs)
   GateForm gate_form = GateForm::LogSigmoid;  ///< Liger
-  double gate_normalizer = 16;                ///< Liger
+  double gate_normalizer = 16;                ///< Liger, Lawcat
   double mix_linear = .5, mix_window = .5;    ///< Liger
+  std::int64_t features = 0;                  ///< Lawcat: f of [softmax(x M), softmax(-x M)], M [d, f]
+  std::int64_t taps = 0;                      ///< Lawcat: tokens that its convolutions see; 0 = it has none
+  bool silu = false;                          ///< Lawcat: after a convolution
+  bool rotated = false;                       ///< Lawcat: queries and keys have positions
+  bool normalised = true;                     ///< Lawcat: by the sum of the weights
 
   bool recurrent() const {
-    return (kind == MixerKind::Hybrid && linear) || (kind == MixerKind::Liger && mix_linear != 0);
+    return kind == MixerKind::Lawcat || (kind == MixerKind::Hybrid && linear) ||
+           (kind == MixerKind::Liger && mix_linear != 0);
   }
 };
 
-/// Learned numbers of one Hybrid layer. Maps are [heads or groups][d][d/2], applied to rotated queries and keys in the
-/// order in which the file stores their channels.
+/// Learned numbers of one Hybrid or Lawcat layer. Maps are [heads or groups][d][d/2 or f], applied to queries and keys
+/// in the order in which the file stores their channels.
 struct MixerWeights {
   std::vector<float> query_map, key_map;
-  std::vector<float> scale;  ///< [heads]: e^c
+  std::vector<float> scale;                             ///< Hybrid, [heads]: e^c
+  std::vector<float> query_taps, key_taps, value_taps;  ///< Lawcat, [heads][taps][d], the last of kv heads; or empty
 };
 
 /// Number types of the rings (recurrences are float always).
@@ -63,13 +71,16 @@ struct MixerLayout {
   MixerLayout(const DecoderConfig& config, const MixerSettings& settings, CacheType type);
 
   std::int64_t heads = 0, kv_heads = 0, width = 0;  ///< H, Hkv, d
+  std::int64_t features = 0;                        ///< k: channels of a recurrence's queries and keys
   MixerSettings settings;
   CacheType type = CacheType::F16;
   float scale = 1;
   std::int64_t keys = 0, values = 0;            ///< [Hkv][w][d] rings: token t in slot t mod w
   std::int64_t sink_keys = 0, sink_values = 0;  ///< [Hkv][s][d]
-  std::int64_t clock = 0;            ///< double [groups][w + 1]: sum of log-decays up to each slot's token; now
-  std::int64_t state = 0, mass = 0;  ///< float [groups][d / lanes][d][lanes]; [groups][d]
+  std::int64_t clock = 0;  ///< double [groups][w + 1]: sum of log-decays up to each slot's token; now
+  std::int64_t state = 0;  ///< float [groups][d / lanes][k][lanes]
+  std::int64_t mass = -1;  ///< float [groups][k]; -1: none is kept
+  std::int64_t past = 0;   ///< float [taps - 1][H + 2 Hkv][d]: the rows that convolutions need again
   std::int64_t bytes = 0;
 };
 
@@ -89,16 +100,17 @@ struct MixerScratch {
   MixerScratch(const MixerLayout& layout, std::span<const Slice> slices);
 
   std::int64_t tokens = 0;
-  std::int64_t query_features = 0;  ///< [tokens][H][d]
-  std::int64_t key_features = 0;    ///< [tokens][groups][d]
+  std::int64_t query_features = 0;  ///< [tokens][H][k]
+  std::int64_t key_features = 0;    ///< [tokens][groups][k]
   std::int64_t values = 0;          ///< [tokens][Hkv][d]
-  std::int64_t decay = 0;           ///< [tokens][groups] or [tokens][groups][d]
+  std::int64_t decay = 0;           ///< [tokens][groups] or [tokens][groups][k]
   std::vector<std::int64_t> bands;  ///< per slice of more than one token: past and new keys and values
   std::int64_t floats = 0;
 };
 
 /// Inputs of a layer: rows of the batch. Rotated q [tokens][H][d] and k, v [tokens][Hkv][d]; Hybrid: `gates`
-/// [tokens][groups], the logits; Liger: q and k before rotation.
+/// [tokens][groups], the logits; Liger: q and k before rotation. Lawcat: q and k as it takes them, and `gates`
+/// [tokens][Hkv][k].
 struct MixerRows {
   const float *q = nullptr, *k = nullptr, *v = nullptr, *gates = nullptr, *raw_q = nullptr, *raw_k = nullptr;
 };

@@ -21,10 +21,31 @@ GateForm gate_form(const std::string& where, const Json& options) {
   fail_input("{}: the engine does not run Liger's variant '{}' (gla, mamba2, mlstm and rwkv6)", where, variant);
 }
 
+MixerSettings read_lawcat(const std::string& where, const DecoderConfig& config, const Json& options) {
+  MixerSettings s;
+  s.kind = MixerKind::Lawcat;
+  const auto window = json_get<std::int64_t>(options, "window", where);
+  require(window == 0, "{}: the engine does not run LAWCAT with a window ({})", where, window);
+  s.groups = config.heads;
+  s.gate = json_get<bool>(options, "gate", where);
+  s.gate_normalizer = json_get<double>(options, "gate_tau", where);
+  s.features = json_get<std::int64_t>(options, "feature_dim", where);
+  if (s.features == 0) s.features = config.head_dim / 2;
+  if (json_get<bool>(options, "conv", where)) s.taps = json_get<std::int64_t>(options, "conv_size", where);
+  s.silu = json_get<std::string>(options, "conv_act", where) == "silu";
+  s.rotated = json_get<bool>(options, "rope_student", where);
+  s.normalised = json_get<bool>(options, "normalise", where);
+  require(s.features >= 1 && s.features <= config.head_dim && s.taps >= 0 && s.taps <= 1024 &&
+              std::isfinite(s.gate_normalizer) && s.gate_normalizer > 0,
+          "{}: feature_dim {}, conv_size {}, gate_tau {}", where, s.features, s.taps, s.gate_normalizer);
+  return s;
+}
+
 MixerSettings read_mixer(const std::string& where, const DecoderConfig& config, const std::string& kind,
                          const Json& options) {
   MixerSettings s;
   if (kind == "softmax") return s;
+  if (kind == "lawcat") return read_lawcat(where, config, options);
   s.window = json_get<std::int64_t>(options, "window", where);
   s.sinks = json_get<std::int64_t>(options, "sinks", where);
   require(s.window >= 1 && s.window <= config.context && s.sinks >= 0 && s.sinks <= s.window,
@@ -58,7 +79,8 @@ MixerSettings read_mixer(const std::string& where, const DecoderConfig& config, 
             "{}: gate_logit_normalizer {}, mix_linear {}, mix_window {}", where, s.gate_normalizer, s.mix_linear,
             s.mix_window);
   } else {
-    fail_input("{}: the engine does not run mixer '{}' (softmax, window, hybrid, lolcats and liger)", where, kind);
+    fail_input("{}: the engine does not run mixer '{}' (softmax, window, hybrid, lolcats, liger and lawcat)", where,
+               kind);
   }
   return s;
 }
@@ -70,6 +92,33 @@ std::vector<float> values(const Gguf& file, const std::string& name, const std::
   std::vector<float> out(static_cast<std::size_t>(info.elements()));
   file.dequantize(info, 0, info.rows(), out.data());
   return out;
+}
+
+/// Taps [heads or kv heads, d, K] of convolutions as [heads][K][d], those of a kv head for each of its query heads.
+std::vector<float> taps(const Gguf& file, const std::string& name, const DecoderConfig& c, std::int64_t heads,
+                        std::int64_t size) {
+  const std::int64_t d = c.head_dim, stored = file.tensor(name).shape.front();
+  const auto read = values(file, name, {stored == c.kv_heads ? c.kv_heads : heads, d, size});
+  std::vector<float> out(static_cast<std::size_t>(heads * size * d));
+  for (std::int64_t h = 0; h < heads; ++h)
+    for (std::int64_t j = 0; j < size; ++j)
+      for (std::int64_t i = 0; i < d; ++i) out[(h * size + j) * d + i] = read[(h * stored / heads * d + i) * size + j];
+  return out;
+}
+
+MixerWeights lawcat_weights(const Gguf& file, const std::string& blk, const DecoderConfig& c, const MixerSettings& s) {
+  MixerWeights w;
+  const auto either = [&](const char* first, const char* second) {  // shared ones are stored once
+    return blk + (file.find(blk + first) ? first : second);
+  };
+  w.query_map = values(file, blk + "mixer.query_map", {c.heads, c.head_dim, s.features});
+  w.key_map = values(file, either("mixer.key_map", "mixer.query_map"), {c.heads, c.head_dim, s.features});
+  if (s.taps > 0) {
+    w.query_taps = taps(file, blk + "mixer.query_taps", c, c.heads, s.taps);
+    w.key_taps = taps(file, either("mixer.key_taps", "mixer.query_taps"), c, c.heads, s.taps);
+    if (file.find(blk + "mixer.value_taps")) w.value_taps = taps(file, blk + "mixer.value_taps", c, c.kv_heads, s.taps);
+  }
+  return w;
 }
 
 }  // namespace
@@ -135,6 +184,19 @@ Model::Model(Gguf file) : file_(std::move(file)), config_(read_config(file_)) {
       if (s.gate) {
         t.mixer_gate = tensor(blk + "mixer.gate_weight", {s.groups, c.hidden});
         t.mixer_gate_bias = tensor(blk + "mixer.gate_bias", {s.groups});
+      }
+    }
+    if (s.kind == MixerKind::Lawcat) {
+      w = lawcat_weights(file_, blk, c, s);
+      if (s.gate) {
+        const std::int64_t gates = c.kv_heads * 2 * s.features;
+        std::int64_t inner = c.hidden;
+        if (const auto* down = file_.find(blk + "mixer.gate_down")) {
+          inner = down->shape.front();
+          t.mixer_gate_down = tensor(blk + "mixer.gate_down", {inner, c.hidden});
+        }
+        t.mixer_gate = tensor(blk + "mixer.gate_up", {gates, inner});
+        t.mixer_gate_bias = tensor(blk + "mixer.gate_bias", {gates});
       }
     }
     layers_.push_back(t);

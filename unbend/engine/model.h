@@ -18,7 +18,8 @@ struct LayerTensors {
   ggml_tensor *attention_norm = nullptr, *q = nullptr, *k = nullptr, *v = nullptr, *output = nullptr;
   ggml_tensor *q_bias = nullptr, *k_bias = nullptr, *v_bias = nullptr;  // null without biases
   ggml_tensor *ffn_norm = nullptr, *gate = nullptr, *up = nullptr, *down = nullptr;
-  ggml_tensor *mixer_gate = nullptr, *mixer_gate_bias = nullptr;  // Hybrid
+  ggml_tensor *mixer_gate = nullptr, *mixer_gate_bias = nullptr;  // Hybrid, Lawcat
+  ggml_tensor* mixer_gate_down = nullptr;                         // before mixer_gate, or null: Lawcat
 };
 
 /// Settings of every layer's mixer from their names and the recipe's options; Input error for what the engine cannot

@@ -24,15 +24,16 @@ std::uint64_t file_type(const std::string& type) {
   return 1024;  // "guessed"
 }
 
-/// Mixer parameters by name in the file. Maps take channels in the file's order: Llama files keep those of q and k in
-/// pairs.
+/// Mixer parameters by name in the file. Maps and taps take channels in the file's order: Llama files keep those of q
+/// and k in pairs.
 std::map<std::string, at::Tensor> mixer_tensors(const Student& student) {
   std::map<std::string, at::Tensor> tensors;
   auto decoder = student.decoder;
   for (const auto& p : adapter(decoder)) {
     if (p.name.find(".mixer.") == std::string::npos) continue;  // layers.N.mixer.NAME
     auto values = p.tensor->detach().to(at::kFloat).contiguous();
-    if (decoder.config.architecture == "llama" && p.name.ends_with("_map"))
+    const bool channels = p.name.ends_with("_map") || p.name.ends_with("query_taps") || p.name.ends_with("key_taps");
+    if (decoder.config.architecture == "llama" && channels)
       values = pairs_from_halves(values.flatten(0, 1), values.size(0)).view(values.sizes());
     tensors["blk." + p.name.substr(std::string("layers.").size())] = values.contiguous();
   }

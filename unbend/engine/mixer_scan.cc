@@ -1,0 +1,107 @@
+#include <algorithm>
+
+#include "unbend/engine/mixer_memory.h"
+
+namespace unbend::engine {
+namespace {
+
+/// One block of value channels: S [d][lanes], read by up to kReads query heads at once.
+template <int kReads, bool kUpdate>
+void scan_step(std::int64_t k, float* state, const float* features, const float* decay, bool per_channel, Vector value,
+               const float* const* queries, Vector* reads) {
+  const F32 tag;
+  auto scalar = hn::Set(tag, *decay);
+  for (std::int64_t f = 0; f < k; ++f) {
+    auto row = hn::LoadU(tag, state + f * kL);
+    if constexpr (kUpdate) {
+      if (per_channel) scalar = hn::Set(tag, decay[f]);
+      row = hn::MulAdd(hn::Set(tag, features[f]), value, hn::Mul(row, scalar));
+      hn::StoreU(row, tag, state + f * kL);
+    }
+    for (int r = 0; r < kReads; ++r) reads[r] = hn::MulAdd(hn::Set(tag, queries[r][f]), row, reads[r]);
+  }
+}
+
+void scan_slice(const MixerLayout& at, const Slice& slice, float* state, std::int64_t group, std::int64_t block,
+                const MixerScratch& place, const float* scratch, float* read) {
+  const auto& s = at.settings;
+  const std::int64_t d = at.width, k = at.features, repeat = at.heads / s.groups, kv = group * at.kv_heads / s.groups;
+  const std::int64_t left = std::min(kL, d - block * kL);
+  const bool channels = decays(at) > 1;
+  for (std::int64_t i = 0; i < slice.count; ++i) {
+    const std::int64_t row = slice.first + i;
+    float* out = read + (row * at.heads + group * repeat) * d + block * kL;
+    if (slice.position + i < first_read(s)) {
+      for (std::int64_t r = 0; r < repeat; ++r) store(hn::Zero(F32()), out + r * d, left);
+      continue;
+    }
+    const float* features = scratch + place.key_features + (row * s.groups + group) * k;
+    const float* decay = scratch + place.decay + (row * s.groups + group) * decays(at);
+    const auto value = load(scratch + place.values + (row * at.kv_heads + kv) * d + block * kL, left);
+    const float* query = scratch + place.query_features + (row * at.heads + group * repeat) * k;
+    for (std::int64_t r = 0; r < repeat;) {
+      const auto reads = [&]<int kReads>() {
+        const float* queries[kReads];
+        Vector sums[kReads];
+        for (int j = 0; j < kReads; ++j) queries[j] = query + (r + j) * k, sums[j] = hn::Zero(F32());
+        if (r == 0)
+          scan_step<kReads, true>(k, state, features, decay, channels, value, queries, sums);
+        else
+          scan_step<kReads, false>(k, state, features, decay, channels, value, queries, sums);
+        for (int j = 0; j < kReads; ++j) store(sums[j], out + (r + j) * d, left);
+        r += kReads;
+      };
+      switch (std::min<std::int64_t>(repeat - r, 4)) {
+        case 4: reads.template operator()<4>(); break;
+        case 3: reads.template operator()<3>(); break;
+        case 2: reads.template operator()<2>(); break;
+        default: reads.template operator()<1>();
+      }
+    }
+  }
+}
+
+void scan_mass(const MixerLayout& at, const Slice& slice, float* mass, std::int64_t group, const MixerScratch& place,
+               const float* scratch, float* read) {
+  const auto& s = at.settings;
+  const std::int64_t k = at.features, repeat = at.heads / s.groups, per_token = decays(at);
+  for (std::int64_t i = 0; i < slice.count; ++i) {
+    const std::int64_t row = slice.first + i;
+    float* out = read + place.tokens * at.heads * at.width + row * at.heads + group * repeat;
+    if (slice.position + i < first_read(s)) {
+      std::fill_n(out, repeat, 0.f);
+      continue;
+    }
+    const float* features = scratch + place.key_features + (row * s.groups + group) * k;
+    const float* decay = scratch + place.decay + (row * s.groups + group) * per_token;
+    for (std::int64_t f = 0; f < k; f += kL) {
+      const auto by = per_token > 1 ? load(decay + f, k - f) : hn::Set(F32(), *decay);
+      store(hn::MulAdd(load(mass + f, k - f), by, load(features + f, k - f)), mass + f, k - f);
+    }
+    for (std::int64_t r = 0; r < repeat; ++r)
+      out[r] = dot(scratch + place.query_features + (row * at.heads + group * repeat + r) * k, mass, k);
+  }
+}
+
+}  // namespace
+
+void mixer_scan(const MixerLayout& at, std::span<const Slice> slices, std::int64_t layer_offset,
+                const MixerScratch& place, const float* scratch, float* read, int thread, int threads) {
+  const auto& s = at.settings;
+  const std::int64_t blocks = vectors(at.width);
+  std::int64_t unit = 0;
+  const auto mine = [&] { return unit++ % threads == thread; };
+  for (const auto& slice : slices)
+    for (std::int64_t group = 0; group < s.groups; ++group) {
+      auto* state = reinterpret_cast<float*>(slice.state + layer_offset + at.state);
+      for (std::int64_t block = 0; block < blocks; ++block)
+        if (mine())
+          scan_slice(at, slice, state + (group * blocks + block) * at.features * kL, group, block, place, scratch,
+                     read);
+      if (at.mass >= 0 && mine())
+        scan_mass(at, slice, reinterpret_cast<float*>(slice.state + layer_offset + at.mass) + group * at.features,
+                  group, place, scratch, read);
+    }
+}
+
+}  // namespace unbend::engine
