@@ -32,3 +32,6 @@ target_compile_options(unbend_schema_grammar PRIVATE -w)
 target_link_libraries(unbend_schema_grammar PUBLIC ggml-base)
 
 add_subdirectory(${UNBEND_LLAMA_SOURCE} ${CMAKE_BINARY_DIR}/llama.cpp EXCLUDE_FROM_ALL SYSTEM)
+# With AVX512-FP16, ggml's loops over float16 take 128 numbers at a time and the rest one by one in software: for heads of
+# width 64 that is all of them. Its other AVX-512 path takes 64, and adds up in float32.
+target_compile_options(ggml-cpu PRIVATE -U__AVX512FP16__)
