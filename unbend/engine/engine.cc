@@ -309,8 +309,16 @@ struct Engine::Impl {
       auto* raw_k = project(w.k, w.k_bias, c.kv_heads);
       auto* v = project(w.v, w.v_bias, c.kv_heads);
       const auto& mixer = model->mixers()[i];
-      const bool as_is = mixer.kind == MixerKind::Lawcat && !mixer.rotated;
-      auto *q = as_is ? raw_q : rotated(raw_q), *k = as_is ? raw_k : rotated(raw_k);
+      auto *q = raw_q, *k = raw_k;
+      if (w.query_kernel) {
+        const auto features = [&](ggml_tensor* x, ggml_tensor* kernel, ggml_tensor* bias) {
+          auto* y = ggml_mul_mat(ctx, kernel, ggml_reshape_2d(ctx, x, kernel->ne[0], tokens));
+          return ggml_reshape_3d(ctx, ggml_relu(ctx, ggml_add(ctx, y, bias)), x->ne[0], x->ne[1], tokens);
+        };
+        q = features(raw_q, w.query_kernel, w.query_kernel_bias);
+        k = features(raw_k, w.key_kernel, w.key_kernel_bias);
+      }
+      if (mixer.kind != MixerKind::Linear || mixer.alone.rotated) q = rotated(q), k = rotated(k);
       for (auto* t : {q, k, v}) ggml_build_forward_expand(graph, t);
       auto* heads =
           mixer.kind == MixerKind::Softmax ? softmax(i, q, k, v) : constant_memory(i, normed, q, k, v, raw_q, raw_k);

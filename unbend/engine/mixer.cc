@@ -10,7 +10,9 @@ MixerLayout::MixerLayout(const DecoderConfig& c, const MixerSettings& s, CacheTy
     : heads(c.heads),
       kv_heads(c.kv_heads),
       width(c.head_dim),
-      features(s.kind == MixerKind::Lawcat ? 2 * s.features : c.head_dim),
+      features(s.kind == MixerKind::Linear && s.alone.features == LinearSettings::Features::SoftmaxPair
+                   ? 2 * s.alone.width
+                   : c.head_dim),
       settings(s),
       type(cache),
       scale(static_cast<float>(c.scale())) {
@@ -26,11 +28,12 @@ MixerLayout::MixerLayout(const DecoderConfig& c, const MixerSettings& s, CacheTy
   sink_values = take(kv_heads * s.sinks * width * number);
   if (!s.recurrent()) return;
   state = take(s.groups * vectors(width) * features * kL * 4);
-  if (s.kind == MixerKind::Hybrid || (s.kind == MixerKind::Lawcat && s.normalised))
+  if (s.kind == MixerKind::Hybrid || (s.kind == MixerKind::Linear && s.alone.norm == LinearSettings::Norm::Sum))
     mass = take(s.groups * features * 4);
   if (s.kind == MixerKind::Hybrid) clock = take(s.groups * (s.window + 1) * 8);
-  if (s.kind == MixerKind::Lawcat)
-    past = take(std::max<std::int64_t>(s.taps - 1, 0) * (heads + 2 * kv_heads) * width * 4);
+  if (s.kind != MixerKind::Linear) return;
+  past = take(std::max<std::int64_t>(s.alone.taps - 1, 0) * (heads + 2 * kv_heads) * width * 4);
+  largest = take(kv_heads * 4);
 }
 
 MixerScratch::MixerScratch(const MixerLayout& at, std::span<const Slice> slices) {
@@ -47,7 +50,7 @@ MixerScratch::MixerScratch(const MixerLayout& at, std::span<const Slice> slices)
     values = take(tokens * at.kv_heads * at.width);
     decay = take(tokens * s.groups * decays(at));
   }
-  if (s.kind == MixerKind::Lawcat) return;
+  if (s.kind == MixerKind::Linear) return;
   for (const auto& slice : slices) bands.push_back(slice.count > 1 ? take(at.kv_heads * Band::floats(at, slice)) : -1);
 }
 

@@ -1,6 +1,6 @@
 // Token mixers of a converted decoder in constant memory, on plain float arrays: an exact softmax over a window and
 // pinned sinks, and a gated linear recurrence, combined as recipes `window`, `hybrid`, `lolcats` and `liger`
-// (unbend/lm) say, or the recurrence alone (`lawcat`).
+// (unbend/lm) say, or the recurrence alone (`lawcat`, `supra`, `regla`).
 //
 // One layer's step over a batch runs in three phases, each split over threads by units that do not depend on each
 // other:
@@ -20,7 +20,7 @@
 
 namespace unbend::engine {
 
-enum class MixerKind { Softmax, Window, Hybrid, Liger, Lawcat };
+enum class MixerKind { Softmax, Window, Hybrid, Liger, Linear };
 
 /// How Liger's gate logits z become log-decays.
 enum class GateForm {
@@ -31,35 +31,55 @@ enum class GateForm {
   None
 };
 
+/// A recurrence without a window, as `lawcat`, `supra` and `regla` have it.
+struct LinearSettings {
+  enum class Features {
+    SoftmaxPair,  ///< [softmax(x M), softmax(-x M)], M [d, f]
+    SafeExp,      ///< exp(q - max q); exp(k - the largest entry of any key so far)
+    Given         ///< the graph has computed them
+  };
+  enum class Gate { None, Fixed, Sigmoid, Refined };  ///< Refined: ReGLA's g (g + 2 r (1 - g))
+  enum class Norm { None, Sum, Group, Rms };          ///< of a head: as it is, by the sum of weights, layer norm, RMS
+  Features features = Features::SoftmaxPair;
+  Gate gate = Gate::None;
+  Norm norm = Norm::Sum;
+  bool decays_values = false;   ///< the gate is over channels of values, not of keys
+  bool gate_per_query = false;  ///< logits for every query head, not for every kv head
+  bool rotated = false;         ///< queries and keys have positions
+  bool silu = false;            ///< after a convolution
+  std::int64_t width = 0;       ///< f
+  std::int64_t taps = 0;        ///< tokens that convolutions see; 0 = there are none
+  double tau = 1;               ///< log-decay = log sigmoid(z) / tau
+  double scale = 1;             ///< of the queries' features
+  std::vector<double> slopes;   ///< Fixed: head h decays by exp(-slope)
+};
+
 /// What a layer does; the learned numbers are in MixerWeights.
 struct MixerSettings {
   MixerKind kind = MixerKind::Softmax;
   std::int64_t window = 0, sinks = 0;
   std::int64_t groups = 0;                    ///< recurrences: one per kv head, or per query head
   bool linear = true;                         ///< Hybrid: false leaves window and sinks
-  bool gate = true;                           ///< Hybrid, Lawcat
+  bool gate = true;                           ///< Hybrid
   bool window_factor = false;                 ///< Hybrid: the file has a of 1 / sigmoid(a), not c of e^c (LoLCATs)
   GateForm gate_form = GateForm::LogSigmoid;  ///< Liger
-  double gate_normalizer = 16;                ///< Liger, Lawcat
+  double gate_normalizer = 16;                ///< Liger
   double mix_linear = .5, mix_window = .5;    ///< Liger
-  std::int64_t features = 0;                  ///< Lawcat: f of [softmax(x M), softmax(-x M)], M [d, f]
-  std::int64_t taps = 0;                      ///< Lawcat: tokens that its convolutions see; 0 = it has none
-  bool silu = false;                          ///< Lawcat: after a convolution
-  bool rotated = false;                       ///< Lawcat: queries and keys have positions
-  bool normalised = true;                     ///< Lawcat: by the sum of the weights
+  LinearSettings alone;                       ///< Linear
 
   bool recurrent() const {
-    return kind == MixerKind::Lawcat || (kind == MixerKind::Hybrid && linear) ||
+    return kind == MixerKind::Linear || (kind == MixerKind::Hybrid && linear) ||
            (kind == MixerKind::Liger && mix_linear != 0);
   }
 };
 
-/// Learned numbers of one Hybrid or Lawcat layer. Maps are [heads or groups][d][d/2 or f], applied to queries and keys
+/// Learned numbers of one Hybrid or Linear layer. Maps are [heads or groups][d][d/2 or f], applied to queries and keys
 /// in the order in which the file stores their channels.
 struct MixerWeights {
   std::vector<float> query_map, key_map;
   std::vector<float> scale;                             ///< Hybrid, [heads]: e^c
-  std::vector<float> query_taps, key_taps, value_taps;  ///< Lawcat, [heads][taps][d], the last of kv heads; or empty
+  std::vector<float> query_taps, key_taps, value_taps;  ///< Linear, [heads][taps][d], the last of kv heads; or empty
+  std::vector<float> norm_gain;                         ///< Linear, Rms: [heads][d]
 };
 
 /// Number types of the rings (recurrences are float always).
@@ -77,10 +97,11 @@ struct MixerLayout {
   float scale = 1;
   std::int64_t keys = 0, values = 0;            ///< [Hkv][w][d] rings: token t in slot t mod w
   std::int64_t sink_keys = 0, sink_values = 0;  ///< [Hkv][s][d]
-  std::int64_t clock = 0;  ///< double [groups][w + 1]: sum of log-decays up to each slot's token; now
-  std::int64_t state = 0;  ///< float [groups][d / lanes][k][lanes]
-  std::int64_t mass = -1;  ///< float [groups][k]; -1: none is kept
-  std::int64_t past = 0;   ///< float [taps - 1][H + 2 Hkv][d]: the rows that convolutions need again
+  std::int64_t clock = 0;    ///< double [groups][w + 1]: sum of log-decays up to each slot's token; now
+  std::int64_t state = 0;    ///< float [groups][d / lanes][k][lanes]
+  std::int64_t mass = -1;    ///< float [groups][k]; -1: none is kept
+  std::int64_t past = 0;     ///< float [taps - 1][H + 2 Hkv][d]: the rows that convolutions need again
+  std::int64_t largest = 0;  ///< float [Hkv]: of any key so far (SafeExp)
   std::int64_t bytes = 0;
 };
 
@@ -103,14 +124,14 @@ struct MixerScratch {
   std::int64_t query_features = 0;  ///< [tokens][H][k]
   std::int64_t key_features = 0;    ///< [tokens][groups][k]
   std::int64_t values = 0;          ///< [tokens][Hkv][d]
-  std::int64_t decay = 0;           ///< [tokens][groups] or [tokens][groups][k]
+  std::int64_t decay = 0;           ///< [tokens][groups], [tokens][groups][k] or [tokens][groups][d]
   std::vector<std::int64_t> bands;  ///< per slice of more than one token: past and new keys and values
   std::int64_t floats = 0;
 };
 
 /// Inputs of a layer: rows of the batch. Rotated q [tokens][H][d] and k, v [tokens][Hkv][d]; Hybrid: `gates`
-/// [tokens][groups], the logits; Liger: q and k before rotation. Lawcat: q and k as it takes them, and `gates`
-/// [tokens][Hkv][k].
+/// [tokens][groups], the logits; Liger: q and k before rotation. Linear: q and k as it takes them, and `gates`
+/// [tokens][Hkv or H][channels], twice as many for Refined: those of g, then those of r.
 struct MixerRows {
   const float *q = nullptr, *k = nullptr, *v = nullptr, *gates = nullptr, *raw_q = nullptr, *raw_k = nullptr;
 };

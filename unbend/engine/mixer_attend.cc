@@ -3,7 +3,7 @@
 #include <limits>
 #include <vector>
 
-#include "unbend/engine/mixer_lawcat.h"
+#include "unbend/engine/mixer_linear.h"
 #include "unbend/engine/mixer_memory.h"
 
 namespace unbend::engine {
@@ -140,8 +140,8 @@ void attend(const MixerLayout& at, const MixerWeights& weights, std::span<const 
 void mixer_attend(const MixerLayout& at, const MixerWeights& weights, std::span<const Slice> slices,
                   std::int64_t layer_offset, const MixerRows& rows, const MixerScratch& place, const float* scratch,
                   const float* read, float* out, int thread, int threads) {
-  if (at.settings.kind == MixerKind::Lawcat)
-    lawcat_finish(at, place, read, out, thread, threads);
+  if (at.settings.kind == MixerKind::Linear)
+    linear_finish(at, weights, place, read, out, thread, threads);
   else if (at.type == CacheType::F16)
     attend<hwy::float16_t>(at, weights, slices, layer_offset, rows, place, scratch, read, out, thread, threads);
   else

@@ -3,7 +3,7 @@
 #include <cmath>
 #include <vector>
 
-#include "unbend/engine/mixer_lawcat.h"
+#include "unbend/engine/mixer_linear.h"
 #include "unbend/engine/mixer_memory.h"
 
 namespace unbend::engine {
@@ -140,8 +140,8 @@ void prepare(const MixerLayout& at, const MixerWeights& weights, std::span<const
 void mixer_prepare(const MixerLayout& at, const MixerWeights& weights, std::span<const Slice> slices,
                    std::int64_t layer_offset, const MixerRows& rows, const MixerScratch& place, float* scratch,
                    int thread, int threads) {
-  if (at.settings.kind == MixerKind::Lawcat)
-    lawcat_prepare(at, weights, slices, layer_offset, rows, place, scratch, thread, threads);
+  if (at.settings.kind == MixerKind::Linear)
+    linear_prepare(at, weights, slices, layer_offset, rows, place, scratch, thread, threads);
   else if (at.type == CacheType::F16)
     prepare<hwy::float16_t>(at, weights, slices, layer_offset, rows, place, scratch, thread, threads);
   else

@@ -5,17 +5,17 @@
 namespace unbend::engine {
 namespace {
 
-/// One block of value channels: S [d][lanes], read by up to kReads query heads at once.
+/// One block of value channels: S [k][lanes], read by up to kReads query heads at once. It decays by `decay`, of each
+/// value channel, or by `key_decay` if there is one.
 template <int kReads, bool kUpdate>
-void scan_step(std::int64_t k, float* state, const float* features, const float* decay, bool per_channel, Vector value,
+void scan_step(std::int64_t k, float* state, const float* features, Vector decay, const float* key_decay, Vector value,
                const float* const* queries, Vector* reads) {
   const F32 tag;
-  auto scalar = hn::Set(tag, *decay);
   for (std::int64_t f = 0; f < k; ++f) {
     auto row = hn::LoadU(tag, state + f * kL);
     if constexpr (kUpdate) {
-      if (per_channel) scalar = hn::Set(tag, decay[f]);
-      row = hn::MulAdd(hn::Set(tag, features[f]), value, hn::Mul(row, scalar));
+      if (key_decay) decay = hn::Set(tag, key_decay[f]);
+      row = hn::MulAdd(hn::Set(tag, features[f]), value, hn::Mul(row, decay));
       hn::StoreU(row, tag, state + f * kL);
     }
     for (int r = 0; r < kReads; ++r) reads[r] = hn::MulAdd(hn::Set(tag, queries[r][f]), row, reads[r]);
@@ -27,7 +27,8 @@ void scan_slice(const MixerLayout& at, const Slice& slice, float* state, std::in
   const auto& s = at.settings;
   const std::int64_t d = at.width, k = at.features, repeat = at.heads / s.groups, kv = group * at.kv_heads / s.groups;
   const std::int64_t left = std::min(kL, d - block * kL);
-  const bool channels = decays(at) > 1;
+  const std::int64_t per_token = decays(at);
+  const bool of_values = s.kind == MixerKind::Linear && s.alone.decays_values && per_token > 1;
   for (std::int64_t i = 0; i < slice.count; ++i) {
     const std::int64_t row = slice.first + i;
     float* out = read + (row * at.heads + group * repeat) * d + block * kL;
@@ -36,7 +37,9 @@ void scan_slice(const MixerLayout& at, const Slice& slice, float* state, std::in
       continue;
     }
     const float* features = scratch + place.key_features + (row * s.groups + group) * k;
-    const float* decay = scratch + place.decay + (row * s.groups + group) * decays(at);
+    const float* decays = scratch + place.decay + (row * s.groups + group) * per_token;
+    const auto decay = of_values ? load(decays + block * kL, left) : hn::Set(F32(), *decays);
+    const float* key_decay = per_token > 1 && !of_values ? decays : nullptr;
     const auto value = load(scratch + place.values + (row * at.kv_heads + kv) * d + block * kL, left);
     const float* query = scratch + place.query_features + (row * at.heads + group * repeat) * k;
     for (std::int64_t r = 0; r < repeat;) {
@@ -45,9 +48,9 @@ void scan_slice(const MixerLayout& at, const Slice& slice, float* state, std::in
         Vector sums[kReads];
         for (int j = 0; j < kReads; ++j) queries[j] = query + (r + j) * k, sums[j] = hn::Zero(F32());
         if (r == 0)
-          scan_step<kReads, true>(k, state, features, decay, channels, value, queries, sums);
+          scan_step<kReads, true>(k, state, features, decay, key_decay, value, queries, sums);
         else
-          scan_step<kReads, false>(k, state, features, decay, channels, value, queries, sums);
+          scan_step<kReads, false>(k, state, features, decay, key_decay, value, queries, sums);
         for (int j = 0; j < kReads; ++j) store(sums[j], out + (r + j) * d, left);
         r += kReads;
       };

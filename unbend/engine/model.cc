@@ -9,129 +9,6 @@
 #include "unbend/base/json.h"
 
 namespace unbend::engine {
-namespace {
-
-GateForm gate_form(const std::string& where, const Json& options) {
-  if (!json_get<bool>(options, "gate", where)) return GateForm::None;
-  const auto variant = json_get<std::string>(options, "variant", where);
-  if (variant == "gla") return GateForm::LogSigmoid;
-  if (variant == "mamba2") return GateForm::MeanSoftplus;
-  if (variant == "mlstm") return GateForm::MeanLogSigmoid;
-  if (variant == "rwkv6") return GateForm::Exp;
-  fail_input("{}: the engine does not run Liger's variant '{}' (gla, mamba2, mlstm and rwkv6)", where, variant);
-}
-
-MixerSettings read_lawcat(const std::string& where, const DecoderConfig& config, const Json& options) {
-  MixerSettings s;
-  s.kind = MixerKind::Lawcat;
-  const auto window = json_get<std::int64_t>(options, "window", where);
-  require(window == 0, "{}: the engine does not run LAWCAT with a window ({})", where, window);
-  s.groups = config.heads;
-  s.gate = json_get<bool>(options, "gate", where);
-  s.gate_normalizer = json_get<double>(options, "gate_tau", where);
-  s.features = json_get<std::int64_t>(options, "feature_dim", where);
-  if (s.features == 0) s.features = config.head_dim / 2;
-  if (json_get<bool>(options, "conv", where)) s.taps = json_get<std::int64_t>(options, "conv_size", where);
-  s.silu = json_get<std::string>(options, "conv_act", where) == "silu";
-  s.rotated = json_get<bool>(options, "rope_student", where);
-  s.normalised = json_get<bool>(options, "normalise", where);
-  require(s.features >= 1 && s.features <= config.head_dim && s.taps >= 0 && s.taps <= 1024 &&
-              std::isfinite(s.gate_normalizer) && s.gate_normalizer > 0,
-          "{}: feature_dim {}, conv_size {}, gate_tau {}", where, s.features, s.taps, s.gate_normalizer);
-  return s;
-}
-
-MixerSettings read_mixer(const std::string& where, const DecoderConfig& config, const std::string& kind,
-                         const Json& options) {
-  MixerSettings s;
-  if (kind == "softmax") return s;
-  if (kind == "lawcat") return read_lawcat(where, config, options);
-  s.window = json_get<std::int64_t>(options, "window", where);
-  s.sinks = json_get<std::int64_t>(options, "sinks", where);
-  require(s.window >= 1 && s.window <= config.context && s.sinks >= 0 && s.sinks <= s.window,
-          "{}: a window of {} with {} sinks cannot be", where, s.window, s.sinks);
-  s.groups = config.kv_heads;
-  if (kind == "window") {
-    s.kind = MixerKind::Window;
-  } else if (kind == "hybrid") {
-    s.kind = MixerKind::Hybrid;
-    s.linear = json_get<bool>(options, "linear", where);
-    s.gate = json_get<bool>(options, "gate", where);
-    if (json_get<std::string>(options, "state_heads", where) == "query") s.groups = config.heads;
-  } else if (kind == "lolcats") {  // no gate, and a head's number is the window's factor
-    s.kind = MixerKind::Hybrid;
-    s.linear = json_get<bool>(options, "linear", where);
-    s.gate = false;
-    s.window_factor = true;
-    s.groups = config.heads;
-  } else if (kind == "liger") {
-    s.kind = MixerKind::Liger;
-    s.gate_form = gate_form(where, options);
-    s.gate_normalizer = json_get<double>(options, "gate_logit_normalizer", where);
-    s.mix_linear = json_get<double>(options, "mix_linear", where);
-    s.mix_window = json_get<double>(options, "mix_window", where);
-    require(json_get<std::string>(options, "gate_source", where) == "k" &&
-                json_get<std::int64_t>(options, "pool_size", where) == 1 &&
-                json_get<std::string>(options, "feature_map", where) == "softmax",
-            "{}: the engine runs Liger with gates from keys, unpooled, and softmax features only", where);
-    require(std::isfinite(s.gate_normalizer) && s.gate_normalizer > 0 && std::isfinite(s.mix_linear) &&
-                std::isfinite(s.mix_window) && s.mix_window != 0,
-            "{}: gate_logit_normalizer {}, mix_linear {}, mix_window {}", where, s.gate_normalizer, s.mix_linear,
-            s.mix_window);
-  } else {
-    fail_input("{}: the engine does not run mixer '{}' (softmax, window, hybrid, lolcats, liger and lawcat)", where,
-               kind);
-  }
-  return s;
-}
-
-std::vector<float> values(const Gguf& file, const std::string& name, const std::vector<std::int64_t>& shape) {
-  const auto& info = file.tensor(name);
-  require(info.shape == shape, "{}: tensor {} has shape [{}], expected [{}]", file.path().string(), name,
-          fmt::join(info.shape, ", "), fmt::join(shape, ", "));
-  std::vector<float> out(static_cast<std::size_t>(info.elements()));
-  file.dequantize(info, 0, info.rows(), out.data());
-  return out;
-}
-
-/// Taps [heads or kv heads, d, K] of convolutions as [heads][K][d], those of a kv head for each of its query heads.
-std::vector<float> taps(const Gguf& file, const std::string& name, const DecoderConfig& c, std::int64_t heads,
-                        std::int64_t size) {
-  const std::int64_t d = c.head_dim, stored = file.tensor(name).shape.front();
-  const auto read = values(file, name, {stored == c.kv_heads ? c.kv_heads : heads, d, size});
-  std::vector<float> out(static_cast<std::size_t>(heads * size * d));
-  for (std::int64_t h = 0; h < heads; ++h)
-    for (std::int64_t j = 0; j < size; ++j)
-      for (std::int64_t i = 0; i < d; ++i) out[(h * size + j) * d + i] = read[(h * stored / heads * d + i) * size + j];
-  return out;
-}
-
-MixerWeights lawcat_weights(const Gguf& file, const std::string& blk, const DecoderConfig& c, const MixerSettings& s) {
-  MixerWeights w;
-  const auto either = [&](const char* first, const char* second) {  // shared ones are stored once
-    return blk + (file.find(blk + first) ? first : second);
-  };
-  w.query_map = values(file, blk + "mixer.query_map", {c.heads, c.head_dim, s.features});
-  w.key_map = values(file, either("mixer.key_map", "mixer.query_map"), {c.heads, c.head_dim, s.features});
-  if (s.taps > 0) {
-    w.query_taps = taps(file, blk + "mixer.query_taps", c, c.heads, s.taps);
-    w.key_taps = taps(file, either("mixer.key_taps", "mixer.query_taps"), c, c.heads, s.taps);
-    if (file.find(blk + "mixer.value_taps")) w.value_taps = taps(file, blk + "mixer.value_taps", c, c.kv_heads, s.taps);
-  }
-  return w;
-}
-
-}  // namespace
-
-std::vector<MixerSettings> check_mixers(const std::string& where, const DecoderConfig& config,
-                                        const std::vector<std::string>& kinds, const Json& options) {
-  require(static_cast<std::int64_t>(kinds.size()) == config.layers, "{}: {} mixers for {} layers", where, kinds.size(),
-          config.layers);
-  std::vector<MixerSettings> all;
-  for (const auto& kind : kinds) all.push_back(read_mixer(where, config, kind, options));
-  return all;
-}
-
 std::shared_ptr<const Model> Model::open(const std::filesystem::path& path) {
   return std::shared_ptr<const Model>(new Model(Gguf::open(path)));
 }
@@ -155,7 +32,7 @@ Model::Model(Gguf file) : file_(std::move(file)), config_(read_config(file_)) {
     options = parse_json(file_.text("unbend.options"), file_.path().string() + ": unbend.options");
   }
   mixers_ = check_mixers(file_.path().string() + ": unbend.options", c, kinds, options);
-  const std::int64_t q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim, d = c.head_dim;
+  const std::int64_t q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
   for (std::int64_t i = 0; i < c.layers; ++i) {
     const std::string blk = fmt::format("blk.{}.", i);
     LayerTensors t;
@@ -175,32 +52,28 @@ Model::Model(Gguf file) : file_(std::move(file)), config_(read_config(file_)) {
     t.down = tensor(blk + "ffn_down.weight", {c.hidden, c.ffn}, true);
 
     const auto& s = mixers_[static_cast<std::size_t>(i)];
-    MixerWeights w;
-    if (s.kind == MixerKind::Hybrid && s.linear) {
-      w.query_map = values(file_, blk + "mixer.query_map", {c.heads, d, d / 2});
-      w.key_map = values(file_, blk + "mixer.key_map", {s.groups, d, d / 2});
-      w.scale = values(file_, blk + (s.window_factor ? "mixer.window_factor" : "mixer.log_scale"), {c.heads});
-      for (auto& x : w.scale) x = s.window_factor ? 1 + std::exp(-x) : std::exp(x);
-      if (s.gate) {
-        t.mixer_gate = tensor(blk + "mixer.gate_weight", {s.groups, c.hidden});
-        t.mixer_gate_bias = tensor(blk + "mixer.gate_bias", {s.groups});
-      }
+    const auto optional = [&](const char* name) {
+      const auto* info = file_.find(blk + "mixer." + name);
+      return info ? tensor(info->name, info->shape) : nullptr;
+    };
+    if (const auto logits = gate_logits(c, s); logits > 0) {
+      t.mixer_gate_down = optional("gate_down");
+      const auto* up = file_.find(blk + "mixer.gate_up");
+      t.mixer_gate = tensor(up ? up->name : blk + "mixer.gate_weight",
+                            {logits, t.mixer_gate_down ? t.mixer_gate_down->ne[1] : c.hidden});
+      t.mixer_gate_bias = tensor(blk + "mixer.gate_bias", {logits});
+      require(!t.mixer_gate_down || t.mixer_gate_down->ne[0] == c.hidden, "{}: {} has rows of {}, expected {}",
+              file_.path().string(), t.mixer_gate_down->name, t.mixer_gate_down->ne[0], c.hidden);
     }
-    if (s.kind == MixerKind::Lawcat) {
-      w = lawcat_weights(file_, blk, c, s);
-      if (s.gate) {
-        const std::int64_t gates = c.kv_heads * 2 * s.features;
-        std::int64_t inner = c.hidden;
-        if (const auto* down = file_.find(blk + "mixer.gate_down")) {
-          inner = down->shape.front();
-          t.mixer_gate_down = tensor(blk + "mixer.gate_down", {inner, c.hidden});
-        }
-        t.mixer_gate = tensor(blk + "mixer.gate_up", {gates, inner});
-        t.mixer_gate_bias = tensor(blk + "mixer.gate_bias", {gates});
-      }
+    if (s.kind == MixerKind::Linear && s.alone.features == LinearSettings::Features::Given) {
+      t.query_kernel = tensor(blk + "mixer.query_kernel", {q, q});
+      t.query_kernel_bias = tensor(blk + "mixer.query_bias", {q});
+      const bool shared = c.heads == c.kv_heads;
+      t.key_kernel = shared ? t.query_kernel : tensor(blk + "mixer.key_kernel", {kv, kv});
+      t.key_kernel_bias = shared ? t.query_kernel_bias : tensor(blk + "mixer.key_bias", {kv});
     }
     layers_.push_back(t);
-    mixer_weights_.push_back(std::move(w));
+    mixer_weights_.push_back(read_mixer_weights(file_, blk, c, s));
   }
 }
 

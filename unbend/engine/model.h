@@ -7,10 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "unbend/base/json.h"
 #include "unbend/engine/config.h"
 #include "unbend/engine/gguf.h"
-#include "unbend/engine/mixer.h"
+#include "unbend/engine/mixer_files.h"
 
 namespace unbend::engine {
 
@@ -18,14 +17,10 @@ struct LayerTensors {
   ggml_tensor *attention_norm = nullptr, *q = nullptr, *k = nullptr, *v = nullptr, *output = nullptr;
   ggml_tensor *q_bias = nullptr, *k_bias = nullptr, *v_bias = nullptr;  // null without biases
   ggml_tensor *ffn_norm = nullptr, *gate = nullptr, *up = nullptr, *down = nullptr;
-  ggml_tensor *mixer_gate = nullptr, *mixer_gate_bias = nullptr;  // Hybrid, Lawcat
-  ggml_tensor* mixer_gate_down = nullptr;                         // before mixer_gate, or null: Lawcat
+  ggml_tensor *mixer_gate_down = nullptr, *mixer_gate = nullptr, *mixer_gate_bias = nullptr;  // where there are gates
+  ggml_tensor *query_kernel = nullptr, *query_kernel_bias = nullptr;                          // features Given
+  ggml_tensor *key_kernel = nullptr, *key_kernel_bias = nullptr;
 };
-
-/// Settings of every layer's mixer from their names and the recipe's options; Input error for what the engine cannot
-/// run.
-std::vector<MixerSettings> check_mixers(const std::string& where, const DecoderConfig& config,
-                                        const std::vector<std::string>& kinds, const Json& options);
 
 /// A model that is ready to run; shared by everything that runs it.
 class Model {

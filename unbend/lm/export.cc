@@ -24,17 +24,28 @@ std::uint64_t file_type(const std::string& type) {
   return 1024;  // "guessed"
 }
 
-/// Mixer parameters by name in the file. Maps and taps take channels in the file's order: Llama files keep those of q
-/// and k in pairs.
+/// A mixer's parameter with the channels of q and k in the order of Llama files, which keep them in pairs.
+at::Tensor in_pairs(const std::string& name, const at::Tensor& values, const Student& student) {
+  const auto ends = [&](const char* what) { return name.ends_with(what); };
+  const auto rows = [&](const at::Tensor& x) {
+    return pairs_from_halves(x, x.size(0) / student.decoder.config.head_dim);
+  };
+  if (ends("_map") || ends("query_taps") || ends("key_taps")) return rows(values.flatten(0, 1)).view(values.sizes());
+  if (ends("query_kernel") || ends("key_kernel")) return rows(rows(values).t()).t();
+  const bool decays_keys = student.options.value("gate_axis", std::string()) == "key";  // ReGLA
+  if (ends("query_bias") || ends("key_bias") || (decays_keys && (ends("gate_weight") || ends("gate_bias"))))
+    return rows(values);
+  return values;
+}
+
+/// Mixer parameters by name in the file.
 std::map<std::string, at::Tensor> mixer_tensors(const Student& student) {
   std::map<std::string, at::Tensor> tensors;
   auto decoder = student.decoder;
   for (const auto& p : adapter(decoder)) {
     if (p.name.find(".mixer.") == std::string::npos) continue;  // layers.N.mixer.NAME
     auto values = p.tensor->detach().to(at::kFloat).contiguous();
-    const bool channels = p.name.ends_with("_map") || p.name.ends_with("query_taps") || p.name.ends_with("key_taps");
-    if (decoder.config.architecture == "llama" && channels)
-      values = pairs_from_halves(values.flatten(0, 1), values.size(0)).view(values.sizes());
+    if (decoder.config.architecture == "llama") values = in_pairs(p.name, values, student);
     tensors["blk." + p.name.substr(std::string("layers.").size())] = values.contiguous();
   }
   return tensors;
