@@ -150,7 +150,13 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"supra", {{"decay", "none"}, {"kernel_init", "identity"}, {"qk_norm", true}}},
                     Case{"supra", {{"decay", "none"}, {"rope", "before"}, {"normalise", true}}},
                     Case{"supra", {{"decay", "retnet"}, {"rope", "none"}, {"lora_rank", 2}}},
-                    Case{"supra", {{"slopes", {.7, .7, 0., 0.}}}}),
+                    Case{"supra", {{"slopes", {.7, .7, 0., 0.}}}}, Case{"regla", Json::object()},
+                    Case{"regla", {{"gate_axis", "key"}, {"norm", "layer"}, {"gate_rank", 3}}},
+                    Case{"regla", {{"norm", "none"}, {"gate", "sigmoid"}, {"rope", false}}},
+                    Case{"regla", {{"denominator", true}, {"norm", "none"}, {"shift", "none"}}},
+                    Case{"regla", {{"feature", "elu1"}, {"gate", "scalar"}, {"denominator", true}, {"norm", "none"}}},
+                    Case{"regla", {{"feature", "none"}, {"gate", "fast_decay"}}},
+                    Case{"regla", {{"feature", "relu"}, {"gate", "none"}}}),
     [](const auto& info) { return info.param.name + std::to_string(info.index); });
 
 TEST(Student, EqualsTheTeacherInsideTheWindowBeforeTraining) {

@@ -9,6 +9,7 @@
 #include "unbend/lm/lawcat.h"
 #include "unbend/lm/liger.h"
 #include "unbend/lm/lolcats.h"
+#include "unbend/lm/regla.h"
 #include "unbend/lm/supra.h"
 #include "unbend/lm/window.h"
 
@@ -35,7 +36,7 @@ std::vector<std::string> lora_targets(const Json& options) {
 
 const std::vector<Recipe>& recipes() {
   static const std::vector<Recipe> all{hybrid_recipe(), lawcat_recipe(), liger_recipe(), lolcats_recipe(),
-                                       supra_recipe(), window_recipe()};
+                                       regla_recipe(),  supra_recipe(),  window_recipe()};
   return all;
 }
 
