@@ -110,8 +110,7 @@ void logits(const ModelOptions& options, const std::string& ids_path, const std:
   report(model.teacher.config.vocab);
 }
 
-/// Adds the adapter's low-rank corrections to the weights, stores those as F32, and what is left of the delta beside
-/// them.
+/// Stores the student's weights, low-rank corrections added, as F32, and what is left of the delta beside them.
 void merge(const std::string& path, const std::string& adapter, const std::string& out, const std::string& delta_out,
            bool as_json) {
   const auto base = engine::Gguf::open(path);
@@ -122,13 +121,13 @@ void merge(const std::string& path, const std::string& adapter, const std::strin
   auto rest = student;
   rest.decoder = lm::merge_lora(student.decoder);
   rest.options["lora_rank"] = 0;
+  rest.own.clear();
   info.base_hash = engine::Gguf::open(out).content_hash();
   lm::save_delta(delta_out, rest, info);
   if (as_json)
     print_json({{"out", out}, {"delta", delta_out}, {"sha256", info.base_hash}});
   else
-    fmt::print("{}: weights with the low-rank corrections added\n{}: the mixers that are left, for that file\n", out,
-               delta_out);
+    fmt::print("{}: weights of the student\n{}: the mixers that are left, for that file\n", out, delta_out);
 }
 
 void export_model(const ModelOptions& options, const std::string& type, const std::string& out, bool as_json) {
@@ -210,7 +209,7 @@ void add_lm_model_verbs(CLI::App& lm) {
     verb->callback([=] { export_model(*model, *type, *out, *json); });
   }
   {
-    auto* verb = lm.add_subcommand("merge", "add an adapter's low-rank corrections to the model's weights");
+    auto* verb = lm.add_subcommand("merge", "write the model with an adapter's weights and low-rank corrections");
     auto path = std::make_shared<std::string>(), adapter = std::make_shared<std::string>(),
          out = std::make_shared<std::string>(), delta = std::make_shared<std::string>();
     auto json = std::make_shared<bool>();

@@ -33,12 +33,14 @@ void set_stage_field(lm::Stage& stage, const std::string& field, double value) {
     stage.kl = value;
   else if (field == "cross_entropy")
     stage.cross_entropy = value;
+  else if (field == "z_loss")
+    stage.z_loss = value;
   else if (field == "top_k")
     stage.top_k = static_cast<std::int64_t>(value);
   else
     fail_usage(
         "--stage: no field '{}' (tokens, learning_rate, mixer_learning_rate, weight_decay, warmup, floor, clip, kl, "
-        "cross_entropy, top_k)",
+        "cross_entropy, z_loss, top_k)",
         field);
 }
 
@@ -131,7 +133,7 @@ void distill(const DistillArguments& a) {
   batch.length = a.length > 0 ? a.length : std::max<std::int64_t>(512, 4 * window);
   batch.rows = a.run.rows;
   // What is not longer than a window teaches nothing about what lies beyond it.
-  batch.least = a.shortest > 0 ? a.shortest : std::min(batch.length - 1, 2 * window);
+  batch.least = a.shortest > 0 ? a.shortest : std::min(batch.length - 1, window > 0 ? 2 * window : batch.length / 8);
   batch.seed = a.seed + 1;
   if (model.tokenizer.adds_bos()) batch.bos = model.tokenizer.bos();
   auto source = lm::batch_source(tokens, batch);
@@ -154,12 +156,13 @@ void distill(const DistillArguments& a) {
                                   {"learning_rate", s.learning_rate},
                                   {"mixer_learning_rate", s.mixer_learning_rate},
                                   {"kl", s.kl},
-                                  {"cross_entropy", s.cross_entropy}});
+                                  {"cross_entropy", s.cross_entropy},
+                                  {"z_loss", s.z_loss}});
   const std::string identity_text = settings.dump() + sources.dump() + model.file.content_hash() + a.model.adapter;
   train.identity = sha256(std::as_bytes(std::span(identity_text)));
 
   catch_interrupts();
-  const auto report = lm::train(model.teacher, model.student->decoder, stages, *source, train);
+  const auto report = lm::train(model.teacher, *model.student, stages, *source, train);
   Json training = settings;
   training.update(to_json(report));
   training["corpus_tokens"] = tokens->ids.size();
@@ -225,7 +228,7 @@ void add_lm_training_verbs(CLI::App& lm) {
     verb->add_option("--stage", a->stages,
                      "change a stage: NAME.FIELD=VALUE, for example lora.tokens=200000 (repeatable)");
     verb->add_option("--length", a->length, "tokens per sequence; 0 = 4 windows, at least 512")->capture_default_str();
-    verb->add_option("--shortest", a->shortest, "shorter pieces of text are left out; 0 = 2 windows")
+    verb->add_option("--shortest", a->shortest, "shorter pieces of text are left out; 0 = 2 windows, or 1/8 of --length without one")
         ->capture_default_str();
     a->run.add_to(*verb);
     verb->add_option("--validation", a->validation, "token file of held-out text");

@@ -81,9 +81,9 @@ lm::Decoder recall_teacher(std::uint64_t seed, bool quiet) {
 lm::Student recall_student(const lm::Decoder& teacher, const std::string& recipe, Json options, RecallTraining training,
                            std::uint64_t seed, bool quiet) {
   const bool lora = training == RecallTraining::Lora;
-  if (!options.contains("window")) options["window"] = kRecallWindow;
-  options.update({{"lora_rank", lora ? 16 : 0}, {"lora_alpha", 16.}});
   const auto& found = lm::find_recipe(recipe);
+  if (!options.contains("window") && found.defaults.at("window") > 0) options["window"] = kRecallWindow;
+  options.update({{"lora_rank", lora ? 16 : 0}, {"lora_alpha", 16.}});
   auto student = lm::convert(teacher, found, lm::recipe_options(found, options), seed);
   lm::Stage stage;
   stage.name = "recall student";

@@ -23,7 +23,8 @@ enum class RecallTraining {
   Full,  ///< every weight
 };
 
-/// Converts the teacher by `recipe` with `options` (LoRA's are set here, the window if it is not given), then trains it
+/// Converts the teacher by `recipe` with `options` (LoRA's are set here, the window if it has one and it is not given),
+/// then trains it
 /// on the answers for 400 steps of 64 sequences whose fillers grow from 0 to 32 over the first half.
 lm::Student recall_student(const lm::Decoder& teacher, const std::string& recipe, Json options, RecallTraining training,
                            std::uint64_t seed, bool quiet);

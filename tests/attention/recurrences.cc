@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <functional>
+#include <limits>
 
 #include "tests/attention/gated_scan_cases.h"
 #include "unbend/base/error.h"
@@ -42,6 +43,34 @@ TEST(Recurrences, WorkedExamples) {
                               {}, options),
              {-.2459674775, 1.3273684564, 1.2635835655});
   }
+}
+
+TEST(Recurrences, BothAxesDecay) {
+  const int64_t batch = 2, kv_heads = 2, group = 2, length = 41, dk = 5, dv = 4;
+  const at::Tensor q = normal({batch, kv_heads * group, length, dk}, 1), k = normal({batch, kv_heads, length, dk}, 2),
+                   v = normal({batch, kv_heads, length, dv}, 3),
+                   key_decay = at::log_sigmoid(normal({batch, kv_heads, length, dk}, 4)),
+                   state = normal({batch, kv_heads, dk, dv}, 6);
+  // Weak, strong (pieces get shorter) and complete forgetting.
+  for (const double strength : {1., 30.}) {
+    at::Tensor value_decay = at::log_sigmoid(normal({batch, kv_heads, length, dv}, 5)) * strength;
+    if (strength > 1) value_decay.select(2, 20).fill_(-std::numeric_limits<double>::infinity());
+    at::Tensor s = state;
+    std::vector<at::Tensor> out;
+    for (int64_t t = 0; t < length; ++t) {
+      s = s * key_decay.select(2, t).exp().unsqueeze(-1) * value_decay.select(2, t).exp().unsqueeze(-2) +
+          k.select(2, t).unsqueeze(-1) * v.select(2, t).unsqueeze(-2);
+      out.push_back(at::matmul(q.select(2, t).view({batch, kv_heads, group, dk}), s));
+    }
+    const at::Tensor expected = at::stack(out, 3).flatten(1, 2);
+    for (const Form form : {Form::Parallel, Form::Chunked, Form::Recurrent}) {
+      const Scan scan = doubly_gated_scan(q, k, v, key_decay, value_decay, state, {.form = form});
+      EXPECT_LT(distance(scan.out, expected), 1e-9);
+      EXPECT_LT(distance(scan.state, s), 1e-9);
+    }
+  }
+  EXPECT_THROW(doubly_gated_scan(q, k, v, key_decay, {}), Error);
+  EXPECT_THROW(doubly_gated_scan(q, k, v, key_decay, -key_decay.narrow(3, 0, dv)), Error);
 }
 
 TEST(Recurrences, SlotsEqualTheirDefinition) {

@@ -72,6 +72,32 @@ class Train(unittest.TestCase):
         self.assertEqual((result["questions"], result["answers"]), (3, 3))
         self.assertLessEqual(result["tokens"], 500)
 
+    def test_all_weights_train(self):
+        model, delta = self.path / "text.gguf", self.path / "supra.safetensors"
+        self.run_json("train", "--text", "README.md", "--length", 64, "--tokens", 4096, "--quiet", "--out", model, *SMALL)
+        options = ["--recipe", "supra", "--text", "README.md", "--length", 64, "--stage", "all.tokens=2048", "--quiet",
+                   "--threads", 1, "--out", delta]
+        refused = unbend("distill", model, *options)  # bfloat16 by default
+        self.assertEqual(refused.returncode, 3, refused.stderr)
+        self.assertIn("--type f32", refused.stderr)
+        made = self.run_json("distill", model, "--type", "f32", *options)
+        self.assertGreaterEqual(made["tokens"], 2048)
+        self.assertGreater(delta.stat().st_size, model.stat().st_size / 2)  # whole weights
+        text = ["--prompt", "The ", "--tokens", 8, "--backend", "torch", "--type", "f32", "--temperature", 0]
+        tokens = self.run_json("generate", model, "--adapter", delta, *text)["tokens"]
+        merged, rest = self.path / "merged.gguf", self.path / "rest.safetensors"
+        self.run_json("merge", model, "--adapter", delta, "--out", merged, "--delta-out", rest)
+        self.assertLess(rest.stat().st_size, delta.stat().st_size)
+        self.assertEqual(self.run_json("generate", merged, "--adapter", rest, *text)["tokens"], tokens)
+        for verb in ("export", "generate"):
+            more = ["--out", self.path / "student.gguf"] if verb == "export" else ["--prompt", "The "]
+            result = unbend(verb, model, "--adapter", delta, *more)
+            self.assertEqual(result.returncode, 3, result.stderr)
+            self.assertIn("'supra'", result.stderr)
+        result = unbend("generate", merged, "--adapter", delta, *text)
+        self.assertEqual(result.returncode, 3, result.stderr)
+        self.assertIn("another base model", result.stderr)
+
     def start(self, name):
         return subprocess.Popen(
             [UNBEND, "lm", "train", "--task", "recall-ids", "--length", "40", "--rows", "16",

@@ -84,6 +84,46 @@ Scan hgrn2(const at::Tensor& q, const at::Tensor& v, const at::Tensor& log_decay
   return gated_scan(q, -at::expm1(log_decay), v, log_decay, initial_state, options);
 }
 
+Scan doubly_gated_scan(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& log_key_decay,
+                       const at::Tensor& log_value_decay, const at::Tensor& initial_state, const ScanOptions& options) {
+  require(log_key_decay.defined() && log_value_decay.defined(), "doubly_gated_scan: a decay is missing");
+  check_scan("doubly_gated_scan", q, k, v, log_key_decay, initial_state, DecayAxis::Key);
+  check_scan("doubly_gated_scan", q, k, v, log_value_decay, initial_state, DecayAxis::Value);
+  require(log_value_decay.le(0).all().item<bool>(),
+          "doubly_gated_scan: log_value_decay has an entry that is positive or NaN");
+  ScanOptions inner = options;
+  inner.axis = DecayAxis::Key;
+  const int64_t length = q.size(2), batch = k.size(0), heads = k.size(1);
+  at::Tensor state = initial_state.defined()
+                         ? initial_state
+                         : at::zeros({batch, heads, k.size(3), v.size(3)},
+                                     q.options().dtype(q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat));
+  // In pieces over which the products of beta stay in float's range, values are divided by their product since the
+  // piece's first token, and outputs multiplied by it; the first token's own beta meets the incoming state.
+  constexpr int64_t kPiece = 16;
+  constexpr double kLowest = -60;
+  std::vector<at::Tensor> out;
+  for (int64_t begin = 0, n = 0; begin < length; begin += n) {
+    n = std::min(kPiece, length - begin);
+    at::Tensor sum = log_value_decay.narrow(2, begin, n).cumsum(2);
+    sum = sum - sum.slice(2, 0, 1);
+    while (n > 1 && !sum.ge(kLowest).all().item<bool>()) {
+      n /= 2;
+      sum = log_value_decay.narrow(2, begin, n).cumsum(2);
+      sum = sum - sum.slice(2, 0, 1);
+    }
+    if (n == 1) sum = at::zeros_like(sum);
+    const auto piece = [&](const at::Tensor& x) { return x.narrow(2, begin, n); };
+    const Scan scan = gated_scan(piece(q), piece(k), piece(v) * (-sum).exp(), piece(log_key_decay),
+                                 state * piece(log_value_decay).slice(2, 0, 1).exp(), inner);
+    const int64_t group = q.size(1) / heads;
+    out.push_back(scan.out * (group == 1 ? sum : sum.repeat_interleave(group, 1)).exp());
+    state = scan.state * sum.slice(2, -1).exp();
+  }
+  if (out.empty()) return {at::zeros({batch, q.size(1), 0, v.size(3)}, q.options()), state};
+  return {at::cat(out, 2), state};
+}
+
 SlotScan gated_slot_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                               const at::Tensor& log_decay, const at::Tensor& initial_key_state,
                               const at::Tensor& initial_value_state, const ScanOptions& options) {

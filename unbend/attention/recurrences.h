@@ -11,6 +11,13 @@ namespace unbend {
 Scan hgrn2(const at::Tensor& q, const at::Tensor& v, const at::Tensor& log_decay, const at::Tensor& initial_state = {},
            const ScanOptions& options = {});
 
+/// Both axes decay: S_t = diag(alpha_t) S_{t-1} diag(beta_t) + k_t^T v_t, o_t = q_t S_t (Mao 2022, arXiv 2210.04243).
+/// @param log_key_decay    log alpha, [B, Hkv, T, dk]
+/// @param log_value_decay  log beta, [B, Hkv, T, dv]
+Scan doubly_gated_scan(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& log_key_decay,
+                       const at::Tensor& log_value_decay, const at::Tensor& initial_state = {},
+                       const ScanOptions& options = {});
+
 struct SlotScan {
   at::Tensor out;          ///< [B, H, T, dv]
   at::Tensor key_state;    ///< [B, Hkv, dk, M]: the slots' keys as columns

@@ -103,6 +103,10 @@ MixerSettings read_mixer(const std::string& where, const DecoderConfig& config, 
   if (kind == "lawcat") return read_lawcat(where, config, options);
   if (kind == "supra") return read_supra(where, config, options);
   if (kind == "regla") return read_regla(where, config, options);
+  if (kind != "window" && kind != "hybrid" && kind != "lolcats" && kind != "liger")
+    fail_input(
+        "{}: the engine does not run mixer '{}' (softmax, window, hybrid, lolcats, liger, lawcat, supra and regla)",
+        where, kind);
   s.window = json_get<std::int64_t>(options, "window", where);
   s.sinks = json_get<std::int64_t>(options, "sinks", where);
   require(s.window >= 1 && s.window <= config.context && s.sinks >= 0 && s.sinks <= s.window,
@@ -121,7 +125,7 @@ MixerSettings read_mixer(const std::string& where, const DecoderConfig& config, 
     s.gate = false;
     s.window_factor = true;
     s.groups = config.heads;
-  } else if (kind == "liger") {
+  } else {
     s.kind = MixerKind::Liger;
     s.gate_form = gate_form(where, options);
     s.gate_normalizer = json_get<double>(options, "gate_logit_normalizer", where);
@@ -135,10 +139,6 @@ MixerSettings read_mixer(const std::string& where, const DecoderConfig& config, 
                 std::isfinite(s.mix_window) && s.mix_window != 0,
             "{}: gate_logit_normalizer {}, mix_linear {}, mix_window {}", where, s.gate_normalizer, s.mix_linear,
             s.mix_window);
-  } else {
-    fail_input(
-        "{}: the engine does not run mixer '{}' (softmax, window, hybrid, lolcats, liger, lawcat, supra and regla)",
-        where, kind);
   }
   return s;
 }

@@ -2,7 +2,7 @@
 
 #include <torch/types.h>
 
-#include <algorithm>
+#include <set>
 #include <span>
 
 #include "unbend/base/error.h"
@@ -27,12 +27,21 @@ DeltaInfo parse_info(const std::map<std::string, std::string>& metadata, const s
           json.value("training", Json::object())};
 }
 
+/// What a delta holds: the adapter, and the weights that the student has of its own.
+std::vector<Parameter> stored(Student& student) {
+  auto all = adapter(student.decoder);
+  const std::set<std::string> own(student.own.begin(), student.own.end());
+  for (const auto& weight : weights(student.decoder))
+    if (own.contains(weight.name)) all.push_back(weight);
+  return all;
+}
+
 }  // namespace
 
 void save_delta(const std::filesystem::path& path, const Student& student, const DeltaInfo& info, bool half) {
   std::map<std::string, at::Tensor> tensors;
-  auto decoder = student.decoder;
-  for (const auto& parameter : adapter(decoder)) {
+  auto copy = student;
+  for (const auto& parameter : stored(copy)) {
     check_finite(*parameter.tensor, parameter.name);
     tensors[parameter.name] = parameter.tensor->detach().to(half ? at::kHalf : at::kFloat);
   }
@@ -68,7 +77,10 @@ Student load_delta(const std::filesystem::path& path, const Decoder& teacher, co
           path.string(), info.base_name, info.base_hash.substr(0, 12), base.path().string());
   const auto& recipe = find_recipe(info.recipe);
   auto student = convert(teacher, recipe, recipe_options(recipe, info.options), 0);
-  assign(adapter(student.decoder), file.tensors, path.string());
+  for (const auto& weight : weights(student.decoder))
+    if (file.tensors.contains(weight.name)) student.own.push_back(weight.name);
+  assign(stored(student), file.tensors, path.string());
+  if (student.decoder.config.tied) student.decoder.head = student.decoder.embedding;
   return student;
 }
 
@@ -85,26 +97,44 @@ Decoder merge_lora(const Decoder& student) {
 std::map<std::string, at::Tensor> merged_tensors(const Student& student) {
   const auto merged = merge_lora(student.decoder);
   const auto& c = merged.config;
+  const std::set<std::string> own(student.own.begin(), student.own.end());
   std::map<std::string, at::Tensor> changed;
+  const auto whole = [&](const std::string& weight, const std::string& name, const at::Tensor& values) {
+    if (own.contains(weight)) changed[name] = values.to(at::kFloat).contiguous();
+  };
+  whole("embedding", "token_embd.weight", merged.embedding);
+  whole("head", "output.weight", merged.head);
+  whole("output_norm", "output_norm.weight", merged.output_norm);
   for (std::size_t i = 0; i < merged.layers.size(); ++i) {
     const auto& before = student.decoder.layers[i];
     const auto& after = merged.layers[i];
-    const auto part = [&](const Projection& had, const Projection& has, std::size_t index, const std::string& name,
-                          std::int64_t heads) {
-      if (!had.parts[index].lora.defined()) return;
-      std::int64_t row = 0;
-      for (std::size_t p = 0; p < index; ++p) row += has.parts[p].rows;
-      auto rows = has.weight.narrow(0, row, has.parts[index].rows).to(at::kFloat).contiguous();
-      if (heads > 0 && c.architecture == "llama") rows = pairs_from_halves(rows, heads);
-      changed[fmt::format("blk.{}.{}.weight", i, name)] = rows;
+    const std::string layer = fmt::format("layers.{}.", i), block = fmt::format("blk.{}.", i);
+    whole(layer + "attention_norm", block + "attn_norm.weight", after.attention_norm);
+    whole(layer + "ffn_norm", block + "ffn_norm.weight", after.ffn_norm);
+    struct Target {
+      const char* name;
+      std::int64_t heads = 0;  // rotated: of so many heads
     };
-    part(before.qkv, after.qkv, 0, "attn_q", c.heads);
-    part(before.qkv, after.qkv, 1, "attn_k", c.kv_heads);
-    part(before.qkv, after.qkv, 2, "attn_v", 0);
-    part(before.output, after.output, 0, "attn_output", 0);
-    part(before.gate_up, after.gate_up, 0, "ffn_gate", 0);
-    part(before.gate_up, after.gate_up, 1, "ffn_up", 0);
-    part(before.down, after.down, 0, "ffn_down", 0);
+    const auto parts = [&](const std::string& name, const Projection& had, const Projection& has,
+                           const std::vector<Target>& targets) {
+      std::int64_t row = 0;
+      for (std::size_t p = 0; p < targets.size(); ++p) {
+        const auto& target = targets[p];
+        const std::int64_t count = has.parts[p].rows;
+        const auto store = [&](const at::Tensor& values, const char* kind) {
+          auto rows = values.narrow(0, row, count).to(at::kFloat).contiguous();
+          if (target.heads > 0 && c.architecture == "llama") rows = pairs_from_halves(rows, target.heads);
+          changed[block + target.name + kind] = rows;
+        };
+        if (had.parts[p].lora.defined() || own.contains(layer + name + ".weight")) store(has.weight, ".weight");
+        if (own.contains(layer + name + ".bias")) store(has.bias, ".bias");
+        row += count;
+      }
+    };
+    parts("qkv", before.qkv, after.qkv, {{"attn_q", c.heads}, {"attn_k", c.kv_heads}, {"attn_v"}});
+    parts("output", before.output, after.output, {{"attn_output"}});
+    parts("gate_up", before.gate_up, after.gate_up, {{"ffn_gate"}, {"ffn_up"}});
+    parts("down", before.down, after.down, {{"ffn_down"}});
   }
   return changed;
 }

@@ -1,4 +1,5 @@
-// A student as a delta to its base model: adapter tensors in a safetensors file whose metadata say what they belong to.
+// A student as a delta to its base model: its adapter, and whole weights where it has its own, in a safetensors file
+// whose metadata say what they belong to.
 #pragma once
 
 #include <filesystem>
@@ -21,14 +22,14 @@ struct DeltaInfo {
   Json training;          ///< how it was made: texts, tokens, seed, measured losses
 };
 
-/// Adapter tensors are stored as float32, or as float16 if `half`.
+/// Tensors are stored as float32, or as float16 if `half`.
 void save_delta(const std::filesystem::path& path, const Student& student, const DeltaInfo& info, bool half = false);
 
 /// Input error if `path` is not a delta.
 DeltaInfo read_delta_info(const std::filesystem::path& path);
 
 /// Rebuilds the student of `teacher`, which was loaded from `base`. Input error if the delta belongs to another base,
-/// or if its tensors are not exactly those that its recipe and options make.
+/// or if its tensors are not exactly those that its recipe and options make, and weights of the decoder.
 Student load_delta(const std::filesystem::path& path, const Decoder& teacher, const engine::Gguf& base);
 
 /// Copies tensors by name into `parameters`; Input error (naming `where`) unless names, shapes and floating types all
@@ -39,7 +40,8 @@ void assign(const std::vector<Parameter>& parameters, const std::map<std::string
 /// Adds the low-rank corrections to the weights: the student without Lora, equal up to rounding and faster.
 Decoder merge_lora(const Decoder& student);
 
-/// The weights that low-rank corrections change, by tensor name of `student`'s base file and in its order of rows.
+/// The weights that are not the base's, low-rank corrections added, by tensor name of `student`'s base file and in its
+/// order of rows.
 std::map<std::string, at::Tensor> merged_tensors(const Student& student);
 
 /// Its numbers, or nothing.

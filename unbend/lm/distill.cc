@@ -2,6 +2,7 @@
 
 #include <torch/types.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <ctime>
@@ -80,6 +81,24 @@ double mean_of_last_tenth(const std::vector<double>& losses) {
   return sum / static_cast<double>(count);
 }
 
+/// Endings of the decoder's own weights that a stage trains.
+std::vector<std::string> own_weights(const Stage& stage, const TrainOptions& options) {
+  if (stage.kind != Stage::Kind::EndToEnd) return {};
+  auto all = options.also;
+  all.insert(all.end(), stage.also.begin(), stage.also.end());
+  return all;
+}
+
+/// The same of all stages.
+std::vector<std::string> own_weights(const std::vector<Stage>& stages, const TrainOptions& options) {
+  std::vector<std::string> all;
+  for (const auto& stage : stages) {
+    const auto more = own_weights(stage, options);
+    all.insert(all.end(), more.begin(), more.end());
+  }
+  return all;
+}
+
 std::string first_bad_layer(const Decoder& student, const at::Tensor& ids) {
   const at::NoGradGuard no_grad;
   std::int64_t bad = -1;
@@ -99,9 +118,6 @@ class Trainer {
         source_(source),
         options_(options),
         teacher_head_(freeze_head(teacher.head)),
-        student_head_(student.head.const_data_ptr() == teacher.head.const_data_ptr()
-                          ? teacher_head_
-                          : freeze_head(student.head.detach())),
         teacher_name_(name_of(teacher)) {}
 
   TrainReport run() {
@@ -153,9 +169,9 @@ class Trainer {
 
   void run_stage(const Stage& stage, const Checkpoint* from) {
     // Parameters of earlier stages are part of every checkpoint too: all that any stage may have changed.
-    std::vector<Parameter> changed = parameters(trainables(student_, Stage::Kind::EndToEnd, options_.also));
-    const auto t = trainables(student_, stage.kind,
-                              stage.kind == Stage::Kind::EndToEnd ? options_.also : std::vector<std::string>{});
+    std::vector<Parameter> changed =
+        parameters(trainables(student_, Stage::Kind::EndToEnd, own_weights(stages_, options_)));
+    const auto t = trainables(student_, stage.kind, own_weights(stage, options_));
     if (from) assign(changed, tensors_under(from->tensors, "student."), "checkpoint");
     std::vector<ParameterGroup> groups;
     for (const auto& [list, rate] :
@@ -170,6 +186,9 @@ class Trainer {
         if (!group->parameters.empty()) groups.push_back(std::move(*group));
     }
     if (student_.config.tied) student_.head = student_.embedding;
+    if (!student_.head.requires_grad())
+      student_head_ =
+          student_.head.const_data_ptr() == teacher_.head.const_data_ptr() ? teacher_head_ : freeze_head(student_.head);
     AdamW optimizer(std::move(groups));
     PlateauSchedule plateau;
     if (from && place_.step > 0) {
@@ -355,11 +374,14 @@ class Trainer {
     const at::AutoGradMode grad(true);
     const auto hidden = student_.hidden(batch.ids).reshape({-1, student_.config.hidden});
     at::Tensor loss;
-    if (student_.head.requires_grad())  // a head that trains: small vocabularies, plain operations
-      loss = at::cross_entropy_loss(student_.logits(hidden), targets.next, {}, at::Reduction::Mean, -1) *
-             stage.cross_entropy;
-    else
+    if (student_.head.requires_grad()) {  // plain operations
+      const auto logits = student_.logits(hidden);
+      loss = at::cross_entropy_loss(logits, targets.next, {}, at::Reduction::Mean, -1) * stage.cross_entropy;
+      if (stage.z_loss > 0)
+        loss = loss + at::logsumexp(logits, {-1}).masked_select(targets.next >= 0).square().mean() * stage.z_loss;
+    } else {
       loss = distillation_loss(hidden, student_head_, targets, stage.kl, stage.cross_entropy).loss;
+    }
     (loss / static_cast<double>(options_.accumulate)).backward();
     return loss.item<double>();
   }
@@ -398,9 +420,14 @@ Trainables trainables(Decoder& student, Stage::Kind kind, const std::vector<std:
 TrainReport train(const Decoder& teacher, Decoder& student, const std::vector<Stage>& stages, BatchSource& source,
                   const TrainOptions& options) {
   require(options.accumulate >= 1, "distill: accumulate must be at least 1, not {}", options.accumulate);
-  require(options.also.empty() || student.type() != at::kBFloat16,
-          "distill: a decoder's own weights are trained in float32 only");
   for (const auto& stage : stages) {
+    const auto own = own_weights(stage, options);
+    require(own.empty() || student.type() != at::kBFloat16,
+            "distill: stage {} trains the model's own weights, which needs them in float32 (--type f32)", stage.name);
+    const bool head = ends_with_any(student.config.tied ? "embedding" : "head", own);
+    require(stage.kl == 0 || !head, "distill: stage {} trains the head, on next tokens only: kl must be 0, not {}",
+            stage.name, stage.kl);
+    require(stage.z_loss == 0 || head, "distill: stage {} has a z_loss, which needs a head that trains", stage.name);
     require(stage.tokens > 0 || stage.steps > 0, "distill: stage {} has a budget of {} tokens", stage.name,
             stage.tokens);
     require(stage.steps == 0 || options.seconds == 0,
@@ -410,6 +437,16 @@ TrainReport train(const Decoder& teacher, Decoder& student, const std::vector<St
             "distill: stage {} has no loss", stage.name);
   }
   return Trainer(teacher, student, stages, source, options).run();
+}
+
+TrainReport train(const Decoder& teacher, Student& student, const std::vector<Stage>& stages, BatchSource& source,
+                  const TrainOptions& options) {
+  const auto report = train(teacher, student.decoder, stages, source, options);
+  const auto endings = own_weights(stages, options);
+  for (const auto& weight : weights(student.decoder))
+    if (ends_with_any(weight.name, endings) && std::ranges::find(student.own, weight.name) == student.own.end())
+      student.own.push_back(weight.name);
+  return report;
 }
 
 }  // namespace unbend::lm

@@ -49,7 +49,7 @@ struct TrainOptions {
   std::int64_t validate_every = 0;    ///< optimiser steps; 0 = never
   std::function<double(const Decoder&)> validate;  ///< mean nats per token on held-out text
   std::filesystem::path log;                       ///< JSON lines, one per step; empty = none
-  std::vector<std::string> also;                   ///< see trainables()
+  std::vector<std::string> also;                   ///< of every EndToEnd stage beside its own, see trainables()
   std::filesystem::path targets;  ///< folder that keeps the teacher's predictions per batch, for other runs on the same
                                   ///< batches; empty = none
   std::string identity;           ///< of model, texts and options: a checkpoint of another run is refused
@@ -69,6 +69,10 @@ struct TrainReport {
 /// give equal weights bit for bit on one machine and thread count, with or without interruptions. Computation error
 /// naming the step and layer if the loss is not finite three steps in a row (the last checkpoint stays).
 TrainReport train(const Decoder& teacher, Decoder& student, const std::vector<Stage>& stages, BatchSource& source,
+                  const TrainOptions& options);
+
+/// The same; Student::own learns which weights of the decoder it has now of its own.
+TrainReport train(const Decoder& teacher, Student& student, const std::vector<Stage>& stages, BatchSource& source,
                   const TrainOptions& options);
 
 }  // namespace unbend::lm

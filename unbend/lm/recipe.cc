@@ -9,6 +9,8 @@
 #include "unbend/lm/lawcat.h"
 #include "unbend/lm/liger.h"
 #include "unbend/lm/lolcats.h"
+#include "unbend/lm/regla.h"
+#include "unbend/lm/supra.h"
 #include "unbend/lm/window.h"
 
 namespace unbend::lm {
@@ -34,7 +36,7 @@ std::vector<std::string> lora_targets(const Json& options) {
 
 const std::vector<Recipe>& recipes() {
   static const std::vector<Recipe> all{hybrid_recipe(), lawcat_recipe(), liger_recipe(), lolcats_recipe(),
-                                       window_recipe()};
+                                       regla_recipe(),  supra_recipe(),  window_recipe()};
   return all;
 }
 
@@ -76,7 +78,7 @@ Json recipe_options(const Recipe& recipe, const Json& changes) {
 
 Student convert(const Decoder& teacher, const Recipe& recipe, const Json& options, std::uint64_t seed) {
   Random random(seed);
-  Student student{teacher.fork(), recipe.name, options};
+  Student student{teacher.fork(), recipe.name, options, {}};
   const auto window = options.at("window").get<std::int64_t>(), sinks = options.at("sinks").get<std::int64_t>();
   const auto least = std::min<std::int64_t>(1, recipe.defaults.at("window").get<std::int64_t>());  // 0: none needed
   require(window >= least, "recipe {}: window must be at least {}, not {}", recipe.name, least, window);
@@ -110,7 +112,7 @@ Student with_options(const Student& student, const Json& changes) {
   const auto& recipe = find_recipe(student.recipe);
   Json wanted = student.options;
   wanted.update(changes);
-  Student changed{student.decoder.fork(), student.recipe, recipe_options(recipe, wanted)};
+  Student changed{student.decoder.fork(), student.recipe, recipe_options(recipe, wanted), student.own};
   const auto keep_every = student.options.at("keep_every").get<std::int64_t>();
   Random random(0);  // what it draws is overwritten
   for (std::size_t i = 0; i < changed.decoder.layers.size(); ++i) {

@@ -34,6 +34,10 @@ struct Stage {
   double mse_scale = 1000;           ///< Transfer
   double kl = 0, cross_entropy = 1;  ///< EndToEnd: weights of KL(teacher || student) and of the next-token loss
   std::int64_t top_k = 64;           ///< teacher probabilities kept per token; the rest is one bucket
+  /// EndToEnd: the decoder's own weights that train too, by the endings of their names in weights() ("" for all).
+  /// If its head is among them, kl must be 0.
+  std::vector<std::string> also;
+  double z_loss = 0;  ///< weight of (log of the sum of exp(logit))^2, where the head trains
 };
 
 /// A recipe: mixers for the converted layers, and how to train them. Options are JSON with a default for each.
@@ -64,6 +68,7 @@ struct Student {
   Decoder decoder;
   std::string recipe;
   Json options;
+  std::vector<std::string> own;  ///< weights of the decoder (names of weights()) that are no longer the teacher's
 };
 
 /// Swaps the mixers of the converted layers and adds Lora factors (zero at the start). The teacher's weights are

@@ -1,0 +1,198 @@
+// Study of SUPRA (Mercat et al. 2024, arXiv 2405.06640): how far training all weights repairs a teacher whose attention
+// became a recurrence with fixed decay and GroupNorm, what GroupNorm is worth, and what decoding costs.
+#include <fmt/format.h>
+#include <torch/types.h>
+
+#include <chrono>
+#include <optional>
+
+#include "studies/bytes.h"
+#include "studies/curves.h"
+#include "studies/recall.h"
+#include "studies/study.h"
+#include "unbend/lm/evaluate.h"
+#include "unbend/lm/speed.h"
+
+namespace unbend {
+namespace {
+
+const Json kT2R{{"normalise", true}, {"decay", "none"}, {"rope", "before"}};
+
+// ---- Recall
+
+void recall(const StudyOptions& options, StudyResult& result) {
+  Curves curves{"Recall, 8 pairs, 32 fillers",
+                "query",
+                "right answers (%)",
+                {1, 2, 3, 4, 5, 6, 7, 8},
+                {"1st", "2nd", "3rd", "4th", "5th", "6th", "7th", "8th"}};
+  const auto claim = [&](const std::string& what, double measured, Bar bar, const char* unit = "%") {
+    record(result, "recall: " + what, "-", measured, unit, bar.for_each_seed());
+  };
+  for (int seed = 1; seed <= options.seeds; ++seed) {
+    const auto teacher = recall_teacher(seed, options.quiet);
+    const auto measure = [&](const std::string& name, const lm::Decoder& decoder) {
+      const auto accuracy = recall_accuracy(decoder);
+      curves.add(name, accuracy.at_query);
+      return accuracy.mean();
+    };
+    const auto student = [&](const char* recipe, const Json& changes) {
+      return recall_student(teacher, recipe, changes, RecallTraining::Full, seed, options.quiet);
+    };
+    claim("teacher", measure("teacher", teacher), Bar::at_least(99));
+    const auto supra = student("supra", Json::object());
+    claim("SUPRA", measure("SUPRA", supra.decoder), Bar::at_least(97));
+    // A decay of exp(-1000) leaves each token nothing but itself.
+    const auto forgetful = lm::with_options(supra, {{"slopes", {1e3, 1e3}}});
+    claim("SUPRA, state forgotten at every token", measure("SUPRA, state forgotten", forgetful.decoder),
+          Bar::at_most(5));
+    claim("SUPRA, 64 fillers (96 tokens, trained on 64)", recall_accuracy(supra.decoder, 64).mean(), Bar::none());
+    const std::string forms = "SUPRA: logits chunked, recurrent and streamed differ by";
+    claim(forms, streaming_error(supra.decoder), Bar::at_most(1e-4), "");
+    claim(forms + ", float64", streaming_error(supra.decoder.to(at::kCPU, at::kDouble)), Bar::at_most(1e-9), "");
+    if (!options.full) continue;
+    claim("SUPRA, kernel from the identity",
+          measure("SUPRA, identity", student("supra", {{"kernel_init", "identity"}}).decoder), Bar::at_least(97));
+    claim("T2R", measure("T2R", student("supra", kT2R).decoder), Bar::none());
+    claim("window only", measure("window only", student("window", {{"sinks", 0}}).decoder), Bar::at_most(5));
+  }
+  result.tables.push_back(curves.table(1));
+  result.plots.push_back(curves.plot());
+}
+
+// ---- Bytes
+
+void bytes(const ByteText& text, const StudyOptions& options, StudyResult& result) {
+  const std::vector<std::int64_t> edges{0, 16, 32, 64, 128, 192, 256};
+  Curves curves{"Bytes of the King James Bible", "position", "nats per byte", {}};
+  for (std::size_t i = 0; i + 1 < edges.size(); ++i) {
+    curves.x.push_back(static_cast<double>(edges[i] + edges[i + 1]) / 2);
+    curves.points.push_back(fmt::format("{}-{}", edges[i], edges[i + 1] - 1));
+  }
+  const auto claim = [&](const std::string& what, double measured, Bar bar, const char* published = "-",
+                         const char* unit = "nats") {
+    record(result, "bytes: " + what, published, measured, unit, bar.for_each_seed());
+  };
+  for (int seed = 1; seed <= options.seeds; ++seed) {
+    const auto teacher = byte_teacher(text, seed, options.quiet);
+    const auto nats = [&](const std::string& name, const lm::Decoder& decoder) {
+      const auto all = byte_nats(decoder, text);
+      std::vector<double> curve;
+      for (std::size_t i = 0; i + 1 < edges.size(); ++i)
+        curve.push_back(lm::mean_over(all, edges[i], edges[i + 1]).mean);
+      curves.add(name, curve);
+      return all.mean().item<double>();
+    };
+    const auto student = [&](const std::string& name, const Json& changes, std::int64_t steps,
+                             ByteTraining training = ByteTraining::Full) {
+      return nats(name, byte_student(teacher, text, "supra", changes, steps, seed, options.quiet, training).decoder);
+    };
+    const auto softmax = [&](const std::string& name, std::int64_t steps) {
+      return nats(
+          name, byte_student(teacher, text, "window", {{"window", 256}}, steps, seed, options.quiet, ByteTraining::Full)
+                    .decoder);
+    };
+    const double of_teacher = nats("teacher", teacher);
+    const double control = softmax("softmax, 60 steps", 60);
+    const double before = student("SUPRA, untrained", Json::object(), 0);
+    const double supra = student("SUPRA, 60 steps", Json::object(), 60);
+    const double identity = student("SUPRA, identity, 60 steps", {{"kernel_init", "identity"}}, 60);
+    const double t2r = student("T2R, 60 steps", kT2R, 60);
+    const double features = student("features only, 60 steps", Json::object(), 60, ByteTraining::MixersOnly);
+    claim("teacher", of_teacher, Bar::none());
+    claim("softmax after 60 steps (123K tokens) minus teacher", control - of_teacher, Bar::within(0, .03));
+    claim("SUPRA before training", before, Bar::none());
+    claim("SUPRA after 60 steps", supra, Bar::at_most(1.87), "1B: HellaSwag 57.0, teacher 62.1, after 10B tokens");
+    claim("part of the gap to softmax recovered", 100 * (before - supra) / (before - control), Bar::at_least(75), "-",
+          "%");
+    claim("SUPRA, kernel from the identity, after 60 steps", identity, Bar::at_most(1.76));
+    claim("T2R minus SUPRA", t2r - supra, Bar::at_least(.35), "1B: HellaSwag 40.6 (T2R), 57.0 (SUPRA)");
+    claim("only the features trained, minus SUPRA", features - supra, Bar::none(), "1B: HellaSwag 33.2 against 57.0");
+    for (const char* decay : {"retnet", "none"})
+      claim(fmt::format("decay {} minus lightning", decay),
+            student(fmt::format("decay {}, 60 steps", decay), {{"decay", decay}}, 60) - supra, Bar::none());
+    const double longer = student("SUPRA, 800 steps", Json::object(), 800);
+    const double control_longer = softmax("softmax, 800 steps", 800);
+    claim("SUPRA after 800 steps (1.64M tokens)", longer, Bar::at_most(1.31));
+    claim("the same minus softmax after 800 steps", longer - control_longer, Bar::at_most(.12));
+  }
+  result.tables.push_back(curves.table(3));
+  result.plots.push_back(curves.plot());
+}
+
+// ---- Cost of decoding
+
+/// A decoder of SmolLM2-135M's shape with random weights.
+lm::Decoder smollm2_shape() {
+  lm::DecoderConfig config;
+  config.layers = 30, config.hidden = 576, config.heads = 9, config.kv_heads = 3, config.head_dim = 64;
+  config.ffn = 1536, config.vocab = 49152, config.context = 65536;
+  Random random(1);
+  return lm::random_decoder(config, .02, .5, random);
+}
+
+double prefill_seconds(const lm::Decoder& decoder, std::int64_t tokens) {
+  constexpr std::int64_t kPiece = 512;
+  auto state = decoder.start();
+  const auto begin = std::chrono::steady_clock::now();
+  for (std::int64_t at = 0; at < tokens; at += kPiece)
+    decoder.extend(at::arange(at, at + kPiece, at::kLong).unsqueeze(0), state);
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+void cost(StudyResult& result) {
+  const at::NoGradGuard no_grad;
+  const std::vector<std::int64_t> contexts{1024, 2048, 4096, 8192, 16384, 32768};
+  const auto teacher = smollm2_shape();
+  const auto& recipe = lm::find_recipe("supra");
+  const auto supra = lm::convert(teacher, recipe, recipe.defaults, 1).decoder;
+  const auto softmax_speed = lm::decode_speed(teacher, contexts, 12), speed = lm::decode_speed(supra, contexts, 12);
+  Table table{"Decoding, shape of SmolLM2-135M, random weights and contents, float32",
+              {"context", "softmax tokens/s", "state (MB)", "SUPRA tokens/s", "state (MB)"},
+              {}};
+  const auto mb = [](std::int64_t n) { return fmt::format("{:.1f}", static_cast<double>(n) / 1e6); };
+  for (std::size_t i = 0; i < contexts.size(); ++i) {
+    const auto &a = softmax_speed[i], &b = speed[i];
+    table.rows.push_back({std::to_string(contexts[i]), fmt::format("{:.2f}", a.tokens_per_second), mb(a.state_bytes),
+                          fmt::format("{:.2f}", b.tokens_per_second), mb(b.state_bytes)});
+    if (contexts[i] >= 4096)
+      record(result, fmt::format("cost: speed over softmax after {} tokens", contexts[i]), "-",
+             b.tokens_per_second / a.tokens_per_second, "", Bar::at_least(contexts[i] == 32768 ? 5 : 1));
+  }
+  result.tables.push_back(table);
+  const auto claim = [&](const std::string& what, double measured, const std::string& unit, Bar bar) {
+    record(result, "cost: " + what, "-", measured, unit, bar);
+  };
+  const auto &first = speed.front(), &last = speed.back();
+  claim("speed after 32768 tokens over that after 1024", last.tokens_per_second / first.tokens_per_second, "",
+        Bar::at_least(.95));
+  claim("growth of SUPRA's state between them", static_cast<double>(last.state_bytes - first.state_bytes) / 1e6, "MB",
+        Bar::at_most(8));
+  claim("growth of softmax's cache per token",
+        static_cast<double>(softmax_speed.back().state_bytes - softmax_speed.front().state_bytes) /
+            static_cast<double>(contexts.back() - contexts.front()),
+        "B", Bar::within(46080, .05 * 46080));
+  claim("time to read 8192 tokens over that for 4096", prefill_seconds(supra, 8192) / prefill_seconds(supra, 4096), "",
+        Bar::at_most(2.2));
+}
+
+}  // namespace
+
+StudyResult study_supra(const StudyOptions& options) {
+  StudyResult result;
+  result.slug = "supra";
+  result.title = "SUPRA: linear attention with fixed decay and GroupNorm; all weights train on";
+  std::optional<ByteText> text;
+  if (options.full) text = king_james_bytes();  // what is not installed is said before the first minute of training
+  recall(options, result);
+  if (!options.full) {
+    result.notes.push_back("quick form: recall only; the full form adds bytes and the cost of decoding");
+    return result;
+  }
+  bytes(*text, options, result);
+  cost(result);
+  result.notes.push_back("not here yet: SmolLM2");
+  return result;
+}
+
+}  // namespace unbend

@@ -1,0 +1,232 @@
+#include "unbend/lm/supra.h"
+
+#include <torch/types.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "unbend/attention/gated_scan.h"
+#include "unbend/base/error.h"
+
+namespace unbend::lm {
+namespace {
+
+constexpr double kGroupNormEps = 1e-5, kSmallestSum = 1e-7;
+
+/// The slopes r^(h+1) of a power of two.
+std::vector<double> geometric_slopes(std::int64_t heads) {
+  std::vector<double> slopes;
+  for (std::int64_t h = 0; h < heads; ++h)
+    slopes.push_back(std::exp2(-8. * static_cast<double>(h + 1) / static_cast<double>(heads)));
+  return slopes;
+}
+
+struct SupraState : MixerState {
+  at::Tensor scan;  // [B, H or Hkv, d, d], one column more with a denominator
+
+  explicit SupraState(at::Tensor initial) : scan(std::move(initial)) {}
+  std::unique_ptr<MixerState> clone() const override { return std::make_unique<SupraState>(scan.clone()); }
+  std::int64_t bytes() const override { return static_cast<std::int64_t>(scan.nbytes()); }
+  void pretend(std::int64_t) override { scan.uniform_(-1, 1); }
+};
+
+class SupraMixer : public Mixer {
+ public:
+  SupraMixer(const DecoderConfig& c, const Json& o, Random& random) {
+    require(o.at("window").get<std::int64_t>() == 0 && o.at("sinks").get<std::int64_t>() == 0,
+            "supra: it has neither a window nor sinks: both must be 0");
+    const auto& slopes = o.at("slopes");
+    require(std::ranges::all_of(slopes, [](const Json& s) { return s.is_number(); }),
+            "supra: slopes must be numbers, not {}", slopes.dump());
+    slopes_ = slopes.get<std::vector<double>>();
+    if (slopes_.empty())
+      slopes_ = decay_slopes(o.at("decay").get<std::string>(), c.heads, o.at("decay_start").get<double>());
+    require(static_cast<std::int64_t>(slopes_.size()) == c.heads, "supra: {} slopes for {} heads", slopes_.size(),
+            c.heads);
+    for (const double s : slopes_)
+      require(std::isfinite(s) && s >= 0, "supra: slope {} is not in [0, inf), so its decay not in (0, 1]", s);
+    rope_ = o.at("rope").get<std::string>();
+    require(rope_ == "after" || rope_ == "before" || rope_ == "none",
+            "supra: rope must be after, before or none, not '{}'", rope_);
+    normalise_ = o.at("normalise").get<bool>();
+    const auto init = o.at("kernel_init").get<std::string>();
+    require(init == "default" || init == "identity", "supra: kernel_init must be default or identity, not '{}'", init);
+
+    const auto kernel = [&](std::int64_t heads, at::Tensor& weight, at::Tensor& bias) {
+      const std::int64_t width = heads * c.head_dim;
+      const double bound = 1 / std::sqrt(static_cast<double>(width));
+      weight = init == "identity" ? at::eye(width) : random_uniform({width, width}, -bound, bound, random);
+      bias = init == "identity" ? at::zeros({width}) : random_uniform({width}, -bound, bound, random);
+    };
+    kernel(c.heads, query_weight_, query_bias_);
+    if (c.heads != c.kv_heads) kernel(c.kv_heads, key_weight_, key_bias_);
+    if (o.at("qk_norm").get<bool>()) {
+      query_gain_ = at::ones({c.heads * c.head_dim});
+      key_gain_ = at::ones({c.kv_heads * c.head_dim});
+    }
+    const std::int64_t group = c.heads / c.kv_heads;
+    for (std::int64_t h = 0; h < c.heads; ++h) shared_ = shared_ && slopes_[h] == slopes_[h / group * group];
+  }
+
+  at::Tensor forward(const MixerInput& in, Form form) const override { return outputs(recurrence(in, {}, form).out); }
+
+  std::unique_ptr<MixerState> start(const DecoderConfig& c, std::int64_t batch,
+                                    const at::TensorOptions& options) const override {
+    return std::make_unique<SupraState>(
+        at::zeros({batch, state_heads(c), c.head_dim, c.head_dim + (normalise_ ? 1 : 0)}, options));
+  }
+
+  at::Tensor extend(const MixerInput& in, MixerState& base) const override {
+    auto& state = dynamic_cast<SupraState&>(base);
+    const Scan scan = recurrence(in, state.scan, in.tokens() == 1 ? Form::Recurrent : Form::Chunked);
+    state.scan = scan.state;
+    return outputs(scan.out);
+  }
+
+  std::vector<Parameter> parameters() override {
+    std::vector<Parameter> all;
+    for (const auto& [name, tensor] : {std::pair{"query_kernel", &query_weight_},
+                                       {"query_bias", &query_bias_},
+                                       {"key_kernel", &key_weight_},
+                                       {"key_bias", &key_bias_},
+                                       {"query_gain", &query_gain_},
+                                       {"key_gain", &key_gain_}})
+      if (tensor->defined()) all.push_back({name, tensor});
+    return all;
+  }
+
+  std::unique_ptr<Mixer> clone() const override {
+    auto copy = std::make_unique<SupraMixer>(*this);
+    for (const auto& parameter : copy->parameters()) *parameter.tensor = parameter.tensor->detach().clone();
+    return copy;
+  }
+
+ private:
+  std::int64_t state_heads(const DecoderConfig& c) const { return shared_ ? c.kv_heads : c.heads; }
+
+  /// x [B, T, heads * d] to its features.
+  static at::Tensor features(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                             const at::Tensor& gain) {
+    const auto phi = at::relu(at::linear(x, weight, bias));
+    return gain.defined() ? at::layer_norm(phi, gain.sizes(), gain) : phi;
+  }
+
+  /// Features of queries and keys, the latter over sqrt(d), and the values.
+  Heads mapped(const MixerInput& in) const {
+    const auto& c = in.config;
+    const std::int64_t q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
+    at::Tensor flat = in.qkv.to(query_weight_.scalar_type());
+    if (rope_ == "before") {
+      const auto rotated = in.heads();
+      const auto joined = [](const at::Tensor& x) { return x.transpose(1, 2).flatten(2); };
+      flat = at::cat({joined(rotated.q), joined(rotated.k), joined(rotated.v)}, -1);
+    }
+    const auto parts = flat.split_with_sizes({q, kv, kv}, -1);
+    const bool one = !key_weight_.defined();
+    const auto queries = features(parts[0], query_weight_, query_bias_, query_gain_);
+    const auto keys =
+        features(parts[1], one ? query_weight_ : key_weight_, one ? query_bias_ : key_bias_, key_gain_) * c.scale();
+    const MixerInput out{c, in.rope, in.x, at::cat({queries, keys, parts[2]}, -1), in.position};
+    return rope_ == "after" ? out.heads() : out.unrotated();
+  }
+
+  /// u_t [B, H, T, d], with the sum of the weights as one more column if it is wanted.
+  Scan recurrence(const MixerInput& in, const at::Tensor& state, Form form) const {
+    auto [q, k, v] = mapped(in);
+    if (normalise_) v = at::constant_pad_nd(v, {0, 1}, 1);
+    const std::int64_t heads = state_heads(in.config), group = in.config.heads / in.config.kv_heads;
+    if (heads != k.size(1)) k = k.repeat_interleave(group, 1), v = v.repeat_interleave(group, 1);
+    at::Tensor log_decay;
+    if (std::ranges::any_of(slopes_, [](double s) { return s > 0; })) {
+      log_decay = -at::tensor(slopes_, at::kDouble).to(q.options());
+      if (shared_) log_decay = log_decay.slice(0, 0, std::nullopt, group);
+      log_decay = log_decay.view({1, heads, 1, 1}).expand({q.size(0), heads, q.size(2), 1});
+    }
+    ScanOptions options;
+    options.form = form;
+    return gated_scan(q, k, v, log_decay, state, options);
+  }
+
+  at::Tensor outputs(const at::Tensor& u) const {
+    if (!normalise_) return at::layer_norm(u, {u.size(-1)}, {}, {}, kGroupNormEps);  // GroupNorm: one head is a group
+    const std::int64_t d = u.size(-1) - 1;
+    return u.narrow(-1, 0, d) / u.narrow(-1, d, 1).clamp_min(kSmallestSum);
+  }
+
+  std::vector<double> slopes_;
+  std::string rope_;
+  bool normalise_, shared_ = true;                                // shared: one state per key head
+  at::Tensor query_weight_, query_bias_, key_weight_, key_bias_;  // [H d, H d], [H d], [Hkv d, Hkv d], [Hkv d]
+  at::Tensor query_gain_, key_gain_;                              // [H d], [Hkv d]; qk_norm only
+};
+
+}  // namespace
+
+std::vector<double> decay_slopes(const std::string& decay, std::int64_t heads, double start) {
+  require(std::isfinite(start) && start >= 0, "supra: decay_start must be 0 (off) or above, not {}", start);
+  if (decay == "none") return std::vector<double>(static_cast<std::size_t>(heads), 0.);
+  std::vector<double> slopes;
+  if (decay == "retnet") {
+    // -log(1 - x) in double: 1 - x itself rounds to 1 in float32 from the twentieth head on.
+    for (std::int64_t h = 0; h < heads; ++h) slopes.push_back(-std::log1p(-std::exp2(-5. - static_cast<double>(h))));
+    return slopes;
+  }
+  require(decay == "lightning", "supra: decay must be lightning, retnet or none, not '{}'", decay);
+  const auto power = static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(heads)));
+  slopes = geometric_slopes(power);
+  const auto finer = geometric_slopes(2 * power);
+  for (std::int64_t i = 0; i < heads - power; ++i) slopes.push_back(finer[static_cast<std::size_t>(2 * i)]);
+  if (start > 0)
+    for (const double factor = start / slopes[0]; auto& s : slopes) s *= factor;
+  return slopes;
+}
+
+Recipe supra_recipe() {
+  Recipe recipe;
+  recipe.name = "supra";
+  recipe.title = "SUPRA: linear attention with fixed decay and GroupNorm; all weights train";
+  recipe.source = "Mercat et al. 2024, arXiv 2405.06640";
+  recipe.defaults = common_options(0, 0);
+  recipe.defaults.update({{"decay", "lightning"},
+                          {"decay_start", 0.},
+                          {"slopes", Json::array()},
+                          {"kernel_init", "default"},
+                          {"qk_norm", false},
+                          {"rope", "after"},
+                          {"normalise", false},
+                          {"transfer", false},
+                          {"two_step", false},
+                          {"lora_rank", 0}});
+  recipe.mixer = [](const DecoderConfig& config, const Json& options, std::int64_t,
+                    Random& random) -> std::unique_ptr<Mixer> {
+    return std::make_unique<SupraMixer>(config, options, random);
+  };
+  recipe.stages = [](const Json& options) {
+    // The paper's settings for models of 1B and less; its budgets are tens of billions of tokens.
+    Stage all;
+    all.name = "all";
+    all.tokens = 65536;
+    all.learning_rate = all.mixer_learning_rate = 3e-4;
+    all.floor = 1. / 30;
+    all.weight_decay = .1;
+    all.also = {""};
+    std::vector<Stage> stages;
+    if (options.at("transfer").get<bool>()) {
+      stages.push_back(all);
+      stages.back().kind = Stage::Kind::Transfer;
+      stages.back().name = "transfer";
+      stages.back().mixer_learning_rate = 1e-2;
+    }
+    if (options.at("two_step").get<bool>()) {
+      stages.push_back(all);
+      stages.back().name = "kernel";
+      stages.back().also.clear();
+    }
+    stages.push_back(all);
+    return stages;
+  };
+  return recipe;
+}
+
+}  // namespace unbend::lm
