@@ -146,7 +146,15 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"lawcat", {{"conv_act", "silu"}, {"conv_v", true}, {"share_qk_conv", true}}},
                     Case{"lawcat", {{"rope_student", true}, {"repeat_before_conv", false}, {"conv_size", 1}}},
                     Case{"lawcat", {{"gate", false}, {"normalise", false}}}, Case{"lawcat", kSmallWindow},
-                    Case{"lawcat", with(kSmallWindow, {{"affine", true}})}),
+                    Case{"lawcat", with(kSmallWindow, {{"affine", true}})}, Case{"lizard", kSmallWindow},
+                    Case{"lizard", {{"window", 7}, {"preset", "recommended"}, {"map_heads", "kv"}}},
+                    Case{"lizard", {{"window", 7}, {"features", "exp"}, {"map_heads", "layer"}}},
+                    Case{"lizard", {{"window", 7}, {"features", "exp"}, {"gate", "gla"}, {"gate_per_head", true}}},
+                    Case{"lizard", {{"window", 7}, {"gate", "mamba2"}, {"gla_norm", "joint"}, {"gate_per_head", true}}},
+                    Case{"lizard", {{"window", 7}, {"gate", "pooling"}, {"feature_dim", 3}, {"map_start", "random"}}},
+                    Case{"lizard", {{"window", 7}, {"gate", "none"}, {"gla_norm", "none"}, {"meta", 0}}},
+                    Case{"lizard", {{"window", 7}, {"features", "exp"}, {"gate", "none"}, {"branches", "gate"}}},
+                    Case{"lizard", with(kSmallWindow, {{"branches", "anchor"}, {"alpha_per_head", true}})}),
     [](const auto& info) { return info.param.name + std::to_string(info.index); });
 
 TEST(Student, EqualsTheTeacherInsideTheWindowBeforeTraining) {
