@@ -17,23 +17,24 @@ constexpr std::int64_t kLength = 256;
 /// Rows of a text at random places.
 class ByteSource : public lm::BatchSource {
  public:
-  ByteSource(const at::Tensor& text, std::int64_t rows, std::uint64_t seed) : text_(text), rows_(rows), random_(seed) {}
+  ByteSource(const at::Tensor& text, std::int64_t length, std::int64_t rows, std::uint64_t seed)
+      : text_(text), length_(length), rows_(rows), random_(seed) {}
 
   lm::Batch next() override {
     std::vector<at::Tensor> rows;
     for (std::int64_t i = 0; i < rows_; ++i) {
-      const auto start = static_cast<std::int64_t>(random_.below(static_cast<std::uint64_t>(text_.size(0) - kLength)));
-      rows.push_back(text_.narrow(0, start, kLength + 1));
+      const auto start = static_cast<std::int64_t>(random_.below(static_cast<std::uint64_t>(text_.size(0) - length_)));
+      rows.push_back(text_.narrow(0, start, length_ + 1));
     }
     const auto ids = at::stack(rows).to(at::kLong);
-    return {ids.slice(1, 0, kLength).contiguous(), ids.slice(1, 1).contiguous()};
+    return {ids.slice(1, 0, length_).contiguous(), ids.slice(1, 1).contiguous()};
   }
   Json state() const override { return {{"random", random_.state()}}; }
   void restore(const Json& state) override { random_ = Random(state.at("random").get<Random::State>()); }
 
  private:
   at::Tensor text_;
-  std::int64_t rows_;
+  std::int64_t length_, rows_;
   Random random_;
 };
 
@@ -69,6 +70,11 @@ ByteText king_james_bytes() {
           tensor(held_out).unfold(0, kLength + 1, kLength).slice(0, 0, 32).to(at::kLong).contiguous()};
 }
 
+std::unique_ptr<lm::BatchSource> byte_source(const at::Tensor& text, std::int64_t length, std::int64_t rows,
+                                             std::uint64_t seed) {
+  return std::make_unique<ByteSource>(text, length, rows, seed);
+}
+
 lm::Decoder byte_teacher(const ByteText& text, std::uint64_t seed, bool quiet) {
   lm::DecoderConfig config;
   config.layers = 4, config.hidden = 128, config.heads = 4, config.kv_heads = 2, config.head_dim = 32, config.ffn = 384;
@@ -84,7 +90,7 @@ lm::Decoder byte_teacher(const ByteText& text, std::uint64_t seed, bool quiet) {
   stage.learning_rate = 3e-3;
   stage.weight_decay = .1;
   stage.warmup = 50. / 500;
-  ByteSource source(text.training, 16, seed);
+  ByteSource source(text.training, kLength, 16, seed);
   train_in_study(teacher, teacher, stage, source, {""}, quiet);
   return teacher;
 }
@@ -99,7 +105,7 @@ lm::Student byte_student(const lm::Decoder& teacher, const ByteText& text, const
   stage.name = "byte student";
   stage.steps = steps;
   stage.mixer_learning_rate = stage.learning_rate;
-  ByteSource source(text.training, 8, seed + 100);
+  ByteSource source(text.training, kLength, 8, seed + 100);
   train_in_study(teacher, student.decoder, stage, source, {}, quiet);
   return student;
 }

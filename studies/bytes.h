@@ -6,9 +6,10 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
-#include "unbend/lm/recipe.h"
+#include "unbend/lm/distill.h"
 
 namespace unbend {
 
@@ -28,6 +29,10 @@ ByteText king_james_bytes();
 /// A decoder of 4 layers, 128 wide, 4 heads on 2 key-value heads (820,352 weights), trained from random weights for 500
 /// steps of 16 x 256 bytes.
 lm::Decoder byte_teacher(const ByteText& text, std::uint64_t seed, bool quiet);
+
+/// Rows of `length` bytes at random places of a text, without end.
+std::unique_ptr<lm::BatchSource> byte_source(const at::Tensor& text, std::int64_t length, std::int64_t rows,
+                                             std::uint64_t seed);
 
 /// Converts the teacher by `recipe` with `options` (16 is the window unless they say otherwise) and trains its LoRA
 /// factors (rank 8, alpha 8, on q, k and v) for `steps` of 8 x 256 bytes; none for 0 steps.
