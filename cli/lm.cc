@@ -180,6 +180,7 @@ void add_lm_verbs(CLI::App& app) {
   cli::add_lm_scratch_verb(*lm);
   cli::add_lm_eval_verb(*lm);
   cli::add_lm_measure_verbs(*lm);
+  cli::add_lm_compare_verb(*lm);
 }
 
 }  // namespace unbend

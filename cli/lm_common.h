@@ -93,5 +93,6 @@ void add_lm_training_verbs(CLI::App& lm);  ///< convert, distill
 void add_lm_scratch_verb(CLI::App& lm);    ///< train
 void add_lm_eval_verb(CLI::App& lm);       ///< eval
 void add_lm_measure_verbs(CLI::App& lm);   ///< bench, linearize
+void add_lm_compare_verb(CLI::App& lm);    ///< compare
 
 }  // namespace unbend::cli

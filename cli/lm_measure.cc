@@ -6,16 +6,12 @@
 #include <algorithm>
 #include <cmath>
 
-#include "cli/lm_common.h"
+#include "cli/lm_contest.h"
 #include "cli/verbs.h"
 #include "unbend/base/error.h"
-#include "unbend/base/files.h"
 #include "unbend/base/progress.h"
-#include "unbend/base/subprocess.h"
 #include "unbend/engine/engine.h"
-#include "unbend/lm/batch_source.h"
-#include "unbend/lm/export.h"
-#include "unbend/lm/linearize.h"
+#include "unbend/lm/contest.h"
 
 namespace unbend::cli {
 namespace {
@@ -70,31 +66,13 @@ void bench(const BenchArguments& a) {
     fmt::print("weights: {}\n{}", mib(weights), to_text(table));
 }
 
-/// Speed of a model in a process of its own, so that its memory is its own too.
-std::vector<lm::SpeedPoint> engine_speed(const std::string& path, const std::vector<std::int64_t>& contexts,
-                                         std::int64_t tokens, int threads) {
-  const auto self = std::filesystem::read_symlink("/proc/self/exe").string();
-  const auto result =
-      run_command({self, "lm", "bench", path, "--contexts", fmt::format("{}", fmt::join(contexts, ",")), "--tokens",
-                   std::to_string(tokens), "--threads", std::to_string(threads), "--decode-only", "--json"},
-                  {.capture = true});
-  if (result.exit_code != 0) fail_computation("{}: measuring its speed failed: {}", path, result.errors);
-  std::vector<lm::SpeedPoint> points;
-  const auto json = parse_json(result.output, "unbend lm bench");
-  for (const auto& p : json_get<Json>(json, "points", "unbend lm bench"))
-    points.push_back({json_get<std::int64_t>(p, "context", "point"), json_get<double>(p, "tokens_per_second", "point"),
-                      0, json_get<std::int64_t>(p, "state_bytes", "point"),
-                      json_get<std::int64_t>(p, "peak_resident_bytes", "point")});
-  return points;
-}
-
 struct LinearizeArguments {
   ModelOptions model;
   BackendOption backend;
   RecipeOptions recipe;
   TextOptions text;
-  std::string frozen, control, report;
-  std::int64_t short_windows = 40, long_windows = 12;
+  WindowOptions windows;
+  std::string control, report;
   std::vector<std::int64_t> contexts{256, 1024, 4096, 16384, 32768};
   std::vector<std::string> prompts;
   bool json = false;
@@ -108,69 +86,37 @@ void linearize(const LinearizeArguments& a) {
   const auto& options = model.student->options;
   progress.update(1, model.student->recipe);
   // The control keeps the student's window and sinks, and nothing of its linear part.
-  const auto& window_recipe = lm::find_recipe("window");
-  const auto control = a.control.empty()
-                           ? lm::convert(model.teacher, window_recipe,
-                                         lm::recipe_options(window_recipe, {{"window", options.at("window")},
-                                                                            {"sinks", options.at("sinks")},
-                                                                            {"lora_rank", 0}}),
-                                         0)
-                           : lm::load_delta(a.control, model.teacher, model.file);
+  auto control_options = lm::control_options(*model.student, options.at("sinks").get<std::int64_t>());
+  control_options["lora_rank"] = 0;
+  const auto control = a.control.empty() ? lm::convert(model.teacher, lm::find_recipe("window"), control_options, 0)
+                                         : lm::load_delta(a.control, model.teacher, model.file);
   progress.update(2, "control");
   const auto student = lm::merge_lora(model.student->decoder), control_decoder = lm::merge_lora(control.decoder);
   progress.update(3, "low-rank corrections merged");
   progress.finish();
 
   lm::ComparisonOptions comparison;
-  comparison.window = options.at("window").get<std::int64_t>();
+  const auto window = options.at("window").get<std::int64_t>();
+  comparison.window = control.options.at("window").get<std::int64_t>();
   comparison.contexts = a.contexts;
   comparison.prompts = a.prompts;
   comparison.quiet = a.json;
-  if (!a.frozen.empty()) {
-    const auto all = lm::load_windows(a.frozen, lm::tokenizer_hash(model.file));
-    for (const auto& [name, rows] : all) {
-      if (rows.empty()) continue;
-      const auto windows = lm::window_tensor(rows);
-      if (windows.size(1) <= 512)
-        comparison.short_windows = windows.slice(0, 0, a.short_windows);
-      else
-        comparison.long_windows = windows.slice(0, 0, a.long_windows);
-    }
-    require(comparison.short_windows.defined(), "{}: no windows of at most 512 tokens", a.frozen);
-  } else {
-    const auto tokens = a.text.open(model.file, model.tokenizer);
-    comparison.short_windows = lm::spread_windows(*tokens, 512, a.short_windows);
-    if (!lm::full_windows(*tokens, 2048).empty())
-      comparison.long_windows = lm::spread_windows(*tokens, 2048, a.long_windows);
-  }
-  // Speed is the engine's, on files as they would be used; students that it cannot run leave all models to LibTorch.
+  if (a.windows.frozen.empty())
+    a.windows.choose(comparison, *a.text.open(model.file, model.tokenizer));
+  else
+    a.windows.choose_frozen(comparison, model.file);
   const TemporaryFolder folder;
-  std::vector<std::string> paths{a.model.model};
-  std::string speed_note = "Speed and memory: LibTorch, float32 states.";
-  if (a.backend.engine(a.model) && !comparison.contexts.empty()) try {
-      for (const auto* s : std::initializer_list<const lm::Student*>{&control, &*model.student}) {
-        paths.push_back((folder.path() / fmt::format("{}.gguf", paths.size())).string());
-        lm::export_student(model.file, *s, paths.back());
-      }
-      comparison.speed = [&](std::size_t m) {
-        return engine_speed(paths[m], comparison.contexts, 2 * comparison.speed_tokens, thread_count(a.model));
-      };
-      speed_note = fmt::format(
-          "Speed and memory: the engine on {} threads, weights as in the model's file (corrected ones at 8 bits), keys "
-          "and values in float16; each model in a process of its own.",
-          thread_count(a.model));
-    } catch (const Error& error) {
-      if (error.kind() != ErrorKind::Input || a.backend.name == "engine") throw;
-    }
+  const auto speed_note = choose_speed(comparison, a.backend, a.model, model.file, {&control, &*model.student}, folder);
   const std::string control_name = a.control.empty() ? "window + sinks" : "window + sinks, trained";
   const auto result =
       lm::compare({{"teacher", &model.teacher}, {control_name, &control_decoder}, {model.student->recipe, &student}},
                   model.tokenizer, comparison);
   std::vector<std::string> notes{
-      fmt::format("Teacher: {} ({}). Surrogate: recipe {}, window {}, {} sinks{}. The control has the same window and "
-                  "sinks{}, but forgets what leaves the window.",
-                  model.file.text("general.name", a.model.model), a.model.model, model.student->recipe,
-                  comparison.window, options.at("sinks").get<std::int64_t>(), trained ? ", trained" : ", not trained",
+      fmt::format("Teacher: {} ({}). Surrogate: recipe {}, window {}, {} sinks{}. The control has {} and as many "
+                  "sinks{}, and forgets what leaves the window.",
+                  model.file.text("general.name", a.model.model), a.model.model, model.student->recipe, window,
+                  options.at("sinks").get<std::int64_t>(), trained ? ", trained" : ", not trained",
+                  window > 0 ? "the same window" : fmt::format("the memory, a window of {}", comparison.window),
                   a.control.empty() ? ", not trained" : ", trained on as many tokens"),
       "Ratios of perplexities below one can come from adapting to the kind of text; the divergence (KL) from the "
       "teacher cannot.",
@@ -211,14 +157,12 @@ void add_lm_measure_verbs(CLI::App& lm) {
     a->backend.add_to(*verb);
     a->recipe.add_to(*verb);
     a->text.add_to(*verb);
-    verb->add_option("--windows-file", a->frozen, "frozen windows instead of text (data/heldout_docs.safetensors)");
+    a->windows.add_to(*verb);
     verb->add_option("--control", a->control, "delta of the control; otherwise window + sinks without training");
     verb->add_option("--prompt", a->prompts, "prompt that all models answer (repeatable)");
     verb->add_option("--contexts", a->contexts, "context lengths for speed and memory")
         ->delimiter(',')
         ->capture_default_str();
-    verb->add_option("--short-windows", a->short_windows, "texts of 512 tokens")->capture_default_str();
-    verb->add_option("--long-windows", a->long_windows, "texts of 2,048 tokens")->capture_default_str();
     verb->add_option("--report", a->report, "HTML report to write");
     verb->add_flag("--json", a->json, "print JSON");
     verb->footer(

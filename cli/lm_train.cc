@@ -98,6 +98,16 @@ void convert(const ConvertArguments& a) {
                recipe.name, recipe.title);
 }
 
+/// How gates and branches stand after training; what is wrong with them is said as well.
+void add_gauges(Json& json, const std::vector<std::vector<lm::Gauge>>& layers) {
+  for (std::size_t i = 0; i < layers.size(); ++i)
+    for (const auto& gauge : layers[i]) {
+      json["gauges"][gauge.name].push_back(gauge.value);
+      if (!gauge.warning.empty())
+        fmt::print(stderr, "warning: layer {}: {} is {:.4f}: {}\n", i, gauge.name, gauge.value, gauge.warning);
+    }
+}
+
 struct DistillArguments {
   ModelOptions model;
   RecipeOptions recipe;
@@ -166,6 +176,7 @@ void distill(const DistillArguments& a) {
   Json training = settings;
   training.update(to_json(report));
   training["corpus_tokens"] = tokens->ids.size();
+  if (!report.interrupted) add_gauges(training, lm::gauges(model.student->decoder, source->next().ids));
   lm::save_delta(a.out, *model.student,
                  {name, options, model.file.text("general.name", ""), model.file.content_hash(), training}, a.half);
   if (a.json)

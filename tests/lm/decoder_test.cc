@@ -156,7 +156,15 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"regla", {{"denominator", true}, {"norm", "none"}, {"shift", "none"}}},
                     Case{"regla", {{"feature", "elu1"}, {"gate", "scalar"}, {"denominator", true}, {"norm", "none"}}},
                     Case{"regla", {{"feature", "none"}, {"gate", "fast_decay"}}},
-                    Case{"regla", {{"feature", "relu"}, {"gate", "none"}}}),
+                    Case{"regla", {{"feature", "relu"}, {"gate", "none"}}}, Case{"lizard", kSmallWindow},
+                    Case{"lizard", {{"window", 7}, {"preset", "recommended"}, {"map_heads", "kv"}}},
+                    Case{"lizard", {{"window", 7}, {"features", "exp"}, {"map_heads", "layer"}}},
+                    Case{"lizard", {{"window", 7}, {"features", "exp"}, {"gate", "gla"}, {"gate_per_head", true}}},
+                    Case{"lizard", {{"window", 7}, {"gate", "mamba2"}, {"gla_norm", "joint"}, {"gate_per_head", true}}},
+                    Case{"lizard", {{"window", 7}, {"gate", "pooling"}, {"feature_dim", 3}, {"map_start", "random"}}},
+                    Case{"lizard", {{"window", 7}, {"gate", "none"}, {"gla_norm", "none"}, {"meta", 0}}},
+                    Case{"lizard", {{"window", 7}, {"features", "exp"}, {"gate", "none"}, {"branches", "gate"}}},
+                    Case{"lizard", with(kSmallWindow, {{"branches", "anchor"}, {"alpha_per_head", true}})}),
     [](const auto& info) { return info.param.name + std::to_string(info.index); });
 
 TEST(Student, EqualsTheTeacherInsideTheWindowBeforeTraining) {

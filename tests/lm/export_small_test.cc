@@ -80,7 +80,12 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"lawcat", {{"rope_student", true}, {"feature_dim", 5}, {"gate_rank", 0}, {"tie_qk", false}}},
                     Case{"lawcat", {{"share_qk_conv", true}, {"gate", false}, {"keep_every", 2}, {"conv_size", 1}}},
                     Case{"lawcat", {{"conv", false}, {"normalise", false}, {"gate_tau", 2.0}}},
-                    Case{"lawcat", {{"conv_size", 33}, {"gate_rank", 3}}}));
+                    Case{"lawcat", {{"conv_size", 33}, {"gate_rank", 3}}}, Case{"supra", Json::object()},
+                    Case{"supra", {{"decay", "retnet"}, {"rope", "none"}, {"lora_rank", 2}}},
+                    Case{"supra", {{"slopes", {.7, .1, 0., 3., .5, .5}}, {"kernel_init", "identity"}}},
+                    Case{"regla", Json::object()}, Case{"regla", {{"gate_axis", "key"}, {"gate_rank", 3}}},
+                    Case{"regla", {{"gate", "sigmoid"}, {"norm", "none"}, {"rope", false}}},
+                    Case{"regla", {{"gate", "none"}, {"keep_every", 2}}}));
 
 }  // namespace
 }  // namespace unbend::lm

@@ -315,6 +315,8 @@ class Trainer {
   /// Heads of each converted layer against the teacher's, on the teacher's inputs; gradients stay within the layer's
   /// mixer.
   double transfer(const Stage& stage, const Batch& batch) {
+    require(batch.ids.size(1) >= 2, "{}: a sequence of {} token teaches a mixer nothing: give at least 2",
+            options_.title, batch.ids.size(1));
     double total = 0;
     std::int64_t layers = 0;
     const at::NoGradGuard no_grad;
@@ -369,6 +371,7 @@ class Trainer {
   }
 
   double end_to_end(const Stage& stage, const Batch& batch) {
+    require(batch.targets.ge(0).any().item<bool>(), "{}: a batch without a single target", options_.title);
     TokenTargets targets{batch.targets.reshape({-1}), {}, {}};
     if (stage.kl > 0) std::tie(targets.ids, targets.log_probs) = teacher_predictions(batch.ids, stage.top_k);
     const at::AutoGradMode grad(true);

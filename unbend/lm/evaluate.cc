@@ -158,4 +158,13 @@ std::vector<at::Tensor> head_fidelity(const Decoder& teacher, const std::vector<
   return errors;
 }
 
+std::vector<std::vector<Gauge>> gauges(const Decoder& decoder, const at::Tensor& windows) {
+  const at::NoGradGuard no_grad;
+  std::vector<std::vector<Gauge>> all;
+  decoder.hidden(windows, Form::Chunked, [&](std::int64_t layer, const MixerInput& input, const at::Tensor&) {
+    all.push_back(decoder.layers[static_cast<std::size_t>(layer)].mixer->gauges(input));
+  });
+  return all;
+}
+
 }  // namespace unbend::lm

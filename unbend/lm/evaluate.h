@@ -57,4 +57,7 @@ std::vector<std::pair<std::int64_t, std::int64_t>> position_buckets(std::int64_t
 std::vector<at::Tensor> head_fidelity(const Decoder& teacher, const std::vector<const Decoder*>& students,
                                       const at::Tensor& windows);
 
+/// What each layer's mixer says of itself (Mixer::gauges) on windows [N, T].
+std::vector<std::vector<Gauge>> gauges(const Decoder& decoder, const at::Tensor& windows);
+
 }  // namespace unbend::lm

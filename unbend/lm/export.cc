@@ -10,6 +10,7 @@
 #include "unbend/engine/model.h"
 #include "unbend/lm/delta.h"
 #include "unbend/lm/softmax_mixer.h"
+#include "unbend/lm/supra.h"
 
 namespace unbend::lm {
 namespace {
@@ -76,6 +77,10 @@ void export_student(const engine::Gguf& base, const Student& student, const std:
     };
     changes.entries.emplace_back("general.file_type", file_type(engine::type_name(wanted)));
   }
+  auto options = student.options;
+  if (student.recipe == "supra" && options.at("slopes").empty())  // the engine has no rule for them
+    options["slopes"] = decay_slopes(options.at("decay").get<std::string>(), student.decoder.config.heads,
+                                     options.at("decay_start").get<double>());
   const auto keep_every = student.options.value("keep_every", std::int64_t{0});
   std::vector<std::string> kinds;
   for (std::int64_t i = 0; i < student.decoder.config.layers; ++i)
@@ -83,7 +88,7 @@ void export_student(const engine::Gguf& base, const Student& student, const std:
   changes.entries.insert(changes.entries.end(), {{"unbend.base_sha256", base.content_hash()},
                                                  {"unbend.recipe", student.recipe},
                                                  {"unbend.mixers", kinds},
-                                                 {"unbend.options", student.options.dump()}});
+                                                 {"unbend.options", options.dump()}});
   for (const auto& [name, values] : mixers) {
     const auto* data = reinterpret_cast<const std::byte*>(values.const_data_ptr<float>());
     changes.tensors.push_back({name, engine::type_number("F32"), values.sizes().vec(),
@@ -93,7 +98,7 @@ void export_student(const engine::Gguf& base, const Student& student, const std:
   changes.tensors.push_back({"unbend.guard", engine::type_number("F32"), {1}, [](std::span<std::byte> bytes) {
                                std::ranges::fill(bytes, std::byte{0});
                              }});
-  engine::check_mixers(base.path().string(), student.decoder.config, kinds, student.options);
+  engine::check_mixers(base.path().string(), student.decoder.config, kinds, options);
   engine::rewrite(base, out, changes);
 }
 

@@ -18,6 +18,10 @@ std::string bucket_name(std::pair<std::int64_t, std::int64_t> bucket) {
   return fmt::format("{}-{}", bucket.first, bucket.second - 1);
 }
 
+std::string where(const AskedTask& task) {
+  return task.by_distance ? fmt::format("{} tokens back", task.size) : fmt::format("in {} tokens", task.size);
+}
+
 std::string with_error(const Estimate& e, int digits) {
   return fmt::format("{:.{}f} +- {:.{}f}", e.mean, digits, e.error, digits);
 }
@@ -49,7 +53,7 @@ Comparison compare(const std::vector<Contestant>& models, const engine::Tokenize
   std::vector<const Decoder*> decoders;
   for (const auto& model : models) {
     decoders.push_back(model.decoder);
-    result.models.push_back({model.name, {}, {}, {}, {}, {}});
+    result.models.push_back({model.name, {}, {}, {}, {}, {}, model.trained_tokens, model.trained_per_second});
   }
   for (const auto& [name, windows] :
        {std::pair{"evaluate, short texts", options.short_windows}, {"evaluate, long texts", options.long_windows}}) {
@@ -61,9 +65,20 @@ Comparison compare(const std::vector<Contestant>& models, const engine::Tokenize
   const auto& long_source =
       options.long_windows.defined() && options.long_windows.size(0) > 0 ? options.long_windows : options.short_windows;
   if (options.recall_texts > 0) {
-    Progress progress("recall from beyond the window", std::ssize(kRecallTasks), "tasks", options.quiet);
-    for (const auto* task : kRecallTasks) {
-      const auto probes = recall_probes(task, tokenizer, long_source, options.recall_texts, 2 * options.window, 1);
+    Progress progress("recall from beyond the window", std::ssize(options.tasks), "tasks", options.quiet);
+    for (const auto& name : options.tasks) {
+      const auto& task = find_task(name);
+      const bool by_distance = task.measure == Task::Measure::Distance;
+      const auto size = by_distance ? 2 * options.window : task.size;
+      std::vector<Probe> probes;
+      try {
+        probes = recall_probes(name, tokenizer, long_source, options.recall_texts, size, 1);
+      } catch (const Error& error) {  // a tokenizer without such words, too little text
+        if (error.kind() != ErrorKind::Input) throw;
+        result.notes.push_back(error.what());
+        continue;
+      }
+      result.tasks.push_back({name, by_distance, size});
       for (std::size_t m = 0; m < models.size(); ++m) result.models[m].recall.push_back(ask(*decoders[m], probes));
       progress.update(static_cast<std::int64_t>(result.models[0].recall.size()));
     }
@@ -129,8 +144,7 @@ Table comparison_table(const Comparison& c) {
         [&](const auto& m) { return fmt::format("{:.4f}", m.scores[s].kl.mean().template item<double>()); });
   }
   for (std::size_t t = 0; t < teacher.recall.size(); ++t) {
-    row(fmt::format("recall '{}' {} tokens back (chance {:.3f})", kRecallTasks[t], 2 * c.options.window,
-                    teacher.recall[t].chance),
+    row(fmt::format("recall '{}' {} (chance {:.3f})", c.tasks[t].name, where(c.tasks[t]), teacher.recall[t].chance),
         [&](const auto& m) {
           return with_error({m.recall[t].accuracy, m.recall[t].accuracy_error}, 3);
         });
@@ -149,8 +163,54 @@ Table comparison_table(const Comparison& c) {
   return table;
 }
 
+Table summary_table(const Comparison& c) {
+  Table table{"Recipes side by side", {"model"}, {}};
+  for (const auto& model : c.models) table.rows.push_back({model.name});
+  const auto column = [&](const std::string& name, const std::function<std::string(const ModelComparison&)>& cell) {
+    table.columns.push_back(name);
+    for (std::size_t m = 0; m < c.models.size(); ++m) table.rows[m].push_back(cell(c.models[m]));
+  };
+  const auto& teacher = c.models[0];
+  for (std::size_t s = 0; s < teacher.scores.size(); ++s) {
+    column(fmt::format("ppl {}", teacher.scores[s].nats.size(1) + 1),
+           [&](const auto& m) { return fmt::format("{:.2f}", perplexity(m.scores[s].nats)); });
+    column("ratio", [&](const auto& m) {
+      return fmt::format("{:.3f}", perplexity(m.scores[s].nats) / perplexity(teacher.scores[s].nats));
+    });
+    column("KL", [&](const auto& m) { return fmt::format("{:.3f}", m.scores[s].kl.mean().template item<double>()); });
+    column("top-1",
+           [&](const auto& m) { return fmt::format("{:.3f}", m.scores[s].agreement.mean().template item<double>()); });
+  }
+  for (std::size_t t = 0; t < c.tasks.size(); ++t)
+    column(c.tasks[t].name, [&](const auto& m) { return fmt::format("{:.3f}", m.recall[t].accuracy); });
+  column("train tok/s",
+         [](const auto& m) { return m.trained_tokens > 0 ? fmt::format("{:.0f}", m.trained_per_second) : "-"; });
+  if (!teacher.speed.empty()) {
+    column("decode tok/s", [](const auto& m) { return fmt::format("{:.1f}", m.speed.back().tokens_per_second); });
+    column("state MB",
+           [](const auto& m) { return fmt::format("{:.2f}", static_cast<double>(m.speed.back().state_bytes) / 1e6); });
+  }
+  return table;
+}
+
+Table position_table(const Comparison& c) {
+  Table table{"Nats per token by position", {"model"}, {}};
+  for (const auto& model : c.models) table.rows.push_back({model.name});
+  const auto& teacher = c.models[0];
+  for (std::size_t s = 0; s < teacher.scores.size(); ++s) {
+    const auto length = teacher.scores[s].nats.size(1) + 1;
+    for (const auto& bucket : position_buckets(length - 1)) {
+      table.columns.push_back(fmt::format("{} of {}", bucket_name(bucket), length));
+      for (std::size_t m = 0; m < c.models.size(); ++m)
+        table.rows[m].push_back(
+            fmt::format("{:.3f}", mean_over(c.models[m].scores[s].nats, bucket.first, bucket.second).mean));
+    }
+  }
+  return table;
+}
+
 Json to_json(const Comparison& c) {
-  Json json{{"weight_bytes", c.weight_bytes}, {"models", Json::array()}};
+  Json json{{"weight_bytes", c.weight_bytes}, {"notes", c.notes}, {"models", Json::array()}};
   const auto estimate = [](const Estimate& e) { return Json{{"mean", e.mean}, {"error", e.error}}; };
   for (const auto& model : c.models) {
     Json entry{{"name", model.name}, {"texts", model.texts}};
@@ -167,12 +227,14 @@ Json to_json(const Comparison& c) {
       entry["held_out"].push_back(part);
     }
     for (std::size_t t = 0; t < model.recall.size(); ++t)
-      entry["recall"][kRecallTasks[t]] = {{"distance", 2 * c.options.window},
+      entry["recall"][c.tasks[t].name] = {{c.tasks[t].by_distance ? "distance" : "length", c.tasks[t].size},
                                           {"accuracy", model.recall[t].accuracy},
                                           {"error", model.recall[t].accuracy_error},
                                           {"chance", model.recall[t].chance},
                                           {"nats", model.recall[t].nats},
                                           {"questions", model.recall[t].questions}};
+    if (model.trained_tokens > 0)
+      entry["training"] = {{"tokens", model.trained_tokens}, {"tokens_per_second", model.trained_per_second}};
     for (const auto& p : model.speed)
       entry["decode"].push_back({{"context", p.context},
                                  {"tokens_per_second", p.tokens_per_second},
@@ -203,8 +265,12 @@ HtmlReport comparison_report(const Comparison& c, const std::string& title, cons
                        c.models.size() > 2 ? fmt::format("control: {:.3f}", perplexity(c.models[1].scores[s].nats) /
                                                                                 perplexity(teacher.scores[s].nats))
                                            : ""});
-  report.key_figures(figures);
+  if (c.models.size() > 3)
+    report.table(summary_table(c)).table(position_table(c));
+  else
+    report.key_figures(figures);
   for (const auto& note : notes) report.paragraph(note);
+  for (const auto& note : c.notes) report.paragraph("Left out: " + note);
 
   report.heading("Speed and memory");
   LinePlot speed{"Decoding speed", {"context (tokens)", Scale::Log2}, {"tokens per second", Scale::Log10}, {}};

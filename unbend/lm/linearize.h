@@ -22,12 +22,15 @@ namespace unbend::lm {
 struct Contestant {
   std::string name;  ///< "teacher", "window + sinks", "hybrid"
   const Decoder* decoder;
+  std::int64_t trained_tokens = 0;  ///< that it learned from, if it did here
+  double trained_per_second = 0;
 };
 
 struct ComparisonOptions {
   at::Tensor short_windows, long_windows;  ///< token ids [N, 512], [M, 2048] (any lengths); long may be undefined
-  std::int64_t window = 256;               ///< of the students, for the recall test
-  std::int64_t recall_texts = 4;           ///< per task; 0 = none
+  std::int64_t window = 256;               ///< of the students: what is recalled lies two of them back
+  std::vector<std::string> tasks{"copy", "codes", "words"};  ///< of recall (docs/tasks.md)
+  std::int64_t recall_texts = 4;                             ///< per task; 0 = none
   std::vector<std::string> prompts;
   std::int64_t prompt_tokens = 48;  ///< generated per prompt
   std::vector<std::int64_t> contexts{256, 1024, 4096, 16384, 32768};
@@ -37,28 +40,40 @@ struct ComparisonOptions {
   bool quiet = false;
 };
 
-inline constexpr const char* kRecallTasks[] = {"copy", "codes", "words"};
-
 struct ModelComparison {
   std::string name;
   std::vector<Scores> scores;  ///< short, long
-  std::vector<Recall> recall;  ///< one per entry of kRecallTasks
+  std::vector<Recall> recall;  ///< one per entry of Comparison::tasks
   std::vector<SpeedPoint> speed;
   std::vector<std::string> texts;  ///< one per prompt
   at::Tensor fidelity;             ///< relative squared error of heads [layers, T]; undefined for the teacher
+  std::int64_t trained_tokens = 0;
+  double trained_per_second = 0;
+};
+
+/// A task of recall that was put to the models: a fact `size` tokens back, or somewhere in a text of that length.
+struct AskedTask {
+  std::string name;
+  bool by_distance = true;
+  std::int64_t size = 0;
 };
 
 struct Comparison {
   std::vector<ModelComparison> models;
   ComparisonOptions options;
   std::int64_t weight_bytes = 0;
+  std::vector<AskedTask> tasks = {};
+  std::vector<std::string> notes = {};  ///< what was left out, and why
 };
 
 Comparison compare(const std::vector<Contestant>& models, const engine::Tokenizer& tokenizer,
                    const ComparisonOptions& options);
 
-/// The same as one table for a terminal, as JSON, and as a report with plots.
+/// The same as one table with a column per model, in short with a row per model, as JSON, and as a report with plots,
+/// which starts with the short tables where there is more than one surrogate and its control.
 Table comparison_table(const Comparison& comparison);
+Table summary_table(const Comparison& comparison);
+Table position_table(const Comparison& comparison);  ///< nats per token by position
 Json to_json(const Comparison& comparison);
 HtmlReport comparison_report(const Comparison& comparison, const std::string& title,
                              const std::vector<std::string>& notes);

@@ -52,6 +52,13 @@ struct Parameter {
   at::Tensor* tensor;
 };
 
+/// A number that says whether a mixer does its part, and what is wrong with it if something is.
+struct Gauge {
+  std::string name;
+  double value;
+  std::string warning;
+};
+
 /// One mixer of one layer. Immutable while it runs; the parameters are what training changes.
 class Mixer {
  public:
@@ -67,6 +74,9 @@ class Mixer {
   virtual at::Tensor extend(const MixerInput& input, MixerState& state) const = 0;
 
   virtual std::vector<Parameter> parameters() { return {}; }
+
+  /// How its gates and branches stand on whole sequences from position 0.
+  virtual std::vector<Gauge> gauges(const MixerInput&) const { return {}; }
 
   /// A copy with its own parameters.
   virtual std::unique_ptr<Mixer> clone() const = 0;

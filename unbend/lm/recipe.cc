@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <map>
+#include <ranges>
 
 #include "unbend/base/error.h"
 #include "unbend/lm/delta.h"
 #include "unbend/lm/hybrid.h"
 #include "unbend/lm/lawcat.h"
 #include "unbend/lm/liger.h"
+#include "unbend/lm/lizard.h"
 #include "unbend/lm/lolcats.h"
 #include "unbend/lm/regla.h"
 #include "unbend/lm/supra.h"
@@ -35,8 +37,8 @@ std::vector<std::string> lora_targets(const Json& options) {
 }  // namespace
 
 const std::vector<Recipe>& recipes() {
-  static const std::vector<Recipe> all{hybrid_recipe(), lawcat_recipe(), liger_recipe(), lolcats_recipe(),
-                                       regla_recipe(),  supra_recipe(),  window_recipe()};
+  static const std::vector<Recipe> all{hybrid_recipe(),  lawcat_recipe(), liger_recipe(), lizard_recipe(),
+                                       lolcats_recipe(), regla_recipe(),  supra_recipe(), window_recipe()};
   return all;
 }
 
@@ -56,6 +58,13 @@ Json common_options(std::int64_t window, std::int64_t sinks) {
 
 Json recipe_options(const Recipe& recipe, const Json& changes) {
   Json options = recipe.defaults;
+  if (!recipe.presets.empty() && changes.contains("preset") && changes["preset"].is_string()) {
+    const auto found = recipe.presets.find(changes["preset"].get<std::string>());
+    if (found == recipe.presets.end())
+      fail_usage("recipe {}: no preset {} ({})", recipe.name, changes["preset"].dump(),
+                 fmt::join(recipe.presets | std::views::keys, ", "));
+    options.update(found->second);
+  }
   for (const auto& [key, value] : changes.items()) {
     if (!options.contains(key)) {
       std::vector<std::string> keys;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -49,6 +50,7 @@ struct Recipe {
                                        Random& random)>
       mixer;
   std::function<std::vector<Stage>(const Json& options)> stages;
+  std::map<std::string, Json> presets;  ///< other defaults under each value of an option `preset`
 };
 
 const std::vector<Recipe>& recipes();
@@ -56,7 +58,8 @@ const std::vector<Recipe>& recipes();
 /// Usage error that lists the recipes if there is none of that name.
 const Recipe& find_recipe(std::string_view name);
 
-/// The defaults overridden by `changes`; Usage error for an unknown option or a value of another type.
+/// The defaults (those of the preset that `changes` name) overridden by `changes`; Usage error for an unknown option or
+/// preset, or a value of another type.
 Json recipe_options(const Recipe& recipe, const Json& changes);
 
 /// Options that every recipe has: window w, sinks, LoRA rank, alpha and targets, and `keep_every` (n > 0 leaves every

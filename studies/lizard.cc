@@ -1,0 +1,283 @@
+// Study of Lizard (Nguyen et al. 2025, arXiv 2507.09025): what a learned gate, a window with a meta memory and a stage
+// of transfer give, on a recall task and on the bytes of a book, in the paper's form and in ours ("recommended").
+#include <fmt/format.h>
+#include <torch/types.h>
+
+#include <algorithm>
+#include <chrono>
+#include <functional>
+#include <map>
+#include <optional>
+
+#include "studies/bytes.h"
+#include "studies/curves.h"
+#include "studies/recall.h"
+#include "studies/study.h"
+#include "studies/training.h"
+#include "unbend/attention/gated_scan.h"
+#include "unbend/lm/evaluate.h"
+#include "unbend/lm/speed.h"
+
+namespace unbend {
+namespace {
+
+const Json kRecommended{{"preset", "recommended"}};
+
+// ---- Recall
+
+void recall(const StudyOptions& options, StudyResult& result) {
+  Curves curves{"Recall, 8 pairs, 32 fillers",
+                "query",
+                "right answers (%)",
+                {1, 2, 3, 4, 5, 6, 7, 8},
+                {"1st", "2nd", "3rd", "4th", "5th", "6th", "7th", "8th"}};
+  const auto claim = [&](const std::string& what, double measured, Bar bar, const char* unit = "%") {
+    record(result, "recall: " + what, "-", measured, unit, bar.for_each_seed());
+  };
+  for (int seed = 1; seed <= options.seeds; ++seed) {
+    const auto teacher = recall_teacher(seed, options.quiet);
+    const auto measure = [&](const std::string& name, const lm::Decoder& decoder, std::int64_t fillers = 32) {
+      const auto accuracy = recall_accuracy(decoder, fillers);
+      curves.add(name, accuracy.at_query);
+      return accuracy.mean();
+    };
+    const auto student = [&](const std::string& name, const Json& changes, double least) {
+      const auto lizard = recall_student(teacher, "lizard", changes, RecallTraining::Lora, seed, options.quiet);
+      claim(name, measure(name, lizard.decoder), Bar::at_least(least));
+      const auto zeroed = lm::with_options(lizard, {{"branches", "anchor"}});
+      claim(name + ", state zeroed", measure(name + ", state zeroed", zeroed.decoder), Bar::at_most(5));
+      claim(name + ", state zeroed: change of its logits with the stored values", stored_value_effect(zeroed.decoder),
+            Bar::at_most(0), "");
+      claim(name + ": logits chunked, recurrent and streamed differ by", streaming_error(lizard.decoder),
+            Bar::at_most(1e-4), "");
+      for (const auto& [times, fillers] : {std::pair{2, 96}, {4, 224}})  // tokens: 8 pairs, fillers, 8 queries
+        claim(fmt::format("{} at {} times the trained length", name, times),
+              measure(fmt::format("{}, {} times as long", name, times), lizard.decoder, fillers), Bar::none());
+    };
+    claim("teacher", measure("teacher", teacher), Bar::at_least(99));
+    student("recommended preset, LoRA", kRecommended, 97);
+    if (!options.full) continue;
+    student("paper preset without its first stage, LoRA", Json::object(), 92);
+    const std::string name = "window with meta memory only, LoRA";
+    const auto window =
+        recall_student(teacher, "lizard", {{"branches", "anchor"}}, RecallTraining::Lora, seed, options.quiet);
+    claim(name, measure(name, window.decoder), Bar::at_most(5));
+  }
+  result.tables.push_back(curves.table(1));
+  result.plots.push_back(curves.plot());
+  result.notes.push_back(
+      "recall: chance is 3.1 %; a model that knows which values occur, but not to which keys they belong, reaches 38.7 "
+      "%");
+}
+
+// ---- Bytes
+
+lm::Stage transfer_stage(std::int64_t steps, double rate) {
+  lm::Stage stage;
+  stage.kind = lm::Stage::Kind::Transfer;
+  stage.name = "transfer";
+  stage.steps = steps;
+  stage.mixer_learning_rate = rate;
+  stage.beta2 = .99;
+  stage.mse_scale = 1;
+  stage.clip = 0;
+  return stage;
+}
+
+lm::Stage lora_stage() {
+  lm::Stage stage;
+  stage.name = "lora";
+  stage.steps = 50;
+  stage.learning_rate = stage.mixer_learning_rate = 5e-4;
+  stage.beta2 = .99;
+  return stage;
+}
+
+struct Run {
+  const char* name;
+  const char* recipe;
+  Json changes;
+  std::int64_t transfer_steps;
+  double transfer_rate;
+};
+
+struct Outcome {
+  double error_before, error, transferred, nats;
+  lm::Student student;
+};
+
+/// Mean squared error of the student's heads on the teacher's inputs over the variance of the teacher's heads, all
+/// layers together, on 8 x 256 training bytes.
+double head_error(const lm::Decoder& teacher, const lm::Decoder& student, const ByteText& text) {
+  const at::NoGradGuard no_grad;
+  double error = 0, variance = 0;
+  teacher.hidden(byte_source(text.training, 256, 8, 1)->next().ids, Form::Chunked,
+                 [&](std::int64_t layer, const lm::MixerInput& input, const at::Tensor& heads) {
+                   const auto& mixer = *student.layers[static_cast<std::size_t>(layer)].mixer;
+                   error += (mixer.forward(input, Form::Chunked) - heads).square().mean().item<double>();
+                   variance += heads.var(false).item<double>();
+                 });
+  return error / variance;
+}
+
+/// Loss of the validation bytes in sequences of `length`: each byte is predicted once, but for the rest of a sequence.
+double nats_at(const lm::Decoder& decoder, const ByteText& text, std::int64_t length) {
+  const auto rows = text.validation;
+  const auto stream = at::cat({rows.slice(1, 0, -1).flatten(), rows[-1].slice(0, -1)});
+  return lm::mean_nats(decoder, stream.unfold(0, length + 1, length).contiguous());
+}
+
+/// Gates, alpha and the branches' shares, a row per layer.
+void add_gauges(Table& table, const std::string& name, const lm::Decoder& decoder, const at::Tensor& windows) {
+  const auto layers = lm::gauges(decoder, windows);
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    if (table.columns.empty()) {
+      table.columns = {"run", "layer"};
+      for (const auto& gauge : layers[i]) table.columns.push_back(gauge.name);
+      table.columns.push_back("warnings");
+    }
+    std::vector<std::string> row{name, fmt::format("{}", i)};
+    std::string warnings;
+    for (const auto& gauge : layers[i]) {
+      row.push_back(fmt::format("{:.3f}", gauge.value));
+      if (!gauge.warning.empty()) warnings += (warnings.empty() ? "" : "; ") + gauge.warning;
+    }
+    row.push_back(warnings);
+    table.rows.push_back(row);
+  }
+}
+
+void bytes(const ByteText& text, const StudyOptions& options, StudyResult& result) {
+  constexpr double kRate = 1e-2;
+  const std::vector<Run> runs{
+      {"paper preset", "lizard", Json::object(), 60, kRate},
+      {"240 steps of transfer", "lizard", Json::object(), 240, kRate},
+      {"the paper's rate of transfer", "lizard", Json::object(), 60, 1e-3},
+      {"no transfer", "lizard", Json::object(), 0, kRate},
+      {"no gate", "lizard", {{"gate", "none"}}, 60, kRate},
+      {"no window", "lizard", {{"branches", "gate"}}, 60, kRate},
+      {"rotary positions in the window", "lizard", {{"window_rope", true}}, 60, kRate},
+      {"recommended preset", "lizard", kRecommended, 60, kRate},
+      {"LoLCATs' layer", "lolcats", {{"lora_targets", {"q", "k", "v"}}}, 60, kRate},
+  };
+  Table table{"Bytes of the King James Bible (nats per byte; window 16, sequences of 256)",
+              {"run", "seed", "relative error of heads before", "after transfer", "nats after transfer", "after LoRA"},
+              {}},
+      gauges{"Gates and branches after LoRA, by layer", {}, {}};
+  const auto claim = [&](const std::string& what, const char* published, double measured, Bar bar,
+                         const char* unit = "nats") {
+    record(result, "bytes: " + what, published, measured, unit, bar.for_each_seed());
+  };
+  for (int seed = 1; seed <= options.seeds; ++seed) {
+    const auto teacher = byte_teacher(text, seed, options.quiet);
+    claim("teacher", "-", byte_nats(teacher, text).mean().item<double>(), Bar::none());
+    std::map<std::string, Outcome> all;
+    for (const auto& run : runs) {
+      auto student = byte_student(teacher, text, run.recipe, run.changes, 0, seed, options.quiet);
+      const auto source = byte_source(text.training, 256, 8, static_cast<std::uint64_t>(seed) + 100);
+      const double before = head_error(teacher, student.decoder, text);
+      if (run.transfer_steps > 0)
+        train_in_study(teacher, student.decoder, transfer_stage(run.transfer_steps, run.transfer_rate), *source, {},
+                       options.quiet);
+      const double after = head_error(teacher, student.decoder, text);
+      const double transferred = byte_nats(student.decoder, text).mean().item<double>();
+      train_in_study(teacher, student.decoder, lora_stage(), *source, {}, options.quiet);
+      const double nats = byte_nats(student.decoder, text).mean().item<double>();
+      table.rows.push_back({run.name, fmt::format("{}", seed), fmt::format("{:.3f}", before),
+                            fmt::format("{:.3f}", after), fmt::format("{:.3f}", transferred),
+                            fmt::format("{:.3f}", nats)});
+      if (seed == 1 && run.recipe == std::string("lizard") && run.changes.value("gate", "") != "none" &&
+          run.changes.value("branches", "") != "gate")
+        add_gauges(gauges, run.name, student.decoder, text.validation.slice(0, 0, 8).slice(1, 0, -1));
+      all.emplace(run.name, Outcome{before, after, transferred, nats, std::move(student)});
+    }
+    const auto &paper = all.at("paper preset"), &longer = all.at("240 steps of transfer"),
+               &recommended = all.at("recommended preset");
+    claim("no gate, minus the paper preset", "MMLU 42.2 without, 61.2 with (Llama-3-8B)",
+          all.at("no gate").nats - paper.nats, Bar::at_least(.2));
+    claim("paper preset: fall of its heads' error in 60 steps of transfer", "-",
+          100 * (1 - paper.error / paper.error_before), Bar::at_least(45), "%");
+    claim("paper preset, 60 steps of transfer and 50 of LoRA", "-", paper.nats, Bar::at_most(2.4));
+    claim("paper preset, 240 steps of transfer: error of its heads", "-", longer.error, Bar::at_most(.3), "");
+    claim("paper preset, 240 steps of transfer and 50 of LoRA", "-", longer.nats, Bar::at_most(1.7));
+    claim("no transfer, minus 240 steps of it", "MMLU 50.8 without, 61.2 with (Llama-3-8B)",
+          all.at("no transfer").nats - longer.nats, Bar::at_least(.4));
+    claim("recommended preset: error of its heads after transfer", "-", recommended.error, Bar::at_most(.1), "");
+    claim("recommended preset", "-", recommended.nats, Bar::at_most(1.4));
+    claim("paper preset minus recommended preset", "-", paper.nats - recommended.nats, Bar::at_least(.5));
+    claim("no window, minus the paper preset", "MMLU 39.7 without, 61.2 with (Llama-3-8B)",
+          all.at("no window").nats - paper.nats, Bar::none());
+    claim("paper preset at 4 times the trained length, minus at that length", "-",
+          nats_at(longer.student.decoder, text, 1024) - nats_at(longer.student.decoder, text, 256), Bar::at_most(.1));
+  }
+  result.tables.push_back(table);
+  result.tables.push_back(gauges);
+  result.notes.push_back(
+      "bytes: the window of the paper knows no positions. At this scale it hurts first, and training turns it off "
+      "(alpha falls); that the paper finds it essential is not reproduced");
+}
+
+// ---- Cost
+
+/// The shortest of `times` runs, in seconds.
+double seconds_of(int times, const std::function<void()>& work) {
+  double best = 1e9;
+  for (int i = 0; i < times; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  return best;
+}
+
+void cost(StudyResult& result) {
+  const at::NoGradGuard no_grad;
+  const auto claim = [&](const std::string& what, const char* published, double measured, Bar bar, const char* unit) {
+    record(result, "cost: " + what, published, measured, unit, bar);
+  };
+  const auto x = at::rand({3, 1, 8, 2048, 64});
+  const auto gates = at::full({1, 8, 2048, 64}, -.05);
+  const auto scalar = seconds_of(5, [&] { gated_scan(x[0], x[1], x[2], gates.narrow(3, 0, 1)); });
+  const auto vector = seconds_of(5, [&] { gated_scan(x[0], x[1], x[2], gates); });
+  claim("gate per channel over gate per token (8 heads, 2,048 tokens, width 64)",
+        "1.32 to 1.36 times as long forward (A100)", vector / scalar, Bar::at_least(1.3), "times");
+
+  lm::DecoderConfig config;
+  config.layers = 4, config.hidden = 256, config.heads = 4, config.kv_heads = 2, config.head_dim = 64;
+  config.ffn = 512, config.vocab = 256, config.context = 65536;
+  Random random(1);
+  const auto teacher = lm::random_decoder(config, 1, .5, random);
+  const auto& recipe = lm::find_recipe("lizard");
+  const auto student = lm::convert(teacher, recipe, lm::recipe_options(recipe, {{"lora_rank", 0}}), 1);
+  const std::vector<std::int64_t> contexts{1024, 4096, 32768};
+  const auto of_student = lm::decode_speed(student.decoder, contexts, 200),
+             of_teacher = lm::decode_speed(teacher, contexts, 50);
+  claim("decoding after 32K tokens over that after 1K", "constant from 1K to 32K",
+        of_student[2].tokens_per_second / of_student[0].tokens_per_second, Bar::at_least(.95), "times");
+  claim("growth of its memory from 1K to 32K tokens", "constant",
+        static_cast<double>(of_student[2].state_bytes - of_student[0].state_bytes) / 1e6, Bar::at_most(8), "MB");
+  for (const std::size_t i : {1, 2})
+    claim(fmt::format("decoding after {} tokens over the teacher's", contexts[i]), "-",
+          of_student[i].tokens_per_second / of_teacher[i].tokens_per_second, Bar::at_least(1), "times");
+}
+
+}  // namespace
+
+StudyResult study_lizard(const StudyOptions& options) {
+  StudyResult result;
+  result.slug = "lizard";
+  result.title = "Lizard: linear attention with a learned gate beside a window with a meta memory";
+  std::optional<ByteText> text;
+  if (options.full) text = king_james_bytes();  // what is missing is said before the first minute of training
+  recall(options, result);
+  if (!options.full) {
+    result.notes.push_back("quick form: recall of the recommended preset; the full form adds the paper's, bytes, cost");
+    return result;
+  }
+  bytes(*text, options, result);
+  cost(result);
+  result.notes.push_back("SmolLM2: `unbend lm compare` puts every recipe beside an equally trained control");
+  return result;
+}
+
+}  // namespace unbend

@@ -1,0 +1,96 @@
+"""`lm compare` on a small model that is trained here: all recipes, one table, one report. Usage: compare_test.py UNBEND"""
+import json
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+UNBEND = sys.argv.pop()
+
+
+def unbend(*arguments):
+    return subprocess.run([UNBEND, "lm", *map(str, arguments)], capture_output=True, text=True, timeout=600)
+
+
+class Compare(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory(prefix="unbend-compare-")
+        cls.path = Path(cls.folder.name)
+        cls.model = cls.path / "small.gguf"
+        made = unbend("train", "--text", "README.md", "--length", 64, "--tokens", 16384, "--hidden", 32, "--heads", 2,
+                      "--threads", 1, "--quiet", "--out", cls.model)
+        assert made.returncode == 0, made.stderr
+
+    def compare(self, *flags, **changes):
+        options = {"text": "README.md", "threads": 1, "type": "f32", "tokens": 512, "length": 64, "window": 8,
+                   "short_length": 96, "long_length": 256, "short_windows": 2, "long_windows": 1, "recall_texts": 1,
+                   "contexts": "64,256", **changes}
+        return unbend("compare", self.model, "--quiet", *flags,
+                      *[part for name, value in options.items() for part in ("--" + name.replace("_", "-"), value)])
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.folder.cleanup()
+
+    def test_all_recipes_with_their_controls(self):
+        report = self.path / "report.html"
+        result = self.compare("--json", sinks=2, report=report)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        data = json.loads(result.stdout)
+        teacher, *students = data["models"]
+        self.assertEqual(teacher["name"], "teacher")
+        self.assertNotIn("training", teacher)
+        names = [s["name"] for s in students]
+        self.assertEqual(names[0], "control, window 8 + 4 sinks")
+        recipes = {s["recipe"] for s in students}
+        for recipe in ("hybrid", "lawcat", "liger", "lizard", "lolcats", "window"):
+            self.assertIn(recipe, recipes)
+        self.assertIn("liger, window 8", names)
+        self.assertIn("liger, window 8 + 2 sinks", names)
+        for student in students:
+            with self.subTest(student=student["name"]):
+                self.assertGreaterEqual(student["training"]["tokens"], 512)
+                self.assertGreater(student["training"]["tokens_per_second"], 0)
+                self.assertEqual([h["tokens"] for h in student["held_out"]], [96, 256])
+                for held_out in student["held_out"]:
+                    self.assertGreater(held_out["perplexity"], 1)
+                    self.assertGreater(held_out["kl"], 0)
+                    self.assertIn("0-63", held_out["nats_by_position"])
+                self.assertIn("copy", student["recall"])
+                self.assertIn("passkey", student["recall"])
+                decode = student["decode"]
+                self.assertEqual([d["context"] for d in decode], [64, 256])
+                self.assertEqual(decode[0]["state_bytes"], decode[1]["state_bytes"])
+        self.assertLess(teacher["decode"][0]["state_bytes"], teacher["decode"][1]["state_bytes"])
+        self.assertEqual(teacher["held_out"][0]["kl"], 0)
+        page = report.read_text()
+        for name in names:
+            self.assertIn(name, page)
+
+    def test_table_and_a_control_for_a_recipe_without_window(self):
+        result = self.compare(recipes="lawcat", window=0)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertRegex(result.stdout, r"control, window \d+ \+ 4 sinks")
+        for word in ("teacher", "lawcat", "ppl 96", "ppl 256", "train tok/s", "decode tok/s", "state MB", "0-63 of 96"):
+            self.assertIn(word, result.stdout)
+
+    def test_linearize_finds_a_control_for_it_too(self):
+        result = unbend("linearize", self.model, "--recipe", "lawcat", "--text", "README.md", "--threads", 1, "--short-windows", 1,
+                        "--long-windows", 0, "--contexts", "64", "--json")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual([m["name"] for m in json.loads(result.stdout)["models"]], ["teacher", "window + sinks", "lawcat"])
+
+    def test_refuses_what_cannot_be(self):
+        for code, part, changes in [(2, "ligr", {"recipes": "ligr"}), (2, "--tokens", {"tokens": 0}),
+                                    (2, "--held-out", {"held_out": 1}), (2, "nope", {"tasks": "nope"}),
+                                    (3, "no-such", {"eval": "no-such"})]:
+            with self.subTest(part=part):
+                result = self.compare(**changes)
+                self.assertEqual(result.returncode, code, result.stderr)
+                self.assertIn(part, result.stderr.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,119 @@
+// Recipes side by side: who competes, with which controls, and that all learn from the same tokens.
+#include "unbend/lm/contest.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <torch/types.h>
+
+#include <algorithm>
+
+#include "tests/error_message.h"
+#include "unbend/lm/delta.h"
+
+namespace unbend::lm {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+Decoder small_teacher(std::int64_t head_dim = 8) {
+  DecoderConfig c;
+  c.layers = 2, c.hidden = 32, c.heads = 4, c.kv_heads = 2, c.head_dim = head_dim, c.ffn = 48, c.vocab = 40;
+  c.context = 256;
+  Random random(1);
+  return random_decoder(c, 1, .5, random);
+}
+
+std::vector<std::string> names(const std::vector<Entrant>& all) {
+  std::vector<std::string> out;
+  for (const auto& entrant : all) out.push_back(entrant.name);
+  return out;
+}
+
+std::shared_ptr<const TokenFile> text() {
+  TokenFile file;
+  Random random(2);
+  for (int i = 0; i < 2000; ++i) file.ids.push_back(static_cast<TokenId>(random.below(40)));
+  file.starts = {0, 2000};
+  file.vocabulary = 40;
+  return std::make_shared<TokenFile>(file);
+}
+
+TEST(Contest, GivesEachWindowAControl) {
+  ContestOptions options;
+  options.recipes = {"liger", "lolcats", "lawcat", "hybrid"};
+  EXPECT_THAT(names(entrants(small_teacher(), options)),
+              ElementsAre("control, window 64 + 4 sinks", "control, window 256 + 4 sinks", "liger, window 64",
+                          "lolcats, window 64", "lawcat", "hybrid, window 256 + 4 sinks"));
+  options.window = 16, options.sinks = 2, options.control_sinks = 1;
+  EXPECT_THAT(
+      names(entrants(small_teacher(), options)),
+      ElementsAre("control, window 16 + 1 sinks", "liger, window 16", "liger, window 16 + 2 sinks",
+                  "lolcats, window 16", "lolcats, window 16 + 2 sinks", "lawcat", "hybrid, window 16 + 4 sinks"));
+}
+
+TEST(Contest, HoldsEveryRecipeOnce) {
+  const auto all = entrants(small_teacher(), {});
+  for (const auto& recipe : recipes())
+    EXPECT_GE(std::ranges::count(all, recipe.name, &Entrant::recipe), 1) << recipe.name;
+  ContestOptions options;
+  options.recipes = {"window", "window"};  // it is its own control
+  EXPECT_EQ(entrants(small_teacher(), options).size(), 1);
+  options.recipes = {"ligr"};
+  EXPECT_THAT(error_message([&] { entrants(small_teacher(), options); }, ErrorKind::Usage), HasSubstr("ligr"));
+}
+
+TEST(Contest, ControlsOfRecipesWithoutAWindowHaveTheirMemory) {
+  const auto teacher = small_teacher();
+  const auto& recipe = find_recipe("lawcat");
+  for (const int keep_every : {0, 2}) {
+    const auto student = convert(teacher, recipe, recipe_options(recipe, {{"keep_every", keep_every}}), 1);
+    const auto options = control_options(student, 4);
+    const auto control = convert(teacher, find_recipe("window"), options, 1);
+    const auto mine = student.decoder.start().layers[0]->bytes(), its = control.decoder.start().layers[0]->bytes();
+    EXPECT_LE(its, mine);
+    EXPECT_GT(its, mine - 2 * 2 * 8 * 4);  // one more token would not fit
+  }
+  const auto& liger = find_recipe("liger");
+  const auto options = control_options(convert(teacher, liger, recipe_options(liger, {{"window", 9}}), 1), 3);
+  EXPECT_EQ(options.at("window"), 9);
+  EXPECT_EQ(options.at("sinks"), 3);
+}
+
+TEST(Contest, SharesTheBudgetAsTheRecipeDoes) {
+  const auto stages = share_budget(find_recipe("hybrid").stages(find_recipe("hybrid").defaults), 3001);
+  EXPECT_EQ(stages[0].tokens, 1000);  // 32,768 and 65,536 of old
+  EXPECT_EQ(stages[1].tokens, 2001);
+  EXPECT_THAT(error_message([&] { share_budget(stages, 1); }), HasSubstr("not enough"));
+}
+
+TEST(Contest, TrainsAllOnTheSameTokensAndSaysWhoCannot) {
+  const auto teacher = small_teacher(6);
+  ContestOptions contest;
+  contest.recipes = {"liger", "lizard"};
+  contest.window = 8, contest.control_sinks = 2;
+  auto all = entrants(teacher, contest);
+  all.push_back({"misfit", "lawcat", recipe_options(find_recipe("lawcat"), {{"feature_dim", 7}})});  // wider than heads
+  BatchOptions batch;
+  batch.length = 32, batch.rows = 2;
+  TrainOptions quiet;
+  quiet.quiet = true;
+  const auto training = train_entrants(teacher, all, text(), batch, 600, 3, quiet);
+  ASSERT_EQ(training.students.size(), 3);
+  ASSERT_EQ(training.left_out.size(), 1);
+  EXPECT_THAT(training.left_out[0], HasSubstr("misfit: lawcat: feature_dim"));
+  for (const auto& trained : training.students) {
+    EXPECT_GE(trained.report.tokens, 600) << trained.entrant.name;
+    EXPECT_LT(trained.report.tokens, 600 + 2 * 64) << trained.entrant.name;  // stages end with whole batches
+    EXPECT_EQ(trained.student.recipe, trained.entrant.recipe);
+    const auto& recipe = find_recipe(trained.entrant.recipe);
+    auto fresh = convert(teacher, recipe, trained.entrant.options, 3), mine = trained.student;
+    bool moved = false;
+    const auto before = adapter(fresh.decoder), after = adapter(mine.decoder);
+    for (std::size_t i = 0; i < before.size(); ++i) moved |= !at::equal(*before[i].tensor, *after[i].tensor);
+    EXPECT_TRUE(moved) << trained.entrant.name;
+  }
+}
+
+}  // namespace
+}  // namespace unbend::lm
