@@ -239,7 +239,8 @@ void add_lm_training_verbs(CLI::App& lm) {
     verb->add_option("--stage", a->stages,
                      "change a stage: NAME.FIELD=VALUE, for example lora.tokens=200000 (repeatable)");
     verb->add_option("--length", a->length, "tokens per sequence; 0 = 4 windows, at least 512")->capture_default_str();
-    verb->add_option("--shortest", a->shortest, "shorter pieces of text are left out; 0 = 2 windows, or 1/8 of --length without one")
+    verb->add_option("--shortest", a->shortest,
+                     "shorter pieces of text are left out; 0 = 2 windows, or 1/8 of --length without one")
         ->capture_default_str();
     a->run.add_to(*verb);
     verb->add_option("--validation", a->validation, "token file of held-out text");
