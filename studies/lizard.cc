@@ -252,6 +252,12 @@ void cost(StudyResult& result) {
   const std::vector<std::int64_t> contexts{1024, 4096, 32768};
   const auto of_student = lm::decode_speed(student.decoder, contexts, 200),
              of_teacher = lm::decode_speed(teacher, contexts, 50);
+  const auto ids = at::randint(256, {1, 8192}, at::kLong);
+  const auto prefill = [&](std::int64_t tokens) {
+    return seconds_of(3, [&] { student.decoder.hidden(ids.slice(1, 0, tokens)); });
+  };
+  claim("time of a text of 8K tokens over that of 4K", "linear in length", prefill(8192) / prefill(4096),
+        Bar::at_most(2.2), "times");
   claim("decoding after 32K tokens over that after 1K", "constant from 1K to 32K",
         of_student[2].tokens_per_second / of_student[0].tokens_per_second, Bar::at_least(.95), "times");
   claim("growth of its memory from 1K to 32K tokens", "constant",

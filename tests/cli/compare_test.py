@@ -76,6 +76,28 @@ class Compare(unittest.TestCase):
         for word in ("teacher", "lawcat", "ppl 96", "ppl 256", "train tok/s", "decode tok/s", "state MB", "0-63 of 96"):
             self.assertIn(word, result.stdout)
 
+    def test_goes_on_from_checkpoints(self):
+        folder = self.path / "run"
+        runs = [self.compare("--json", recipes="lizard", checkpoints=folder) for _ in range(2)]
+        for run in runs:
+            self.assertEqual(run.returncode, 0, run.stderr)
+        first, second = (json.loads(run.stdout)["models"] for run in runs)
+        for key in ("held_out", "recall", "training"):
+            self.assertEqual(first[2][key], second[2][key])
+        other = self.compare(recipes="lizard", checkpoints=folder, tokens=513)
+        self.assertEqual(other.returncode, 3)
+        self.assertIn("another run", other.stderr)
+
+    def test_distill_says_how_gates_stand(self):
+        options = ["--recipe", "lizard", "--set", "window=8", "--text", "README.md", "--length", 64, "--threads", 1, "--type", "f32",
+                   "--stage", "transfer.tokens=64", "--stage", "lora.tokens=64", "--quiet"]
+        for bias, warns in ((0.0, False), (9.0, True)):
+            result = unbend("distill", self.model, *options, "--set", f"gate_bias={bias}", "--out", self.path / "lizard.safetensors",
+                            "--json")
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertEqual(len(json.loads(result.stdout)["gauges"]["mean gamma"]), 2)
+            self.assertEqual("hardly forget" in result.stderr, warns)
+
     def test_linearize_finds_a_control_for_it_too(self):
         result = unbend("linearize", self.model, "--recipe", "lawcat", "--text", "README.md", "--threads", 1, "--short-windows", 1,
                         "--long-windows", 0, "--contexts", "64", "--json")

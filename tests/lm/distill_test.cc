@@ -164,6 +164,22 @@ TEST(Train, GoesOnAfterACrashToTheSameWeights) {
   }
 }
 
+TEST(Train, GivesTheWeightsOfAFinishedRunAgain) {
+  const auto teacher = small_teacher();
+  const auto folder = fresh_folder("finished");
+  auto options = quiet_options();
+  options.checkpoints = folder;
+  auto first = hybrid_student(teacher), second = hybrid_student(teacher);
+  RandomSource source, untouched(0);
+  train(teacher, first.decoder, short_stages(), source, options);
+  const auto report = train(teacher, second.decoder, short_stages(), untouched, options);
+  EXPECT_EQ(report.tokens, 21 * 64);
+  const auto expected = tensors_of(first.decoder);
+  for (const auto& [name, tensor] : tensors_of(second.decoder))
+    EXPECT_TRUE(at::equal(tensor, expected.at(name))) << name;
+  std::filesystem::remove_all(folder);
+}
+
 TEST(Train, RefusesTheCheckpointOfAnotherRun) {
   const auto teacher = small_teacher();
   const auto folder = fresh_folder("identity");

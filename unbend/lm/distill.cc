@@ -125,6 +125,11 @@ class Trainer {
     for (const auto& stage : stages_)
       if (stage.steps > 0) all_tokens_ = 0;  // unknown: the source decides how many tokens a step has
     auto checkpoint = resume();
+    if (checkpoint && place_.stage == std::ssize(stages_)) {  // finished: no stage will take the weights
+      assign(parameters(trainables(student_, Stage::Kind::EndToEnd, options_.also)),
+             tensors_under(checkpoint->tensors, "student."), "checkpoint");
+      if (student_.config.tied) student_.head = student_.embedding;
+    }
     Progress progress(options_.title, all_tokens_, "tokens", options_.quiet);
     progress_ = &progress;
     while (place_.stage < static_cast<std::int64_t>(stages_.size()) && !stopped_) {
