@@ -89,11 +89,17 @@ class Train(unittest.TestCase):
         self.run_json("merge", model, "--adapter", delta, "--out", merged, "--delta-out", rest)
         self.assertLess(rest.stat().st_size, delta.stat().st_size)
         self.assertEqual(self.run_json("generate", merged, "--adapter", rest, *text)["tokens"], tokens)
-        for verb in ("export", "generate"):
-            more = ["--out", self.path / "student.gguf"] if verb == "export" else ["--prompt", "The "]
-            result = unbend(verb, model, "--adapter", delta, *more)
-            self.assertEqual(result.returncode, 3, result.stderr)
-            self.assertIn("'supra'", result.stderr)
+        student = self.path / "student.gguf"
+        self.run_json("export", model, "--adapter", delta, "--out", student)
+        for source in ([student], [model, "--adapter", delta]):  # by the engine
+            result = self.run_json("generate", *source, "--prompt", "The ", "--tokens", 8, "--temperature", 0)
+            self.assertEqual(result["tokens"], tokens)
+        result = unbend("distill", model, "--type", "f32", *options, "--set", "qk_norm=true")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        result = unbend("export", model, "--adapter", delta, "--out", self.path / "no.gguf")
+        self.assertEqual(result.returncode, 3, result.stderr)
+        self.assertIn("without normalise and qk_norm", result.stderr)
+        self.assertFalse((self.path / "no.gguf").exists())
         result = unbend("generate", merged, "--adapter", delta, *text)
         self.assertEqual(result.returncode, 3, result.stderr)
         self.assertIn("another base model", result.stderr)

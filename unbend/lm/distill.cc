@@ -126,7 +126,7 @@ class Trainer {
       if (stage.steps > 0) all_tokens_ = 0;  // unknown: the source decides how many tokens a step has
     auto checkpoint = resume();
     if (checkpoint && place_.stage == std::ssize(stages_)) {  // finished: no stage will take the weights
-      assign(parameters(trainables(student_, Stage::Kind::EndToEnd, options_.also)),
+      assign(parameters(trainables(student_, Stage::Kind::EndToEnd, own_weights(stages_, options_))),
              tensors_under(checkpoint->tensors, "student."), "checkpoint");
       if (student_.config.tied) student_.head = student_.embedding;
     }
