@@ -232,8 +232,10 @@ void add_lm_compare_verb(CLI::App& lm) {
   verb->footer(
       "Each distinct window has its control: window and sinks, trained on the same tokens. Recipes without a window "
       "are\n"
-      "to be compared with the control of their state's size (the one with the window nearest to it).\n\n"
-      "Examples:\n  unbend lm compare model.gguf --text docs/ --report recipes.html\n"
+      "to be compared with the control of their state's size (the one with the window nearest to it). Recipes that "
+      "train\n"
+      "all weights need --type f32 and are left out without it.\n\n"
+      "Examples:\n  unbend lm compare model.gguf --text docs/ --type f32 --report recipes.html\n"
       "  unbend lm compare model.gguf --recipes liger,lolcats --window 64 --sinks 4 --tokens 100000 --text docs/\n"
       "  unbend lm compare model.gguf --recipes lawcat --tokens-file train.safetensors --windows-file "
       "data/heldout_docs.safetensors --json");

@@ -45,7 +45,7 @@ class Compare(unittest.TestCase):
         names = [s["name"] for s in students]
         self.assertEqual(names[0], "control, window 8 + 4 sinks")
         recipes = {s["recipe"] for s in students}
-        for recipe in ("hybrid", "lawcat", "liger", "lizard", "lolcats", "window"):
+        for recipe in ("hybrid", "lawcat", "liger", "lizard", "lolcats", "regla", "supra", "window"):
             self.assertIn(recipe, recipes)
         self.assertIn("liger, window 8", names)
         self.assertIn("liger, window 8 + 2 sinks", names)

@@ -129,8 +129,7 @@ ContestTraining train_entrants(const Decoder& teacher, const std::vector<Entrant
     mine.identity = sha256(std::as_bytes(std::span(identity)));
     try {
       auto student = convert(teacher, recipe, entrant.options, seed);
-      const auto report =
-          train(teacher, student.decoder, share_budget(recipe.stages(entrant.options), tokens), *source, mine);
+      const auto report = train(teacher, student, share_budget(recipe.stages(entrant.options), tokens), *source, mine);
       result.students.push_back({entrant, std::move(student), report});
       if (report.interrupted) {
         result.interrupted = true;
