@@ -369,7 +369,7 @@ TEST(Engine, RefusesWhatItCannotRun) {
   EXPECT_THAT(error_message([&] { engine.run(s, {ids.data(), 2}, 3); }), HasSubstr("logits of 3 tokens out of 2"));
   const std::vector<Feed> twice{{s, {ids.data(), 1}, 1}, {s, {ids.data(), 1}, 1}};
   EXPECT_THAT(error_message([&] { engine.run(twice); }), HasSubstr("twice"));
-  EXPECT_THAT(error_message([&] { Model::open(small_model(folder, "magic", "{}")); }), HasSubstr("\"window\""));
+  EXPECT_THAT(error_message([&] { Model::open(small_model(folder, "hybrid", "{}")); }), HasSubstr("\"window\""));
   EXPECT_THAT(error_message([&] { Model::open(small_model(folder, "magic", R"({"window": 9, "sinks": 2})")); }),
               HasSubstr("mixer 'magic'"));
   EXPECT_THAT(error_message([&] { Model::open(small_model(folder, "window", R"({"window": 0, "sinks": 2})")); }),

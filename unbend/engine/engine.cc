@@ -76,14 +76,16 @@ struct LayerCall {
   bool gated = false;  // the logits of gates are the last input
 };
 
+/// Whether a mixer takes q and k before rotation too.
+bool takes_raw(const MixerSettings& s) { return s.kind == MixerKind::Liger || s.kind == MixerKind::Lizard; }
+
 MixerRows rows_of(const ggml_tensor* const* src, const LayerCall& call) {
   MixerRows rows;
   const auto data = [&](int i) { return static_cast<const float*>(src[i]->data); };
   rows.q = data(0), rows.k = data(1), rows.v = data(2);
-  if (call.layout->settings.kind == MixerKind::Liger)
-    rows.raw_q = data(3), rows.raw_k = data(4);
-  else if (call.gated)
-    rows.gates = data(3);
+  int next = 3;
+  if (takes_raw(call.layout->settings)) rows.raw_q = data(next), rows.raw_k = data(next + 1), next += 2;
+  if (call.gated) rows.gates = data(next);
   return rows;
 }
 
@@ -255,7 +257,7 @@ struct Engine::Impl {
     auto& call = calls[layer];
     call = {&layout, &model->mixer_weights()[layer], offsets[layer], &slices, MixerScratch(layout, slices)};
     std::vector<ggml_tensor*> inputs{q, k, v};
-    if (s.kind == MixerKind::Liger) inputs.insert(inputs.end(), {raw_q, raw_k});
+    if (takes_raw(s)) inputs.insert(inputs.end(), {raw_q, raw_k});
     if (weights.mixer_gate) {
       call.gated = true;
       auto* inner = weights.mixer_gate_down ? ggml_mul_mat(ctx, weights.mixer_gate_down, x) : x;
@@ -318,7 +320,7 @@ struct Engine::Impl {
         q = features(raw_q, w.query_kernel, w.query_kernel_bias);
         k = features(raw_k, w.key_kernel, w.key_kernel_bias);
       }
-      if (mixer.kind != MixerKind::Linear || mixer.alone.rotated) q = rotated(q), k = rotated(k);
+      if (!mixer.by_settings() || mixer.recurrence.rotated) q = rotated(q), k = rotated(k);
       for (auto* t : {q, k, v}) ggml_build_forward_expand(graph, t);
       auto* heads =
           mixer.kind == MixerKind::Softmax ? softmax(i, q, k, v) : constant_memory(i, normed, q, k, v, raw_q, raw_k);

@@ -10,8 +10,8 @@ MixerLayout::MixerLayout(const DecoderConfig& c, const MixerSettings& s, CacheTy
     : heads(c.heads),
       kv_heads(c.kv_heads),
       width(c.head_dim),
-      features(s.kind == MixerKind::Linear && s.alone.features == LinearSettings::Features::SoftmaxPair
-                   ? 2 * s.alone.width
+      features(s.by_settings() && s.recurrence.features == RecurrenceSettings::Features::SoftmaxPair
+                   ? 2 * s.recurrence.width
                    : c.head_dim),
       settings(s),
       type(cache),
@@ -28,11 +28,11 @@ MixerLayout::MixerLayout(const DecoderConfig& c, const MixerSettings& s, CacheTy
   sink_values = take(kv_heads * s.sinks * width * number);
   if (!s.recurrent()) return;
   state = take(s.groups * vectors(width) * features * kL * 4);
-  if (s.kind == MixerKind::Hybrid || (s.kind == MixerKind::Linear && s.alone.norm == LinearSettings::Norm::Sum))
+  if (s.kind == MixerKind::Hybrid || (s.by_settings() && s.recurrence.norm == RecurrenceSettings::Norm::Sum))
     mass = take(s.groups * features * 4);
   if (s.kind == MixerKind::Hybrid) clock = take(s.groups * (s.window + 1) * 8);
-  if (s.kind != MixerKind::Linear) return;
-  past = take(std::max<std::int64_t>(s.alone.taps - 1, 0) * (heads + 2 * kv_heads) * width * 4);
+  if (!s.by_settings()) return;
+  past = take(std::max<std::int64_t>(s.recurrence.taps - 1, 0) * (heads + 2 * kv_heads) * width * 4);
   largest = take(kv_heads * 4);
 }
 

@@ -20,7 +20,7 @@
 
 namespace unbend::engine {
 
-enum class MixerKind { Softmax, Window, Hybrid, Liger, Linear };
+enum class MixerKind { Softmax, Window, Hybrid, Liger, Linear, Lizard };
 
 /// How Liger's gate logits z become log-decays.
 enum class GateForm {
@@ -31,8 +31,8 @@ enum class GateForm {
   None
 };
 
-/// A recurrence without a window, as `lawcat`, `supra` and `regla` have it.
-struct LinearSettings {
+/// A recurrence over all tokens: alone in `lawcat`, `supra` and `regla`, beside a window in `lizard`.
+struct RecurrenceSettings {
   enum class Features {
     SoftmaxPair,  ///< [softmax(x M), softmax(-x M)], M [d, f]
     SafeExp,      ///< exp(q - max q); exp(k - the largest entry of any key so far)
@@ -43,15 +43,16 @@ struct LinearSettings {
   Features features = Features::SoftmaxPair;
   Gate gate = Gate::None;
   Norm norm = Norm::Sum;
-  bool decays_values = false;   ///< the gate is over channels of values, not of keys
-  bool gate_per_query = false;  ///< logits for every query head, not for every kv head
-  bool rotated = false;         ///< queries and keys have positions
-  bool silu = false;            ///< after a convolution
-  std::int64_t width = 0;       ///< f
-  std::int64_t taps = 0;        ///< tokens that convolutions see; 0 = there are none
-  double tau = 1;               ///< log-decay = log sigmoid(z) / tau
-  double scale = 1;             ///< of the queries' features
-  std::vector<double> slopes;   ///< Fixed: head h decays by exp(-slope)
+  bool decays_values = false;  ///< the gate is over channels of values, not of keys
+  bool scalar_gate = false;    ///< one number for all channels
+  bool rotated = false;        ///< queries and keys have positions (Lizard: those of its window, not of its features)
+  bool silu = false;           ///< after a convolution
+  std::int64_t gates = 1;      ///< per token, shared by consecutive heads
+  std::int64_t width = 0;      ///< f
+  std::int64_t taps = 0;       ///< tokens that convolutions see; 0 = there are none
+  double tau = 1;              ///< log-decay = log sigmoid(z) / tau
+  double scale = 1;            ///< of the queries' features
+  std::vector<double> slopes;  ///< Fixed: head h decays by exp(-slope)
 };
 
 /// What a layer does; the learned numbers are in MixerWeights.
@@ -65,21 +66,25 @@ struct MixerSettings {
   GateForm gate_form = GateForm::LogSigmoid;  ///< Liger
   double gate_normalizer = 16;                ///< Liger
   double mix_linear = .5, mix_window = .5;    ///< Liger
-  LinearSettings alone;                       ///< Linear
+  RecurrenceSettings recurrence;              ///< Linear, Lizard
+  bool convex = false;                        ///< Lizard
+  double alpha = 1;                           ///< Lizard: where the file has none
 
+  bool by_settings() const { return kind == MixerKind::Linear || kind == MixerKind::Lizard; }
   bool recurrent() const {
-    return kind == MixerKind::Linear || (kind == MixerKind::Hybrid && linear) ||
-           (kind == MixerKind::Liger && mix_linear != 0);
+    return by_settings() || (kind == MixerKind::Hybrid && linear) || (kind == MixerKind::Liger && mix_linear != 0);
   }
 };
 
-/// Learned numbers of one Hybrid or Linear layer. Maps are [heads or groups][d][d/2 or f], applied to queries and keys
-/// in the order in which the file stores their channels.
+/// Learned numbers of one Hybrid, Linear or Lizard layer. Maps are [heads or groups][d][d/2 or f], applied to queries
+/// and keys in the order in which the file stores their channels.
 struct MixerWeights {
   std::vector<float> query_map, key_map;
   std::vector<float> scale;                             ///< Hybrid, [heads]: e^c
   std::vector<float> query_taps, key_taps, value_taps;  ///< Linear, [heads][taps][d], the last of kv heads; or empty
   std::vector<float> norm_gain;                         ///< Linear, Rms: [heads][d]
+  std::vector<float> meta;                              ///< Lizard: scores of sinks without keys and values
+  std::vector<float> linear_share, window_share;        ///< Lizard, [heads]: factors of the two means
 };
 
 /// Number types of the rings (recurrences are float always).
@@ -131,7 +136,8 @@ struct MixerScratch {
 
 /// Inputs of a layer: rows of the batch. Rotated q [tokens][H][d] and k, v [tokens][Hkv][d]; Hybrid: `gates`
 /// [tokens][groups], the logits; Liger: q and k before rotation. Linear: q and k as it takes them, and `gates`
-/// [tokens][Hkv or H][channels], twice as many for Refined: those of g, then those of r.
+/// [tokens][gates][channels], twice as many for Refined: those of g, then those of r. Lizard: all of these, q and k for
+/// the window, raw_q and raw_k for the features.
 struct MixerRows {
   const float *q = nullptr, *k = nullptr, *v = nullptr, *gates = nullptr, *raw_q = nullptr, *raw_k = nullptr;
 };

@@ -18,7 +18,12 @@ void combine(const MixerLayout& at, const MixerWeights& weights, const float* su
   const std::int64_t d = at.width;
   const float* linear = read + (row * at.heads + head) * d;
   float softmax_part = 1, linear_part = 0;
-  if (s.kind == MixerKind::Liger) {
+  if (s.kind == MixerKind::Lizard) {
+    const auto i = static_cast<std::size_t>(head);
+    softmax_part = weights.window_share[i] / mass;
+    linear_part = weights.linear_share[i] / std::max(read[place.tokens * at.heads * d + row * at.heads + head],
+                                                     std::numeric_limits<float>::min());
+  } else if (s.kind == MixerKind::Liger) {
     softmax_part = static_cast<float>(s.mix_window) / mass;
     linear_part = static_cast<float>(s.mix_linear);
   } else if (s.recurrent()) {
@@ -41,15 +46,17 @@ void attend_one(const MixerLayout& at, const MixerWeights& weights, const Slice&
   const auto& s = at.settings;
   const std::int64_t d = at.width, t = slice.position, w = s.window, kv = head * at.kv_heads / at.heads;
   const std::int64_t near = std::min(t + 1, w), pinned = std::clamp<std::int64_t>(t - w + 1, 0, s.sinks);
+  const auto scores = near + pinned + std::ssize(weights.meta);
   thread_local std::vector<float> buffer;
-  buffer.resize(static_cast<std::size_t>((vectors(near + pinned) + 2 * vectors(d)) * kL));
-  float *weight = buffer.data(), *sum = weight + vectors(near + pinned) * kL, *q = sum + vectors(d) * kL;
+  buffer.resize(static_cast<std::size_t>((vectors(scores) + 2 * vectors(d)) * kL));
+  float *weight = buffer.data(), *sum = weight + vectors(scores) * kL, *q = sum + vectors(d) * kL;
   copy(rows.q + (slice.first * at.heads + head) * d, d, q);
   scale(q, d, at.scale);
   for (std::int64_t i = 0; i < near; ++i)
     weight[i] = dot(q, memory.key(kv, i), d);  // slots: their order is of no matter
   for (std::int64_t i = 0; i < pinned; ++i) weight[near + i] = dot(q, memory.sink_key(kv, i), d);
-  const float mass = exponentials(weight, near + pinned);
+  std::ranges::copy(weights.meta, weight + near + pinned);
+  const float mass = exponentials(weight, scores);
   for (std::int64_t c = 0; c < d; c += kL) {
     auto total = hn::Zero(F32());
     for (std::int64_t i = 0; i < near; ++i)
@@ -73,7 +80,8 @@ void attend_block(const MixerLayout& at, const MixerWeights& weights, const Slic
   const std::int64_t columns = band.past + from + count - first;
   const std::int64_t t0 = slice.position + from;
   const std::int64_t pinned = std::clamp<std::int64_t>(t0 + count - w, 0, s.sinks);
-  const std::int64_t stride = vectors(columns + pinned) * kL + kL, value_stride = band.value_stride;
+  const auto scores = columns + pinned + std::ssize(weights.meta);
+  const std::int64_t stride = vectors(scores) * kL + kL, value_stride = band.value_stride;
 
   thread_local std::vector<float> buffer;
   buffer.resize(static_cast<std::size_t>(kBlock * (d + stride + value_stride + 1) + 2 * (d + kL) * kL));
@@ -100,7 +108,8 @@ void attend_block(const MixerLayout& at, const MixerWeights& weights, const Slic
       copy(memory.sink_key(kv, j), d, key.data());
       row[columns + j] = dot(q + i * d, key.data(), d);
     }
-    mass[i] = exponentials(row, columns + pinned);
+    std::ranges::copy(weights.meta, row + columns + pinned);
+    mass[i] = exponentials(row, scores);
   }
   kernel::product<false, float>(count, value_stride, columns, {weight, stride, 1},
                                 band.values + first * band.value_stride, band.value_stride, sum, value_stride);

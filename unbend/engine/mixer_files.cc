@@ -26,7 +26,7 @@ MixerSettings alone(const std::string& where, const DecoderConfig& config, const
   const auto window = json_get<std::int64_t>(options, "window", where);
   require(window == 0, "{}: the engine runs this mixer without a window only, not with one of {}", where, window);
   s.groups = config.heads;
-  s.alone.width = config.head_dim;
+  s.recurrence.width = config.head_dim;
   return s;
 }
 
@@ -41,8 +41,9 @@ std::string known(const std::string& where, const Json& options, const char* nam
 
 MixerSettings read_lawcat(const std::string& where, const DecoderConfig& config, const Json& options) {
   auto settings = alone(where, config, options);
-  auto& s = settings.alone;
-  s.gate = json_get<bool>(options, "gate", where) ? LinearSettings::Gate::Sigmoid : LinearSettings::Gate::None;
+  auto& s = settings.recurrence;
+  s.gate = json_get<bool>(options, "gate", where) ? RecurrenceSettings::Gate::Sigmoid : RecurrenceSettings::Gate::None;
+  s.gates = config.kv_heads;
   s.tau = json_get<double>(options, "gate_tau", where);
   s.width = json_get<std::int64_t>(options, "feature_dim", where);
   if (s.width == 0) s.width = config.head_dim / 2;
@@ -50,7 +51,7 @@ MixerSettings read_lawcat(const std::string& where, const DecoderConfig& config,
   s.silu = known(where, options, "conv_act", {"none", "silu"}) == "silu";
   s.rotated = json_get<bool>(options, "rope_student", where);
   if (!json_get<bool>(options, "normalise", where)) {
-    s.norm = LinearSettings::Norm::None;
+    s.norm = RecurrenceSettings::Norm::None;
     s.scale = 1 / std::sqrt(static_cast<double>(config.head_dim));
   }
   require(
@@ -61,10 +62,10 @@ MixerSettings read_lawcat(const std::string& where, const DecoderConfig& config,
 
 MixerSettings read_supra(const std::string& where, const DecoderConfig& config, const Json& options) {
   auto settings = alone(where, config, options);
-  auto& s = settings.alone;
-  s.features = LinearSettings::Features::Given;
-  s.norm = LinearSettings::Norm::Group;
-  s.gate = LinearSettings::Gate::Fixed;
+  auto& s = settings.recurrence;
+  s.features = RecurrenceSettings::Features::Given;
+  s.norm = RecurrenceSettings::Norm::Group;
+  s.gate = RecurrenceSettings::Gate::Fixed;
   s.scale = config.scale();
   s.rotated = known(where, options, "rope", {"after", "none"}) == "after";
   require(!json_get<bool>(options, "normalise", where) && !json_get<bool>(options, "qk_norm", where),
@@ -78,22 +79,46 @@ MixerSettings read_supra(const std::string& where, const DecoderConfig& config, 
 
 MixerSettings read_regla(const std::string& where, const DecoderConfig& config, const Json& options) {
   auto settings = alone(where, config, options);
-  auto& s = settings.alone;
+  auto& s = settings.recurrence;
   known(where, options, "feature", {"safe_exp"});
   known(where, options, "shift", {"running"});
   require(!json_get<bool>(options, "denominator", where), "{}: the engine runs ReGLA without a denominator", where);
-  s.features = LinearSettings::Features::SafeExp;
+  s.features = RecurrenceSettings::Features::SafeExp;
   const auto gate = known(where, options, "gate", {"refined", "sigmoid", "none"});
-  if (gate != "none") s.gate = gate == "refined" ? LinearSettings::Gate::Refined : LinearSettings::Gate::Sigmoid;
+  if (gate != "none")
+    s.gate = gate == "refined" ? RecurrenceSettings::Gate::Refined : RecurrenceSettings::Gate::Sigmoid;
+  s.gates = config.heads;
   s.decays_values = known(where, options, "gate_axis", {"value", "key"}) == "value";
-  s.gate_per_query = true;
   s.rotated = json_get<bool>(options, "rope", where);
-  s.norm =
-      known(where, options, "norm", {"rms", "none"}) == "rms" ? LinearSettings::Norm::Rms : LinearSettings::Norm::None;
+  s.norm = known(where, options, "norm", {"rms", "none"}) == "rms" ? RecurrenceSettings::Norm::Rms
+                                                                   : RecurrenceSettings::Norm::None;
   if (json_get<bool>(options, "scale_s", where))  // of features whose logarithms are standard normal
     s.scale = 1 / (std::numbers::e *
                    std::sqrt(static_cast<double>(config.head_dim) * (std::numbers::e * std::numbers::e - 1)));
   return settings;
+}
+
+/// Of settings that have a window already.
+void read_lizard(const std::string& where, const DecoderConfig& config, const Json& options, MixerSettings& settings) {
+  settings.kind = MixerKind::Lizard;
+  settings.groups = config.heads;
+  settings.convex = json_get<bool>(options, "convex", where);
+  settings.alpha = json_get<double>(options, "alpha", where);
+  auto& s = settings.recurrence;
+  known(where, options, "features", {"softmax"});
+  known(where, options, "gla_norm", {"row"});
+  known(where, options, "branches", {"both"});
+  s.gate = known(where, options, "gate", {"sigmoid", "none"}) == "none" ? RecurrenceSettings::Gate::None
+                                                                        : RecurrenceSettings::Gate::Sigmoid;
+  s.scalar_gate = true;
+  if (json_get<bool>(options, "gate_per_head", where))
+    s.gates = json_get<std::string>(options, "map_heads", where) == "query" ? config.heads : config.kv_heads;
+  s.tau = json_get<double>(options, "gate_tau", where);
+  s.width = json_get<std::int64_t>(options, "feature_dim", where);
+  if (s.width == 0) s.width = config.head_dim;
+  s.rotated = json_get<bool>(options, "window_rope", where);
+  require(s.width >= 1 && s.width <= 1024 && std::isfinite(s.tau) && s.tau > 0, "{}: feature_dim {}, gate_tau {}",
+          where, s.width, s.tau);
 }
 
 MixerSettings read_mixer(const std::string& where, const DecoderConfig& config, const std::string& kind,
@@ -103,9 +128,10 @@ MixerSettings read_mixer(const std::string& where, const DecoderConfig& config, 
   if (kind == "lawcat") return read_lawcat(where, config, options);
   if (kind == "supra") return read_supra(where, config, options);
   if (kind == "regla") return read_regla(where, config, options);
-  if (kind != "window" && kind != "hybrid" && kind != "lolcats" && kind != "liger")
+  if (kind != "window" && kind != "hybrid" && kind != "lolcats" && kind != "liger" && kind != "lizard")
     fail_input(
-        "{}: the engine does not run mixer '{}' (softmax, window, hybrid, lolcats, liger, lawcat, supra and regla)",
+        "{}: the engine does not run mixer '{}' (softmax, window, hybrid, lolcats, liger, lizard, lawcat, supra and "
+        "regla)",
         where, kind);
   s.window = json_get<std::int64_t>(options, "window", where);
   s.sinks = json_get<std::int64_t>(options, "sinks", where);
@@ -114,6 +140,8 @@ MixerSettings read_mixer(const std::string& where, const DecoderConfig& config, 
   s.groups = config.kv_heads;
   if (kind == "window") {
     s.kind = MixerKind::Window;
+  } else if (kind == "lizard") {
+    read_lizard(where, config, options, s);
   } else if (kind == "hybrid") {
     s.kind = MixerKind::Hybrid;
     s.linear = json_get<bool>(options, "linear", where);
@@ -164,6 +192,32 @@ std::vector<float> taps(const Gguf& file, const std::string& name, const Decoder
   return out;
 }
 
+/// Maps [heads, d, f], stored for each head, each of several consecutive ones, or once for all.
+std::vector<float> maps(const Gguf& file, const std::string& name, const DecoderConfig& c, std::int64_t width) {
+  const std::int64_t size = c.head_dim * width, stored = file.tensor(name).shape.front();
+  const bool shared = stored == 1 || stored == c.kv_heads;
+  const auto read = values(file, name, {shared ? stored : c.heads, c.head_dim, width});
+  std::vector<float> out;
+  for (std::int64_t h = 0; h < c.heads; ++h) {
+    const auto from = read.begin() + h * stored / c.heads * size;
+    out.insert(out.end(), from, from + size);
+  }
+  return out;
+}
+
+void read_shares(const Gguf& file, const std::string& alpha_name, const DecoderConfig& c, const MixerSettings& s,
+                 MixerWeights& w) {
+  std::vector<float> alpha(static_cast<std::size_t>(c.heads), static_cast<float>(s.alpha));
+  if (const auto* info = file.find(alpha_name)) {
+    const auto read = values(file, alpha_name, {info->shape == std::vector<std::int64_t>{1} ? 1 : c.heads});
+    for (std::size_t h = 0; h < alpha.size(); ++h) alpha[h] = read[read.size() == 1 ? 0 : h];
+  }
+  for (const float a : alpha) {
+    w.window_share.push_back(s.convex ? std::abs(a) / (1 + std::abs(a)) : a);
+    w.linear_share.push_back(s.convex ? 1 - w.window_share.back() : 1);
+  }
+}
+
 }  // namespace
 
 std::vector<MixerSettings> check_mixers(const std::string& where, const DecoderConfig& config,
@@ -186,30 +240,35 @@ MixerWeights read_mixer_weights(const Gguf& file, const std::string& block, cons
     w.scale = values(file, name(s.window_factor ? "window_factor" : "log_scale"), {c.heads});
     for (auto& x : w.scale) x = s.window_factor ? 1 + std::exp(-x) : std::exp(x);
   }
-  if (s.kind != MixerKind::Linear) return w;
+  if (!s.by_settings()) return w;
   const auto either = [&](const char* first, const char* second) {  // what both share is stored once
     return name(file.find(name(first)) ? first : second);
   };
-  if (s.alone.features == LinearSettings::Features::SoftmaxPair) {
-    w.query_map = values(file, name("query_map"), {c.heads, d, s.alone.width});
-    w.key_map = values(file, either("key_map", "query_map"), {c.heads, d, s.alone.width});
+  if (s.recurrence.features == RecurrenceSettings::Features::SoftmaxPair) {
+    w.query_map = maps(file, name("query_map"), c, s.recurrence.width);
+    w.key_map = maps(file, either("key_map", "query_map"), c, s.recurrence.width);
   }
-  if (s.alone.taps > 0) {
-    w.query_taps = taps(file, name("query_taps"), c, c.heads, s.alone.taps);
-    w.key_taps = taps(file, either("key_taps", "query_taps"), c, c.heads, s.alone.taps);
-    if (file.find(name("value_taps"))) w.value_taps = taps(file, name("value_taps"), c, c.kv_heads, s.alone.taps);
+  if (s.recurrence.taps > 0) {
+    w.query_taps = taps(file, name("query_taps"), c, c.heads, s.recurrence.taps);
+    w.key_taps = taps(file, either("key_taps", "query_taps"), c, c.heads, s.recurrence.taps);
+    if (file.find(name("value_taps"))) w.value_taps = taps(file, name("value_taps"), c, c.kv_heads, s.recurrence.taps);
   }
-  if (s.alone.norm == LinearSettings::Norm::Rms) w.norm_gain = values(file, name("norm_gain"), {c.heads, d});
+  if (s.recurrence.norm == RecurrenceSettings::Norm::Rms) w.norm_gain = values(file, name("norm_gain"), {c.heads, d});
+  if (s.kind == MixerKind::Lizard) {
+    read_shares(file, name("alpha"), c, s, w);
+    if (const auto* meta = file.find(name("meta"))) w.meta = values(file, meta->name, {meta->elements()});
+  }
   return w;
 }
 
 std::int64_t gate_logits(const DecoderConfig& c, const MixerSettings& s) {
   if (s.kind == MixerKind::Hybrid) return s.linear && s.gate ? s.groups : 0;
-  using Gate = LinearSettings::Gate;
-  if (s.kind != MixerKind::Linear || s.alone.gate == Gate::None || s.alone.gate == Gate::Fixed) return 0;
-  const bool pair = s.alone.features == LinearSettings::Features::SoftmaxPair && !s.alone.decays_values;
-  return (s.alone.gate_per_query ? c.heads : c.kv_heads) * (pair ? 2 * s.alone.width : c.head_dim) *
-         (s.alone.gate == Gate::Refined ? 2 : 1);
+  using Gate = RecurrenceSettings::Gate;
+  const auto& r = s.recurrence;
+  if (!s.by_settings() || r.gate == Gate::None || r.gate == Gate::Fixed) return 0;
+  const bool pair = r.features == RecurrenceSettings::Features::SoftmaxPair && !r.decays_values;
+  const std::int64_t channels = r.scalar_gate ? 1 : pair ? 2 * r.width : c.head_dim;
+  return r.gates * channels * (r.gate == Gate::Refined ? 2 : 1);
 }
 
 }  // namespace unbend::engine

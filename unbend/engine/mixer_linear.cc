@@ -10,9 +10,9 @@
 namespace unbend::engine {
 namespace {
 
-using Features = LinearSettings::Features;
-using Gate = LinearSettings::Gate;
-using Norm = LinearSettings::Norm;
+using Features = RecurrenceSettings::Features;
+using Gate = RecurrenceSettings::Gate;
+using Norm = RecurrenceSettings::Norm;
 
 // As the mixers of unbend/lm have them.
 constexpr float kSmallestFeature = 1e-12f, kSmallestMass = 1e-10f, kGroupEps = 1e-5f, kSmallestHead = 1e-30f;
@@ -54,7 +54,7 @@ void exponentials_of(const float* x, std::int64_t n, float shift, float* out) {
 }
 
 /// Decays of one head out of the logits of its gates; `refine` those of ReGLA's second one.
-void decay_of(const LinearSettings& s, const float* gate, const float* refine, std::int64_t n, float* out) {
+void decay_of(const RecurrenceSettings& s, const float* gate, const float* refine, std::int64_t n, float* out) {
   for (std::int64_t i = 0; i < n; ++i) {
     if (s.gate == Gate::Sigmoid) {
       out[i] = std::exp(log_sigmoid(gate[i]) / static_cast<float>(s.tau));
@@ -67,7 +67,7 @@ void decay_of(const LinearSettings& s, const float* gate, const float* refine, s
 
 void prepare_head(const MixerLayout& at, const MixerWeights& weights, const Slice& slice, std::byte* memory,
                   const MixerRows& rows, const MixerScratch& place, float* scratch, std::int64_t kv) {
-  const auto& s = at.settings.alone;
+  const auto& s = at.settings.recurrence;
   const std::int64_t d = at.width, k = at.features, repeat = at.heads / at.kv_heads, first = kv * repeat;
   const std::int64_t channels = decays(at);
   const auto head_rows = [&](const float* x, std::int64_t heads, std::int64_t head, std::int64_t place_in_past) {
@@ -78,7 +78,8 @@ void prepare_head(const MixerLayout& at, const MixerWeights& weights, const Slic
   const auto taps = [&](const std::vector<float>& all, std::int64_t head) {
     return all.empty() ? nullptr : all.data() + head * s.taps * d;
   };
-  const auto keys = head_rows(rows.k, at.kv_heads, kv, at.heads + kv);
+  const float *q = rows.raw_q ? rows.raw_q : rows.q, *raw_k = rows.raw_k ? rows.raw_k : rows.k;
+  const auto keys = head_rows(raw_k, at.kv_heads, kv, at.heads + kv);
   const auto values = head_rows(rows.v, at.kv_heads, kv, at.heads + at.kv_heads + kv);
   float& largest = reinterpret_cast<float*>(memory + at.largest)[kv];
   std::vector<float> row(static_cast<std::size_t>(d));
@@ -98,7 +99,7 @@ void prepare_head(const MixerLayout& at, const MixerWeights& weights, const Slic
       shrink = std::exp(before - largest);
     }
     for (std::int64_t head = first; head < first + repeat; ++head) {
-      const auto queries = head_rows(rows.q, at.heads, head, head);
+      const auto queries = head_rows(q, at.heads, head, head);
       float* query = scratch + place.query_features + (token * at.heads + head) * k;
       float* key = scratch + place.key_features + (token * at.heads + head) * k;
       switch (s.features) {
@@ -119,13 +120,14 @@ void prepare_head(const MixerLayout& at, const MixerWeights& weights, const Slic
       float* decay = scratch + place.decay + (token * at.heads + head) * channels;
       if (s.gate == Gate::None || s.gate == Gate::Fixed) {
         *decay = s.gate == Gate::None ? 1 : static_cast<float>(std::exp(-s.slopes[static_cast<std::size_t>(head)]));
-      } else if (!s.gate_per_query && head > first) {
-        std::copy(decay - channels, decay, decay);  // that of the group; it has shrunk already
-        continue;
       } else {
-        const std::int64_t gates = s.gate_per_query ? at.heads : at.kv_heads, which = s.gate_per_query ? head : kv;
-        const float* logits = rows.gates + token * gates * channels * (s.gate == Gate::Refined ? 2 : 1);
-        decay_of(s, logits + which * channels, logits + (gates + which) * channels, channels, decay);
+        const auto which = [&](std::int64_t h) { return h * s.gates / at.heads; };
+        if (head > first && which(head) == which(head - 1)) {
+          std::copy(decay - channels, decay, decay);  // it has shrunk already
+          continue;
+        }
+        const float* logits = rows.gates + token * s.gates * channels * (s.gate == Gate::Refined ? 2 : 1);
+        decay_of(s, logits + which(head) * channels, logits + (s.gates + which(head)) * channels, channels, decay);
       }
       if (shrink != 1) scale(decay, channels, shrink);
     }
@@ -133,11 +135,11 @@ void prepare_head(const MixerLayout& at, const MixerWeights& weights, const Slic
   keys.advance(slice.count, d);
   values.advance(slice.count, d);
   for (std::int64_t head = first; head < first + repeat; ++head)
-    head_rows(rows.q, at.heads, head, head).advance(slice.count, d);
+    head_rows(q, at.heads, head, head).advance(slice.count, d);
 }
 
 /// Layer norm or RMS norm of a head; the latter at any scale, so what underflows in squares is scaled first.
-void normalise(const LinearSettings& s, const float* x, const float* gain, std::int64_t d, float* out) {
+void normalise(const RecurrenceSettings& s, const float* x, const float* gain, std::int64_t d, float* out) {
   const auto n = static_cast<float>(d);
   if (s.norm == Norm::Group) {
     float mean = 0, variance = 0;
@@ -172,7 +174,7 @@ void linear_prepare(const MixerLayout& at, const MixerWeights& weights, std::spa
 
 void linear_finish(const MixerLayout& at, const MixerWeights& weights, const MixerScratch& place, const float* read,
                    float* out, int thread, int threads) {
-  const auto& s = at.settings.alone;
+  const auto& s = at.settings.recurrence;
   const std::int64_t d = at.width, rows = place.tokens * at.heads;
   for (std::int64_t row = rows * thread / threads; row < rows * (thread + 1) / threads; ++row) {
     const float* x = read + row * d;

@@ -53,10 +53,10 @@ struct Band {
 /// Numbers per recurrence and token that say how it decays.
 inline std::int64_t decays(const MixerLayout& at) {
   const auto& s = at.settings;
-  if (s.kind == MixerKind::Linear) {
-    using Gate = LinearSettings::Gate;
-    if (s.alone.gate == Gate::None || s.alone.gate == Gate::Fixed) return 1;
-    return s.alone.decays_values ? at.width : at.features;
+  if (s.by_settings()) {
+    using Gate = RecurrenceSettings::Gate;
+    if (s.recurrence.gate == Gate::None || s.recurrence.gate == Gate::Fixed || s.recurrence.scalar_gate) return 1;
+    return s.recurrence.decays_values ? at.width : at.features;
   }
   const bool channels =
       s.kind == MixerKind::Liger && (s.gate_form == GateForm::LogSigmoid || s.gate_form == GateForm::Exp);

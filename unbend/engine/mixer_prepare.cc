@@ -34,7 +34,7 @@ void prepare_head(const MixerLayout& at, const MixerWeights& weights, const Slic
   const auto key = [&](std::int64_t i) { return rows.k + ((slice.first + i) * hkv + head) * d; };
   const auto value = [&](std::int64_t i) { return rows.v + ((slice.first + i) * hkv + head) * d; };
 
-  if (s.recurrent()) {
+  if (s.recurrent() && !s.by_settings()) {
     const std::int64_t repeat = s.groups / hkv;
     std::vector<float> leaving(static_cast<std::size_t>(d));
     for (std::int64_t i = 0; i < slice.count; ++i) {
@@ -119,7 +119,7 @@ void prepare(const MixerLayout& at, const MixerWeights& weights, std::span<const
     for (std::int64_t head = 0; head < at.kv_heads; ++head)
       if (mine())
         prepare_head<T>(at, weights, slices[i], {at, slices[i].state + layer_offset}, rows, place, i, scratch, head);
-  if (!s.recurrent()) return;
+  if (!s.recurrent() || s.by_settings()) return;
   for (const auto& slice : slices)
     for (std::int64_t i = 0; i < slice.count; ++i) {
       if (slice.position + i < first_read(s)) continue;
@@ -140,9 +140,10 @@ void prepare(const MixerLayout& at, const MixerWeights& weights, std::span<const
 void mixer_prepare(const MixerLayout& at, const MixerWeights& weights, std::span<const Slice> slices,
                    std::int64_t layer_offset, const MixerRows& rows, const MixerScratch& place, float* scratch,
                    int thread, int threads) {
-  if (at.settings.kind == MixerKind::Linear)
+  if (at.settings.by_settings())
     linear_prepare(at, weights, slices, layer_offset, rows, place, scratch, thread, threads);
-  else if (at.type == CacheType::F16)
+  if (at.settings.kind == MixerKind::Linear) return;
+  if (at.type == CacheType::F16)
     prepare<hwy::float16_t>(at, weights, slices, layer_offset, rows, place, scratch, thread, threads);
   else
     prepare<float>(at, weights, slices, layer_offset, rows, place, scratch, thread, threads);

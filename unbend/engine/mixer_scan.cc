@@ -28,7 +28,7 @@ void scan_slice(const MixerLayout& at, const Slice& slice, float* state, std::in
   const std::int64_t d = at.width, k = at.features, repeat = at.heads / s.groups, kv = group * at.kv_heads / s.groups;
   const std::int64_t left = std::min(kL, d - block * kL);
   const std::int64_t per_token = decays(at);
-  const bool of_values = s.kind == MixerKind::Linear && s.alone.decays_values && per_token > 1;
+  const bool of_values = s.by_settings() && s.recurrence.decays_values && per_token > 1;
   for (std::int64_t i = 0; i < slice.count; ++i) {
     const std::int64_t row = slice.first + i;
     float* out = read + (row * at.heads + group * repeat) * d + block * kL;

@@ -65,7 +65,7 @@ Model::Model(Gguf file) : file_(std::move(file)), config_(read_config(file_)) {
       require(!t.mixer_gate_down || t.mixer_gate_down->ne[0] == c.hidden, "{}: {} has rows of {}, expected {}",
               file_.path().string(), t.mixer_gate_down->name, t.mixer_gate_down->ne[0], c.hidden);
     }
-    if (s.kind == MixerKind::Linear && s.alone.features == LinearSettings::Features::Given) {
+    if (s.by_settings() && s.recurrence.features == RecurrenceSettings::Features::Given) {
       t.query_kernel = tensor(blk + "mixer.query_kernel", {q, q});
       t.query_kernel_bias = tensor(blk + "mixer.query_bias", {q});
       const bool shared = c.heads == c.kv_heads;
