@@ -22,6 +22,11 @@ std::string where(const AskedTask& task) {
   return task.by_distance ? fmt::format("{} tokens back", task.size) : fmt::format("in {} tokens", task.size);
 }
 
+/// With so many digits, or by its power of ten where that would fill a column.
+std::string figure(double x, int digits) {
+  return x < 1e4 ? fmt::format("{:.{}f}", x, digits) : fmt::format("{:.1e}", x);
+}
+
 std::string with_error(const Estimate& e, int digits) {
   return fmt::format("{:.{}f} +- {:.{}f}", e.mean, digits, e.error, digits);
 }
@@ -173,10 +178,9 @@ Table summary_table(const Comparison& c) {
   const auto& teacher = c.models[0];
   for (std::size_t s = 0; s < teacher.scores.size(); ++s) {
     column(fmt::format("ppl {}", teacher.scores[s].nats.size(1) + 1),
-           [&](const auto& m) { return fmt::format("{:.2f}", perplexity(m.scores[s].nats)); });
-    column("ratio", [&](const auto& m) {
-      return fmt::format("{:.3f}", perplexity(m.scores[s].nats) / perplexity(teacher.scores[s].nats));
-    });
+           [&](const auto& m) { return figure(perplexity(m.scores[s].nats), 2); });
+    column("ratio",
+           [&](const auto& m) { return figure(perplexity(m.scores[s].nats) / perplexity(teacher.scores[s].nats), 3); });
     column("KL", [&](const auto& m) { return fmt::format("{:.3f}", m.scores[s].kl.mean().template item<double>()); });
     column("top-1",
            [&](const auto& m) { return fmt::format("{:.3f}", m.scores[s].agreement.mean().template item<double>()); });
