@@ -147,9 +147,9 @@ void add_gauges(Table& table, const std::string& name, const lm::Decoder& decode
   }
 }
 
-void bytes(const ByteText& text, const StudyOptions& options, StudyResult& result) {
+const std::vector<Run>& runs() {
   constexpr double kRate = 1e-2;
-  const std::vector<Run> runs{
+  static const std::vector<Run> all{
       {"paper preset", "lizard", Json::object(), 60, kRate},
       {"240 steps of transfer", "lizard", Json::object(), 240, kRate},
       {"the paper's rate of transfer", "lizard", Json::object(), 60, 1e-3},
@@ -160,56 +160,63 @@ void bytes(const ByteText& text, const StudyOptions& options, StudyResult& resul
       {"recommended preset", "lizard", kRecommended, 60, kRate},
       {"LoLCATs' layer", "lolcats", {{"lora_targets", {"q", "k", "v"}}}, 60, kRate},
   };
-  Table table{"Bytes of the King James Bible (nats per byte; window 16, sequences of 256)",
-              {"run", "seed", "relative error of heads before", "after transfer", "nats after transfer", "after LoRA"},
-              {}},
-      gauges{"Gates and branches after LoRA, by layer", {}, {}};
+  return all;
+}
+
+/// All runs of one seed; their figures go to `table`, those of the mixers to `gauges`.
+void bytes_of_seed(const ByteText& text, int seed, bool quiet, StudyResult& result, Table& table, Table& gauges) {
   const auto claim = [&](const std::string& what, const char* published, double measured, Bar bar,
                          const char* unit = "nats") {
     record(result, "bytes: " + what, published, measured, unit, bar.for_each_seed());
   };
-  for (int seed = 1; seed <= options.seeds; ++seed) {
-    const auto teacher = byte_teacher(text, seed, options.quiet);
-    claim("teacher", "-", byte_nats(teacher, text).mean().item<double>(), Bar::none());
-    std::map<std::string, Outcome> all;
-    for (const auto& run : runs) {
-      auto student = byte_student(teacher, text, run.recipe, run.changes, 0, seed, options.quiet);
-      const auto source = byte_source(text.training, 256, 8, static_cast<std::uint64_t>(seed) + 100);
-      const double before = head_error(teacher, student.decoder, text);
-      if (run.transfer_steps > 0)
-        train_in_study(teacher, student.decoder, transfer_stage(run.transfer_steps, run.transfer_rate), *source, {},
-                       options.quiet);
-      const double after = head_error(teacher, student.decoder, text);
-      const double transferred = byte_nats(student.decoder, text).mean().item<double>();
-      train_in_study(teacher, student.decoder, lora_stage(), *source, {}, options.quiet);
-      const double nats = byte_nats(student.decoder, text).mean().item<double>();
-      table.rows.push_back({run.name, fmt::format("{}", seed), fmt::format("{:.3f}", before),
-                            fmt::format("{:.3f}", after), fmt::format("{:.3f}", transferred),
-                            fmt::format("{:.3f}", nats)});
-      if (seed == 1 && run.recipe == std::string("lizard") && run.changes.value("gate", "") != "none" &&
-          run.changes.value("branches", "") != "gate")
-        add_gauges(gauges, run.name, student.decoder, text.validation.slice(0, 0, 8).slice(1, 0, -1));
-      all.emplace(run.name, Outcome{before, after, transferred, nats, std::move(student)});
-    }
-    const auto &paper = all.at("paper preset"), &longer = all.at("240 steps of transfer"),
-               &recommended = all.at("recommended preset");
-    claim("no gate, minus the paper preset", "MMLU 42.2 without, 61.2 with (Llama-3-8B)",
-          all.at("no gate").nats - paper.nats, Bar::at_least(.2));
-    claim("paper preset: fall of its heads' error in 60 steps of transfer", "-",
-          100 * (1 - paper.error / paper.error_before), Bar::at_least(45), "%");
-    claim("paper preset, 60 steps of transfer and 50 of LoRA", "-", paper.nats, Bar::at_most(2.4));
-    claim("paper preset, 240 steps of transfer: error of its heads", "-", longer.error, Bar::at_most(.3), "");
-    claim("paper preset, 240 steps of transfer and 50 of LoRA", "-", longer.nats, Bar::at_most(1.7));
-    claim("no transfer, minus 240 steps of it", "MMLU 50.8 without, 61.2 with (Llama-3-8B)",
-          all.at("no transfer").nats - longer.nats, Bar::at_least(.4));
-    claim("recommended preset: error of its heads after transfer", "-", recommended.error, Bar::at_most(.1), "");
-    claim("recommended preset", "-", recommended.nats, Bar::at_most(1.4));
-    claim("paper preset minus recommended preset", "-", paper.nats - recommended.nats, Bar::at_least(.5));
-    claim("no window, minus the paper preset", "MMLU 39.7 without, 61.2 with (Llama-3-8B)",
-          all.at("no window").nats - paper.nats, Bar::none());
-    claim("paper preset at 4 times the trained length, minus at that length", "-",
-          nats_at(longer.student.decoder, text, 1024) - nats_at(longer.student.decoder, text, 256), Bar::at_most(.1));
+  const auto teacher = byte_teacher(text, seed, quiet);
+  claim("teacher", "-", byte_nats(teacher, text).mean().item<double>(), Bar::none());
+  std::map<std::string, Outcome> all;
+  for (const auto& run : runs()) {
+    auto student = byte_student(teacher, text, run.recipe, run.changes, 0, seed, quiet);
+    const auto source = byte_source(text.training, 256, 8, static_cast<std::uint64_t>(seed) + 100);
+    const double before = head_error(teacher, student.decoder, text);
+    if (run.transfer_steps > 0)
+      train_in_study(teacher, student.decoder, transfer_stage(run.transfer_steps, run.transfer_rate), *source, {},
+                     quiet);
+    const double after = head_error(teacher, student.decoder, text);
+    const double transferred = byte_nats(student.decoder, text).mean().item<double>();
+    train_in_study(teacher, student.decoder, lora_stage(), *source, {}, quiet);
+    const double nats = byte_nats(student.decoder, text).mean().item<double>();
+    table.rows.push_back({run.name, fmt::format("{}", seed), fmt::format("{:.3f}", before),
+                          fmt::format("{:.3f}", after), fmt::format("{:.3f}", transferred),
+                          fmt::format("{:.3f}", nats)});
+    if (seed == 1 && run.recipe == std::string("lizard") && run.changes.value("gate", "") != "none" &&
+        run.changes.value("branches", "") != "gate")
+      add_gauges(gauges, run.name, student.decoder, text.validation.slice(0, 0, 8).slice(1, 0, -1));
+    all.emplace(run.name, Outcome{before, after, transferred, nats, std::move(student)});
   }
+  const auto &paper = all.at("paper preset"), &longer = all.at("240 steps of transfer"),
+             &recommended = all.at("recommended preset");
+  claim("no gate, minus the paper preset", "MMLU 42.2 without, 61.2 with (Llama-3-8B)",
+        all.at("no gate").nats - paper.nats, Bar::at_least(.2));
+  claim("paper preset: fall of its heads' error in 60 steps of transfer", "-",
+        100 * (1 - paper.error / paper.error_before), Bar::at_least(45), "%");
+  claim("paper preset, 60 steps of transfer and 50 of LoRA", "-", paper.nats, Bar::at_most(2.4));
+  claim("paper preset, 240 steps of transfer: error of its heads", "-", longer.error, Bar::at_most(.3), "");
+  claim("paper preset, 240 steps of transfer and 50 of LoRA", "-", longer.nats, Bar::at_most(1.7));
+  claim("no transfer, minus 240 steps of it", "MMLU 50.8 without, 61.2 with (Llama-3-8B)",
+        all.at("no transfer").nats - longer.nats, Bar::at_least(.4));
+  claim("recommended preset: error of its heads after transfer", "-", recommended.error, Bar::at_most(.1), "");
+  claim("recommended preset", "-", recommended.nats, Bar::at_most(1.4));
+  claim("paper preset minus recommended preset", "-", paper.nats - recommended.nats, Bar::at_least(.5));
+  claim("no window, minus the paper preset", "MMLU 39.7 without, 61.2 with (Llama-3-8B)",
+        all.at("no window").nats - paper.nats, Bar::none());
+  claim("240 steps of transfer, at 4 times the trained length minus at that length", "-",
+        nats_at(longer.student.decoder, text, 1024) - nats_at(longer.student.decoder, text, 256), Bar::at_most(.1));
+}
+
+void bytes(const ByteText& text, const StudyOptions& options, StudyResult& result) {
+  Table table{"Bytes of the King James Bible (nats per byte; window 16, sequences of 256)",
+              {"run", "seed", "relative error of heads before", "after transfer", "nats after transfer", "after LoRA"},
+              {}},
+      gauges{"Gates and branches after LoRA, by layer", {}, {}};
+  for (int seed = 1; seed <= options.seeds; ++seed) bytes_of_seed(text, seed, options.quiet, result, table, gauges);
   result.tables.push_back(table);
   result.tables.push_back(gauges);
   result.notes.push_back(

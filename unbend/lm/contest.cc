@@ -3,6 +3,7 @@
 #include <torch/types.h>
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 
 #include "unbend/base/error.h"
@@ -95,21 +96,23 @@ std::int64_t largest_window(const std::vector<Entrant>& entrants) {
   return largest;
 }
 
-std::vector<Stage> share_budget(std::vector<Stage> stages, std::int64_t tokens) {
-  require(tokens >= std::ssize(stages), "{} tokens are not enough for {} stages", tokens, stages.size());
-  const auto sum = [&] {
-    std::int64_t all = 0;
-    for (const auto& stage : stages) all += stage.tokens;
-    return all;
-  };
-  const auto whole = sum();
-  for (auto& stage : stages) {
-    require(stage.steps == 0 && whole > 0, "stage {} has a budget in steps, not in tokens", stage.name);
-    stage.tokens =
-        std::max<std::int64_t>(1, static_cast<std::int64_t>(static_cast<double>(stage.tokens) /
-                                                            static_cast<double>(whole) * static_cast<double>(tokens)));
+std::vector<Stage> share_budget(std::vector<Stage> stages, std::int64_t tokens, std::int64_t step) {
+  std::int64_t whole = 0;
+  for (const auto& stage : stages) {
+    require(stage.steps == 0 && stage.tokens > 0, "stage {} has a budget in steps, not in tokens", stage.name);
+    whole += stage.tokens;
   }
-  if (!stages.empty()) stages.back().tokens += tokens - sum();
+  auto left = std::max<std::int64_t>(std::ssize(stages), (tokens + step - 1) / step);  // steps, and stages
+  auto later = std::ssize(stages);
+  for (auto& stage : stages) {
+    --later;
+    const auto share =
+        std::llround(static_cast<double>(left) * static_cast<double>(stage.tokens) / static_cast<double>(whole));
+    whole -= stage.tokens;
+    const auto mine = std::clamp<std::int64_t>(share, 1, left - later);
+    stage.tokens = mine * step;
+    left -= mine;
+  }
   return stages;
 }
 
@@ -129,7 +132,10 @@ ContestTraining train_entrants(const Decoder& teacher, const std::vector<Entrant
     mine.identity = sha256(std::as_bytes(std::span(identity)));
     try {
       auto student = convert(teacher, recipe, entrant.options, seed);
-      const auto report = train(teacher, student, share_budget(recipe.stages(entrant.options), tokens), *source, mine);
+      const auto report =
+          train(teacher, student,
+                share_budget(recipe.stages(entrant.options), tokens, batch.rows * batch.length * options.accumulate),
+                *source, mine);
       result.students.push_back({entrant, std::move(student), report});
       if (report.interrupted) {
         result.interrupted = true;

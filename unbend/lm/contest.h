@@ -36,8 +36,9 @@ std::vector<Entrant> entrants(const Decoder& teacher, const ContestOptions& opti
 /// The largest window among them.
 std::int64_t largest_window(const std::vector<Entrant>& entrants);
 
-/// The stages with `tokens` in all, shared out as their own budgets are, and none left with nothing.
-std::vector<Stage> share_budget(std::vector<Stage> stages, std::int64_t tokens);
+/// The stages with `tokens` in all, rounded up to whole optimiser steps of `step` tokens, which are shared out as the
+/// stages' own budgets are; each has one at least. Input error for budgets in steps.
+std::vector<Stage> share_budget(std::vector<Stage> stages, std::int64_t tokens, std::int64_t step);
 
 struct Trained {
   Entrant entrant;
