@@ -248,20 +248,32 @@ void cost(StudyResult& result) {
   const auto vector = seconds_of(5, [&] { gated_scan(x[0], x[1], x[2], gates); });
   claim("gate per channel over gate per token (8 heads, 2,048 tokens, width 64)",
         "1.32 to 1.36 times as long forward (A100)", vector / scalar, Bar::at_least(1.3), "times");
+  result.notes.push_back(
+      "cost: our kernel puts gates into rescaled queries and keys, as the paper does, for gates per channel too; so "
+      "they "
+      "cost no more than gates per token, and the paper's gain over them has nothing to gain here");
 
   lm::DecoderConfig config;
-  config.layers = 4, config.hidden = 256, config.heads = 4, config.kv_heads = 2, config.head_dim = 64;
-  config.ffn = 512, config.vocab = 256, config.context = 65536;
+  config.layers = 4, config.hidden = 576, config.heads = 9, config.kv_heads = 3, config.head_dim = 64;  // SmolLM2's
+  config.ffn = 1536, config.vocab = 256, config.context = 65536;
   Random random(1);
   const auto teacher = lm::random_decoder(config, 1, .5, random);
   const auto& recipe = lm::find_recipe("lizard");
   const auto student = lm::convert(teacher, recipe, lm::recipe_options(recipe, {{"lora_rank", 0}}), 1);
   const std::vector<std::int64_t> contexts{1024, 4096, 32768};
-  const auto of_student = lm::decode_speed(student.decoder, contexts, 200),
-             of_teacher = lm::decode_speed(teacher, contexts, 50);
+  const auto speed = [&](const lm::Decoder& decoder) {  // the best of three rounds: others use this machine too
+    auto best = lm::decode_speed(decoder, contexts, 100);
+    for (int round = 1; round < 3; ++round) {
+      const auto again = lm::decode_speed(decoder, contexts, 100);
+      for (std::size_t i = 0; i < best.size(); ++i)
+        best[i].tokens_per_second = std::max(best[i].tokens_per_second, again[i].tokens_per_second);
+    }
+    return best;
+  };
+  const auto of_student = speed(student.decoder), of_teacher = speed(teacher);
   const auto ids = at::randint(256, {1, 8192}, at::kLong);
   const auto prefill = [&](std::int64_t tokens) {
-    return seconds_of(3, [&] { student.decoder.hidden(ids.slice(1, 0, tokens)); });
+    return seconds_of(5, [&] { student.decoder.hidden(ids.slice(1, 0, tokens)); });
   };
   claim("time of a text of 8K tokens over that of 4K", "linear in length", prefill(8192) / prefill(4096),
         Bar::at_most(2.2), "times");
@@ -269,9 +281,9 @@ void cost(StudyResult& result) {
         of_student[2].tokens_per_second / of_student[0].tokens_per_second, Bar::at_least(.95), "times");
   claim("growth of its memory from 1K to 32K tokens", "constant",
         static_cast<double>(of_student[2].state_bytes - of_student[0].state_bytes) / 1e6, Bar::at_most(8), "MB");
-  for (const std::size_t i : {1, 2})
+  for (const auto& [i, least] : {std::pair{1, 1}, {2, 5}})
     claim(fmt::format("decoding after {} tokens over the teacher's", contexts[i]), "-",
-          of_student[i].tokens_per_second / of_teacher[i].tokens_per_second, Bar::at_least(1), "times");
+          of_student[i].tokens_per_second / of_teacher[i].tokens_per_second, Bar::at_least(least), "times");
 }
 
 }  // namespace
