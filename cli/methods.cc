@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cli/verbs.h"
+#include "studies/kept.h"
 #include "studies/study.h"
 #include "unbend/base/error.h"
 #include "unbend/base/methods.h"
@@ -77,6 +78,7 @@ void add_method_verbs(CLI::App& app) {
     std::string slug;
     StudyOptions options;
     int seeds = 0;
+    std::string keep;
     bool json = false;
   };
   auto arguments = std::make_shared<Arguments>();
@@ -88,14 +90,23 @@ void add_method_verbs(CLI::App& app) {
       ->type_name("N");
   study->add_option("--out", arguments->options.out, "Write SLUG.json and SLUG.html into this folder")
       ->type_name("DIR");
+  study
+      ->add_option("--keep", arguments->keep,
+                   "Keep trained models in this folder: the same command goes on from there after an interruption")
+      ->type_name("DIR");
   study->add_flag("--json", arguments->json, "Print JSON");
   study->add_flag("--quiet", arguments->options.quiet, "Show no progress");
   study->footer(
       "Examples:\n"
       "  unbend study liger\n"
-      "  unbend study liger --full --seeds 3 --out build/studies");
+      "  unbend study liger --full --seeds 3 --out build/studies --keep build/kept");
   study->callback([=] {
     arguments->options.seeds = arguments->seeds > 0 ? arguments->seeds : (arguments->options.full ? 3 : 1);
+    const auto& options = arguments->options;
+    if (!arguments->keep.empty())
+      arguments->options.kept = std::make_shared<KeptTrainings>(
+          arguments->keep,
+          fmt::format("{}, {}, {} seeds", arguments->slug, options.full ? "full" : "quick", options.seeds));
     run_study(arguments->slug, arguments->options, arguments->json);
   });
 }

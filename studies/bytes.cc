@@ -75,7 +75,7 @@ std::unique_ptr<lm::BatchSource> byte_source(const at::Tensor& text, std::int64_
   return std::make_unique<ByteSource>(text, length, rows, seed);
 }
 
-lm::Decoder byte_teacher(const ByteText& text, std::uint64_t seed, bool quiet) {
+lm::Decoder byte_teacher(const ByteText& text, std::uint64_t seed, const StudyOptions& study) {
   lm::DecoderConfig config;
   config.layers = 4, config.hidden = 128, config.heads = 4, config.kv_heads = 2, config.head_dim = 32, config.ffn = 384;
   config.vocab = 256, config.context = 4096;
@@ -91,12 +91,12 @@ lm::Decoder byte_teacher(const ByteText& text, std::uint64_t seed, bool quiet) {
   stage.weight_decay = .1;
   stage.warmup = 50. / 500;
   ByteSource source(text.training, kLength, 16, seed);
-  train_in_study(teacher, teacher, stage, source, {""}, quiet);
+  train_in_study(teacher, teacher, stage, source, {""}, study);
   return teacher;
 }
 
 lm::Student byte_student(const lm::Decoder& teacher, const ByteText& text, const std::string& recipe, Json options,
-                         std::int64_t steps, std::uint64_t seed, bool quiet, ByteTraining training) {
+                         std::int64_t steps, std::uint64_t seed, const StudyOptions& study, ByteTraining training) {
   const auto& found = lm::find_recipe(recipe);
   if (!options.contains("window") && found.defaults.at("window") > 0) options["window"] = kByteWindow;
   options["lora_rank"] = training == ByteTraining::Lora ? 8 : 0;
@@ -108,7 +108,7 @@ lm::Student byte_student(const lm::Decoder& teacher, const ByteText& text, const
   stage.mixer_learning_rate = stage.learning_rate;
   if (training == ByteTraining::Full) stage.also = {""};
   ByteSource source(text.training, kLength, 8, seed + 100);
-  train_in_study(teacher, student.decoder, stage, source, {}, quiet);
+  train_in_study(teacher, student.decoder, stage, source, {}, study);
   return student;
 }
 

@@ -9,6 +9,7 @@
 #include <memory>
 #include <string>
 
+#include "studies/study.h"
 #include "unbend/lm/distill.h"
 
 namespace unbend {
@@ -29,7 +30,7 @@ ByteText king_james_bytes();
 
 /// A decoder of 4 layers, 128 wide, 4 heads on 2 key-value heads (820,352 weights), trained from random weights for 500
 /// steps of 16 x 256 bytes.
-lm::Decoder byte_teacher(const ByteText& text, std::uint64_t seed, bool quiet);
+lm::Decoder byte_teacher(const ByteText& text, std::uint64_t seed, const StudyOptions& study);
 
 /// Rows of `length` bytes at random places of a text, without end.
 std::unique_ptr<lm::BatchSource> byte_source(const at::Tensor& text, std::int64_t length, std::int64_t rows,
@@ -45,7 +46,7 @@ enum class ByteTraining {
 /// Converts the teacher by `recipe` with `options` (16 is the window of recipes that have one, unless they say
 /// otherwise) and trains it for `steps` of 8 x 256 bytes; not at all for 0 steps.
 lm::Student byte_student(const lm::Decoder& teacher, const ByteText& text, const std::string& recipe, Json options,
-                         std::int64_t steps, std::uint64_t seed, bool quiet,
+                         std::int64_t steps, std::uint64_t seed, const StudyOptions& study,
                          ByteTraining training = ByteTraining::Lora);
 
 /// Nats of every validation byte, [32, 256].

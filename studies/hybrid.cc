@@ -7,6 +7,7 @@
 
 #include "studies/smollm2.h"
 #include "studies/study.h"
+#include "studies/training.h"
 #include "unbend/base/error.h"
 #include "unbend/lm/batch_source.h"
 #include "unbend/lm/delta.h"
@@ -34,7 +35,7 @@ struct Trained {
 
 /// Trains on the shared corpus; seed and order of texts are the same for every recipe.
 Trained trained(const SmolLM2& smol, const std::string& recipe, const Json& options, std::vector<lm::Stage> stages,
-                std::int64_t length, std::uint64_t seed, bool quiet) {
+                std::int64_t length, std::uint64_t seed, const StudyOptions& study) {
   Trained result{make(smol, recipe, options, seed), {}};
   for (const auto& stage : stages) {
     lm::BatchOptions batch;
@@ -42,8 +43,7 @@ Trained trained(const SmolLM2& smol, const std::string& recipe, const Json& opti
     batch.rows = 2;
     batch.seed = seed;
     auto source = lm::batch_source(smol.training, batch);
-    lm::TrainOptions train;
-    train.quiet = quiet;
+    auto train = training_options(study);
     train.targets = build_folder() / "targets";  // control and hybrid see the same batches
     const auto report = lm::train(smol.teacher, result.student.decoder, {stage}, *source, train);
     result.tokens_per_cpu_second.push_back(static_cast<double>(report.tokens) / report.cpu_seconds);
@@ -107,8 +107,8 @@ StudyResult study_hybrid(const StudyOptions& options) {
     hybrid_stages[1].tokens = 65536;
     auto control_stages = find_recipe("window").stages({});
     control_stages[0].tokens = 65536;
-    const auto control = trained(smol, "window", window, control_stages, 512, seed, options.quiet);
-    const auto hybrid = trained(smol, "hybrid", window, hybrid_stages, 512, seed, options.quiet);
+    const auto control = trained(smol, "window", window, control_stages, 512, seed, options);
+    const auto hybrid = trained(smol, "hybrid", window, hybrid_stages, 512, seed, options);
     // The same student without its linear branch.
     const auto ablated = lm::with_options(hybrid.student, {{"linear", false}});
     const auto on_short =

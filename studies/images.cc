@@ -5,12 +5,15 @@
 
 #include <filesystem>
 #include <numeric>
+#include <optional>
 #include <vector>
 
+#include "studies/kept.h"
 #include "unbend/base/error.h"
 #include "unbend/base/progress.h"
 #include "unbend/tensor/adamw.h"
 #include "unbend/tensor/check.h"
+#include "unbend/tensor/checkpoint.h"
 #include "unbend/tensor/npy.h"
 #include "unbend/tensor/schedule.h"
 
@@ -81,7 +84,7 @@ ImageSource shuffled(const ImageSet& set, int64_t batch, uint64_t seed) {
 }
 
 Pyramid train_classifier(const PyramidConfig& config, const ImageSource& source, const ImageTraining& training,
-                         uint64_t seed, bool quiet) {
+                         uint64_t seed, const StudyOptions& study) {
   Random random(seed);
   auto net = random_pyramid(config, random);
   ParameterGroup decayed, rest;
@@ -93,7 +96,15 @@ Pyramid train_classifier(const PyramidConfig& config, const ImageSource& source,
   }
   AdamW optimizer({decayed, rest});
   const Pass pass{.training = true, .generator = at::make_generator<at::CPUGeneratorImpl>(random.bits())};
-  Progress progress(training.name, training.steps, "steps", quiet);
+  const auto kept = study.kept ? study.kept->next() : std::filesystem::path();
+  auto all = parameters(net);
+  for (const auto& p : statistics(net)) all.push_back(p);
+  if (const auto file = kept.empty() ? std::nullopt : latest_checkpoint(kept)) {
+    const auto stored = load_checkpoint(*file).tensors;
+    for (const auto& p : all) *p.tensor = stored.at(p.name);
+    return net;
+  }
+  Progress progress(training.name, training.steps, "steps", study.quiet);
   for (int64_t step = 0; step < training.steps; ++step) {
     const auto batch = source(step);
     const auto loss = at::cross_entropy_loss(net.logits(batch.images, pass), batch.labels);
@@ -105,6 +116,11 @@ Pyramid train_classifier(const PyramidConfig& config, const ImageSource& source,
   progress.finish();
   if (optimizer.skipped() > 0)
     fail_computation("{}: gradients of {} steps were not finite", training.name, optimizer.skipped());
+  if (!kept.empty()) {
+    Checkpoint checkpoint;
+    for (const auto& p : all) checkpoint.tensors[p.name] = p.tensor->detach();
+    save_checkpoint(kept, training.steps, checkpoint);
+  }
   return net;
 }
 

@@ -6,6 +6,7 @@
 #include <functional>
 #include <string>
 
+#include "studies/study.h"
 #include "unbend/base/random.h"
 #include "unbend/nets/pyramid.h"
 
@@ -43,7 +44,7 @@ struct ImageTraining {
 /// A network from random weights, trained with AdamW (weight decay 0.05 on matrices, 5 % warm-up, cosine to 1/20,
 /// gradients clipped at 1) on cross-entropy. The same seed gives the same start and the same run, number by number.
 Pyramid train_classifier(const PyramidConfig& config, const ImageSource& source, const ImageTraining& training,
-                         uint64_t seed, bool quiet);
+                         uint64_t seed, const StudyOptions& study);
 
 /// Percent of right classes; with `enlarged`, of the images enlarged twice (bilinearly).
 double accuracy(const Pyramid& net, const ImageSet& set, bool enlarged = false);

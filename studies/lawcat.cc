@@ -3,8 +3,14 @@
 #include <fmt/format.h>
 #include <torch/types.h>
 
+#include <map>
+#include <optional>
+#include <string>
+
 #include "studies/curves.h"
+#include "studies/gauge_table.h"
 #include "studies/passkey.h"
+#include "studies/smollm2.h"
 #include "studies/study.h"
 
 namespace unbend {
@@ -39,7 +45,7 @@ void passkey(const StudyOptions& options, StudyResult& result) {
     record(result, "passkey: " + what, published, measured, unit, bar);
   };
   for (int seed = 1; seed <= options.seeds; ++seed) {
-    const auto teacher = passkey_teacher(static_cast<std::uint64_t>(seed), options.quiet);
+    const auto teacher = passkey_teacher(static_cast<std::uint64_t>(seed), options);
     const auto measure = [&](const std::string& name, const lm::Decoder& decoder) {
       std::vector<double> curve;
       for (const auto length : lengths) curve.push_back(passkey_accuracy(decoder, length));
@@ -51,7 +57,7 @@ void passkey(const StudyOptions& options, StudyResult& result) {
     for (const auto& [name, changes, quick] : variants()) {
       if (!quick && !options.full) continue;
       const std::string variant = name;
-      const auto student = passkey_student(teacher, "lawcat", changes, static_cast<std::uint64_t>(seed), options.quiet);
+      const auto student = passkey_student(teacher, "lawcat", changes, static_cast<std::uint64_t>(seed), options);
       const auto transferred = measure(variant + ", transfer only", student.transferred);
       const auto tuned = measure(variant, student.tuned);
       claim(variant + ": error of its heads after transfer, of that before",
@@ -80,16 +86,74 @@ void passkey(const StudyOptions& options, StudyResult& result) {
   result.notes.push_back("passkey: 20 values, so chance is 5 %; transfer and LoRA see sequences of 64 tokens only");
 }
 
+// ---- Several passkeys
+
+void several(const StudyOptions& options, StudyResult& result) {
+  constexpr std::int64_t kNeedles = 4;
+  const std::vector<std::int64_t> lengths{64, 128, 256, 512};
+  Curves curves{"Four passkeys, students trained on 64 tokens", "tokens", "right answers (%)", {}};
+  for (const auto length : lengths) {
+    curves.x.push_back(static_cast<double>(length));
+    curves.points.push_back(fmt::format("{}", length));
+  }
+  const auto claim = [&](const std::string& what, double measured, Bar bar, const char* unit = "%") {
+    record(result, "four passkeys: " + what, "-", measured, unit, bar);
+  };
+  std::map<std::string, int> ahead;  // seeds in which LAWCAT is 5 points better at 512 tokens
+  Table gauges{"Four passkeys: gates of LAWCAT by layer", {}, {}};
+  for (int seed = 1; seed <= options.seeds; ++seed) {
+    const auto number = static_cast<std::uint64_t>(seed);
+    const auto teacher = passkey_teacher(number, options, kNeedles);
+    const auto measure = [&](const std::string& name, const lm::Decoder& decoder) {
+      std::vector<double> curve;
+      for (const auto length : lengths) curve.push_back(passkey_accuracy(decoder, length, kNeedles));
+      curves.add(name, curve);
+      return curve;
+    };
+    measure("teacher", teacher);
+    double released = 0;
+    for (const auto& [name, changes] : {std::pair<std::string, Json>{"LAWCAT", Json::object()},
+                                        {"no convolution", {{"conv", false}}},
+                                        {"no gate", {{"gate", false}}}}) {
+      const auto student = passkey_student(teacher, "lawcat", changes, number, options, kNeedles);
+      const auto accuracy = measure(name, student.tuned);
+      claim(name + " at 64 tokens", accuracy.front(), Bar::none());
+      claim(name + " at 512 tokens", accuracy.back(), Bar::none());
+      if (name == "LAWCAT") {
+        released = accuracy.back();
+        claim("LAWCAT at 512 tokens over itself at 64", 100 * accuracy.back() / accuracy.front(), Bar::at_least(90));
+        if (seed == 1) add_gauges(gauges, name, student.tuned, passkey_sequences(kPasskeyLength, kNeedles));
+      } else {
+        ahead[name] += released - accuracy.back() >= 5 ? 1 : 0;
+      }
+    }
+  }
+  for (const auto& [name, seeds] : ahead)
+    claim("share of seeds in which LAWCAT is 5 points above " + name + " at 512 tokens",
+          static_cast<double>(seeds) / options.seeds, Bar::at_least(2. / 3), "");
+  result.tables.push_back(curves.table(1));
+  result.tables.push_back(gauges);
+  result.plots.push_back(curves.plot());
+}
+
 }  // namespace
 
 StudyResult study_lawcat(const StudyOptions& options) {
   StudyResult result;
   result.slug = "lawcat";
   result.title = "LAWCAT: convolved queries and keys, normalised gated linear attention";
+  std::optional<SmolLM2> smol;
+  if (options.full) smol = open_smollm2(at::kBFloat16, true);
   passkey(options, result);
-  if (!options.full)
-    result.notes.push_back("quick form: LAWCAT and the variant with rotary positions; the full form adds four more");
-  result.notes.push_back("not here yet: several passkeys, needles in text, SmolLM2");
+  if (options.full) {
+    several(options, result);
+    add_smollm2(result, *smol, "lawcat", options);
+  } else {
+    result.notes.push_back(
+        "quick form: one passkey, LAWCAT and the variant with rotary positions; the full form adds four more, and four "
+        "passkeys and SmolLM2");
+  }
+  result.notes.push_back("not here yet: needles in text");
   return result;
 }
 

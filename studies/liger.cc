@@ -11,8 +11,6 @@
 #include "studies/recall.h"
 #include "studies/smollm2.h"
 #include "studies/study.h"
-#include "studies/training.h"
-#include "unbend/lm/batch_source.h"
 #include "unbend/lm/evaluate.h"
 
 namespace unbend {
@@ -37,14 +35,14 @@ void recall(const StudyOptions& options, StudyResult& result) {
     record(result, "recall: " + what, published, measured, unit, bar.for_each_seed());
   };
   for (int seed = 1; seed <= options.seeds; ++seed) {
-    const auto teacher = recall_teacher(seed, options.quiet);
+    const auto teacher = recall_teacher(seed, options);
     const auto measure = [&](const std::string& name, const lm::Decoder& decoder, std::int64_t fillers = 32) {
       const auto accuracy = recall_accuracy(decoder, fillers);
       curves.add(name, accuracy.at_query);
       return accuracy;
     };
     const auto student = [&](const Json& changes, RecallTraining training) {
-      return recall_student(teacher, "liger", changes, training, seed, options.quiet);
+      return recall_student(teacher, "liger", changes, training, seed, options);
     };
     claim("teacher", measure("teacher", teacher).mean(), Bar::at_least(99));
 
@@ -111,12 +109,11 @@ void variants(const StudyOptions& options, StudyResult& result) {
   Table table{"Recall of the variants (one seed, no bars): right answers (%)",
               {"variant", "LoRA", "LoRA, worst query", "full", "full, worst query"},
               {}};
-  const auto teacher = recall_teacher(1, options.quiet);
+  const auto teacher = recall_teacher(1, options);
   for (const auto& [name, changes] : all) {
     table.rows.push_back({name});
     for (const auto training : {RecallTraining::Lora, RecallTraining::Full}) {
-      const auto accuracy =
-          recall_accuracy(recall_student(teacher, "liger", changes, training, 1, options.quiet).decoder);
+      const auto accuracy = recall_accuracy(recall_student(teacher, "liger", changes, training, 1, options).decoder);
       table.rows.back().insert(table.rows.back().end(),
                                {fmt::format("{:.1f}", accuracy.mean()), fmt::format("{:.1f}", accuracy.lowest())});
     }
@@ -139,7 +136,7 @@ void bytes(const ByteText& text, const StudyOptions& options, StudyResult& resul
     record(result, "bytes: " + what, published, measured, unit, bar.for_each_seed());
   };
   for (int seed = 1; seed <= options.seeds; ++seed) {
-    const auto teacher = byte_teacher(text, seed, options.quiet);
+    const auto teacher = byte_teacher(text, seed, options);
     const auto nats = [&](const std::string& name, const lm::Decoder& decoder) {
       const auto all = byte_nats(decoder, text);
       std::vector<double> curve;
@@ -150,7 +147,7 @@ void bytes(const ByteText& text, const StudyOptions& options, StudyResult& resul
     };
     const auto student = [&](const std::string& name, const std::string& recipe, const Json& changes,
                              std::int64_t steps) {
-      return nats(name, byte_student(teacher, text, recipe, changes, steps, seed, options.quiet).decoder);
+      return nats(name, byte_student(teacher, text, recipe, changes, steps, seed, options).decoder);
     };
     const double of_teacher = nats("teacher", teacher);
     const double control = student("teacher + LoRA", "window", {{"window", 256}}, 50);
@@ -184,48 +181,6 @@ void bytes(const ByteText& text, const StudyOptions& options, StudyResult& resul
       "its recurrence remembers (recall shows that)");
 }
 
-// ---- SmolLM2
-
-void smollm2(const SmolLM2& smol, const StudyOptions& options, StudyResult& result) {
-  constexpr std::int64_t kTokens = 16384;
-  Table table{
-      fmt::format(
-          "SmolLM2-135M-Instruct, window 64, {} LoRA tokens (one seed, no bars): held-out documentation, 512 tokens",
-          kTokens),
-      {"model", "nats untrained", "nats", "perplexity ratio", "KL", "agreement", "nats 256-510"},
-      {}};
-  const auto row = [&](const std::string& name, const std::string& untrained, const lm::Scores& scores,
-                       const lm::Scores& teacher) {
-    table.rows.push_back({name, untrained, fmt::format("{:.3f}", scores.nats.mean().item<double>()),
-                          fmt::format("{:.3f}", std::exp((scores.nats - teacher.nats).mean().item<double>())),
-                          fmt::format("{:.3f}", scores.kl.mean().item<double>()),
-                          fmt::format("{:.3f}", scores.agreement.mean().item<double>()),
-                          fmt::format("{:.3f}", lm::mean_over(scores.nats, 256, 511).mean)});
-  };
-  bool first = true;
-  for (const auto& [recipe, sinks] : {std::pair{"liger", 0}, {"liger", 4}, {"window", 0}, {"window", 4}}) {
-    const auto& found = lm::find_recipe(recipe);
-    auto student = lm::convert(smol.teacher, found, lm::recipe_options(found, {{"window", 64}, {"sinks", sinks}}), 1);
-    const auto untrained = lm::mean_nats(student.decoder, smol.short_docs);
-    lm::Stage stage;
-    stage.name = fmt::format("{} on SmolLM2", recipe);
-    stage.tokens = kTokens;
-    stage.kl = .9, stage.cross_entropy = .1;
-    lm::BatchOptions batch;
-    batch.length = 512, batch.rows = 2;
-    const auto source = lm::batch_source(smol.training, batch);
-    train_in_study(smol.teacher, student.decoder, stage, *source, {}, options.quiet);
-    const auto scores = lm::evaluate({&smol.teacher, &student.decoder}, smol.short_docs);
-    if (first) row("teacher", "-", scores[0], scores[0]);
-    first = false;
-    const auto sink_text = sinks > 0 ? fmt::format(" + {} sinks", sinks) : "";
-    row(recipe == std::string("liger") ? (sinks > 0 ? "Liger" + sink_text : "Liger, paper form")
-                                       : "control: window" + sink_text,
-        fmt::format("{:.3f}", untrained), scores[1], scores[0]);
-  }
-  result.tables.push_back(table);
-}
-
 }  // namespace
 
 StudyResult study_liger(const StudyOptions& options) {
@@ -243,7 +198,7 @@ StudyResult study_liger(const StudyOptions& options) {
   }
   variants(options, result);
   bytes(*text, options, result);
-  smollm2(*smol, options, result);
+  add_smollm2(result, *smol, "liger", options);
   return result;
 }
 

@@ -11,7 +11,9 @@
 
 #include "studies/bytes.h"
 #include "studies/curves.h"
+#include "studies/gauge_table.h"
 #include "studies/recall.h"
+#include "studies/smollm2.h"
 #include "studies/study.h"
 #include "studies/training.h"
 #include "unbend/attention/gated_scan.h"
@@ -35,14 +37,14 @@ void recall(const StudyOptions& options, StudyResult& result) {
     record(result, "recall: " + what, "-", measured, unit, bar.for_each_seed());
   };
   for (int seed = 1; seed <= options.seeds; ++seed) {
-    const auto teacher = recall_teacher(seed, options.quiet);
+    const auto teacher = recall_teacher(seed, options);
     const auto measure = [&](const std::string& name, const lm::Decoder& decoder, std::int64_t fillers = 32) {
       const auto accuracy = recall_accuracy(decoder, fillers);
       curves.add(name, accuracy.at_query);
       return accuracy.mean();
     };
     const auto student = [&](const std::string& name, const Json& changes, double least) {
-      const auto lizard = recall_student(teacher, "lizard", changes, RecallTraining::Lora, seed, options.quiet);
+      const auto lizard = recall_student(teacher, "lizard", changes, RecallTraining::Lora, seed, options);
       claim(name, measure(name, lizard.decoder), Bar::at_least(least));
       const auto zeroed = lm::with_options(lizard, {{"branches", "anchor"}});
       claim(name + ", state zeroed", measure(name + ", state zeroed", zeroed.decoder), Bar::at_most(5));
@@ -60,7 +62,7 @@ void recall(const StudyOptions& options, StudyResult& result) {
     student("paper preset without its first stage, LoRA", Json::object(), 92);
     const std::string name = "window with meta memory only, LoRA";
     const auto window =
-        recall_student(teacher, "lizard", {{"branches", "anchor"}}, RecallTraining::Lora, seed, options.quiet);
+        recall_student(teacher, "lizard", {{"branches", "anchor"}}, RecallTraining::Lora, seed, options);
     claim(name, measure(name, window.decoder), Bar::at_most(5));
   }
   result.tables.push_back(curves.table(1));
@@ -127,26 +129,6 @@ double nats_at(const lm::Decoder& decoder, const ByteText& text, std::int64_t le
   return lm::mean_nats(decoder, stream.unfold(0, length + 1, length).contiguous());
 }
 
-/// Gates, alpha and the branches' shares, a row per layer.
-void add_gauges(Table& table, const std::string& name, const lm::Decoder& decoder, const at::Tensor& windows) {
-  const auto layers = lm::gauges(decoder, windows);
-  for (std::size_t i = 0; i < layers.size(); ++i) {
-    if (table.columns.empty()) {
-      table.columns = {"run", "layer"};
-      for (const auto& gauge : layers[i]) table.columns.push_back(gauge.name);
-      table.columns.push_back("warnings");
-    }
-    std::vector<std::string> row{name, fmt::format("{}", i)};
-    std::string warnings;
-    for (const auto& gauge : layers[i]) {
-      row.push_back(fmt::format("{:.3f}", gauge.value));
-      if (!gauge.warning.empty()) warnings += (warnings.empty() ? "" : "; ") + gauge.warning;
-    }
-    row.push_back(warnings);
-    table.rows.push_back(row);
-  }
-}
-
 const std::vector<Run>& runs() {
   constexpr double kRate = 1e-2;
   static const std::vector<Run> all{
@@ -164,24 +146,25 @@ const std::vector<Run>& runs() {
 }
 
 /// All runs of one seed; their figures go to `table`, those of the mixers to `gauges`.
-void bytes_of_seed(const ByteText& text, int seed, bool quiet, StudyResult& result, Table& table, Table& gauges) {
+void bytes_of_seed(const ByteText& text, int seed, const StudyOptions& study, StudyResult& result, Table& table,
+                   Table& gauges) {
   const auto claim = [&](const std::string& what, const char* published, double measured, Bar bar,
                          const char* unit = "nats") {
     record(result, "bytes: " + what, published, measured, unit, bar.for_each_seed());
   };
-  const auto teacher = byte_teacher(text, seed, quiet);
+  const auto teacher = byte_teacher(text, seed, study);
   claim("teacher", "-", byte_nats(teacher, text).mean().item<double>(), Bar::none());
   std::map<std::string, Outcome> all;
   for (const auto& run : runs()) {
-    auto student = byte_student(teacher, text, run.recipe, run.changes, 0, seed, quiet);
+    auto student = byte_student(teacher, text, run.recipe, run.changes, 0, seed, study);
     const auto source = byte_source(text.training, 256, 8, static_cast<std::uint64_t>(seed) + 100);
     const double before = head_error(teacher, student.decoder, text);
     if (run.transfer_steps > 0)
       train_in_study(teacher, student.decoder, transfer_stage(run.transfer_steps, run.transfer_rate), *source, {},
-                     quiet);
+                     study);
     const double after = head_error(teacher, student.decoder, text);
     const double transferred = byte_nats(student.decoder, text).mean().item<double>();
-    train_in_study(teacher, student.decoder, lora_stage(), *source, {}, quiet);
+    train_in_study(teacher, student.decoder, lora_stage(), *source, {}, study);
     const double nats = byte_nats(student.decoder, text).mean().item<double>();
     table.rows.push_back({run.name, fmt::format("{}", seed), fmt::format("{:.3f}", before),
                           fmt::format("{:.3f}", after), fmt::format("{:.3f}", transferred),
@@ -216,7 +199,7 @@ void bytes(const ByteText& text, const StudyOptions& options, StudyResult& resul
               {"run", "seed", "relative error of heads before", "after transfer", "nats after transfer", "after LoRA"},
               {}},
       gauges{"Gates and branches after LoRA, by layer", {}, {}};
-  for (int seed = 1; seed <= options.seeds; ++seed) bytes_of_seed(text, seed, options.quiet, result, table, gauges);
+  for (int seed = 1; seed <= options.seeds; ++seed) bytes_of_seed(text, seed, options, result, table, gauges);
   result.tables.push_back(table);
   result.tables.push_back(gauges);
   result.notes.push_back(
@@ -292,16 +275,19 @@ StudyResult study_lizard(const StudyOptions& options) {
   StudyResult result;
   result.slug = "lizard";
   result.title = "Lizard: linear attention with a learned gate beside a window with a meta memory";
+  // What is missing is said before the first minute of training.
   std::optional<ByteText> text;
-  if (options.full) text = king_james_bytes();  // what is missing is said before the first minute of training
+  std::optional<SmolLM2> smol;
+  if (options.full) text = king_james_bytes(), smol = open_smollm2(at::kBFloat16, true);
   recall(options, result);
   if (!options.full) {
-    result.notes.push_back("quick form: recall of the recommended preset; the full form adds the paper's, bytes, cost");
+    result.notes.push_back(
+        "quick form: recall of the recommended preset; the full form adds the paper's, bytes, cost, SmolLM2");
     return result;
   }
   bytes(*text, options, result);
   cost(result);
-  result.notes.push_back("SmolLM2: `unbend lm compare` puts every recipe beside an equally trained control");
+  add_smollm2(result, *smol, "lizard", options);
   return result;
 }
 

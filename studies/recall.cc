@@ -61,7 +61,7 @@ at::Tensor query_logits(const lm::Decoder& decoder, const lm::RecallBatch& batch
 
 }  // namespace
 
-lm::Decoder recall_teacher(std::uint64_t seed, bool quiet) {
+lm::Decoder recall_teacher(std::uint64_t seed, const StudyOptions& study) {
   lm::DecoderConfig config;
   config.layers = 2, config.hidden = 64, config.heads = config.kv_heads = 2, config.head_dim = 32, config.ffn = 128;
   config.vocab = lm::RecallOptions{}.vocabulary(), config.context = 256, config.tied = false;
@@ -74,12 +74,12 @@ lm::Decoder recall_teacher(std::uint64_t seed, bool quiet) {
   stage.weight_decay = .1;
   stage.warmup = 50. / 600;
   RecallSource source(seed, [](std::int64_t step) { return step < 300 ? task(4, 0) : task(8, 32); });
-  train_in_study(teacher, teacher, stage, source, {""}, quiet);
+  train_in_study(teacher, teacher, stage, source, {""}, study);
   return teacher;
 }
 
 lm::Student recall_student(const lm::Decoder& teacher, const std::string& recipe, Json options, RecallTraining training,
-                           std::uint64_t seed, bool quiet) {
+                           std::uint64_t seed, const StudyOptions& study) {
   const bool lora = training == RecallTraining::Lora;
   const auto& found = lm::find_recipe(recipe);
   if (!options.contains("window") && found.defaults.at("window") > 0) options["window"] = kRecallWindow;
@@ -93,7 +93,7 @@ lm::Student recall_student(const lm::Decoder& teacher, const std::string& recipe
     return task(8, std::lround(32 * std::min(1., static_cast<double>(2 * step) / 400)));
   };
   RecallSource source(seed + 100, fillers);
-  train_in_study(teacher, student.decoder, stage, source, {lora ? "output.weight" : ""}, quiet);
+  train_in_study(teacher, student.decoder, stage, source, {lora ? "output.weight" : ""}, study);
   return student;
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "studies/study.h"
 #include "unbend/lm/recipe.h"
 
 namespace unbend {
@@ -15,7 +16,7 @@ inline constexpr std::int64_t kRecallWindow = 16;
 
 /// A decoder of 2 layers, 64 wide, 2 heads, trained from random weights for 600 steps of 64 sequences: 4 pairs without
 /// fillers, then 8 pairs with 32. Computation error if it is interrupted.
-lm::Decoder recall_teacher(std::uint64_t seed, bool quiet);
+lm::Decoder recall_teacher(std::uint64_t seed, const StudyOptions& study);
 
 /// What of a student trains beside its mixers.
 enum class RecallTraining {
@@ -27,7 +28,7 @@ enum class RecallTraining {
 /// then trains it
 /// on the answers for 400 steps of 64 sequences whose fillers grow from 0 to 32 over the first half.
 lm::Student recall_student(const lm::Decoder& teacher, const std::string& recipe, Json options, RecallTraining training,
-                           std::uint64_t seed, bool quiet);
+                           std::uint64_t seed, const StudyOptions& study);
 
 /// Percent of right answers at each of the 8 queries, over 2,048 sequences that are equal for equal `fillers`.
 struct RecallAccuracy {

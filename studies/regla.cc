@@ -6,10 +6,12 @@
 
 #include <chrono>
 #include <cmath>
+#include <optional>
 
 #include "studies/bytes.h"
 #include "studies/curves.h"
 #include "studies/recall.h"
+#include "studies/smollm2.h"
 #include "studies/study.h"
 #include "studies/training.h"
 #include "unbend/base/error.h"
@@ -44,7 +46,8 @@ lm::Decoder character_start(const Json& options, bool softmax, std::uint64_t see
   return lm::convert(decoder, recipe, lm::recipe_options(recipe, options), seed).decoder;
 }
 
-void train_characters(lm::Decoder& decoder, const ByteText& text, std::int64_t steps, std::uint64_t seed, bool quiet) {
+void train_characters(lm::Decoder& decoder, const ByteText& text, std::int64_t steps, std::uint64_t seed,
+                      const StudyOptions& study) {
   lm::Stage stage;
   stage.name = "characters";
   stage.steps = steps;
@@ -53,7 +56,7 @@ void train_characters(lm::Decoder& decoder, const ByteText& text, std::int64_t s
   stage.warmup = 100. / static_cast<double>(steps);
   stage.floor = .05;
   const auto source = byte_source(text.training, kLength, 8, seed + 200);
-  train_in_study(decoder, decoder, stage, *source, {""}, quiet);
+  train_in_study(decoder, decoder, stage, *source, {""}, study);
 }
 
 /// 320 windows of held-out bytes.
@@ -90,7 +93,7 @@ void characters(const ByteText& text, const StudyOptions& options, StudyResult& 
     const auto trained = [&](const Json& changes, bool softmax = false) {
       auto decoder = character_start(changes, softmax, seed);
       try {
-        train_characters(decoder, text, 500, seed, options.quiet);
+        train_characters(decoder, text, 500, seed, options);
       } catch (const Error& error) {
         if (error.kind() != ErrorKind::Computation) throw;
         return 10.;
@@ -125,7 +128,7 @@ void characters(const ByteText& text, const StudyOptions& options, StudyResult& 
       for (const bool refined : {true, false}) {
         auto decoder = character_start({{"gate", refined ? "refined" : "sigmoid"}, {"gate_bias", bias}}, false, seed);
         const auto before = gate_values(decoder, windows, refined);
-        train_characters(decoder, text, 500, seed, options.quiet);
+        train_characters(decoder, text, 500, seed, options);
         const auto after = gate_values(decoder, windows, refined);
         deviation[refined] = after.std().item<double>();
         nats[refined] = lm::mean_nats(decoder, windows);
@@ -150,7 +153,7 @@ void characters(const ByteText& text, const StudyOptions& options, StudyResult& 
   double longer[2];
   for (const bool softmax : {false, true}) {
     auto decoder = character_start(Json::object(), softmax, 1);
-    train_characters(decoder, text, 5000, 1, options.quiet);
+    train_characters(decoder, text, 5000, 1, options);
     longer[softmax] = lm::mean_nats(decoder, windows);
   }
   claim("ReGLA minus softmax after 5000 steps (seed 1)", longer[false] - longer[true], Bar::none(),
@@ -170,14 +173,14 @@ void recall(const StudyOptions& options, StudyResult& result) {
     record(result, "recall: " + what, "-", measured, unit, bar.for_each_seed());
   };
   for (int seed = 1; seed <= options.seeds; ++seed) {
-    const auto teacher = recall_teacher(seed, options.quiet);
+    const auto teacher = recall_teacher(seed, options);
     const auto measure = [&](const std::string& name, const lm::Decoder& decoder) {
       const auto accuracy = recall_accuracy(decoder);
       curves.add(name, accuracy.at_query);
       return accuracy.mean();
     };
     const auto student = [&](const Json& changes) {
-      return recall_student(teacher, "regla", changes, RecallTraining::Full, seed, options.quiet).decoder;
+      return recall_student(teacher, "regla", changes, RecallTraining::Full, seed, options).decoder;
     };
     claim("teacher", measure("teacher", teacher), Bar::at_least(99));
     const auto regla = student(Json::object()), linear = student(kLinearAttention);
@@ -205,7 +208,7 @@ void conversion(const ByteText& text, const StudyOptions& options, StudyResult& 
   };
   for (int s = 1; s <= options.seeds; ++s) {
     const auto seed = static_cast<std::uint64_t>(s);
-    const auto teacher = byte_teacher(text, seed, options.quiet);
+    const auto teacher = byte_teacher(text, seed, options);
     const auto nats = [&](const lm::Decoder& decoder) { return byte_nats(decoder, text).mean().item<double>(); };
     claim("teacher", nats(teacher), Bar::none());
     double after[2];
@@ -219,7 +222,7 @@ void conversion(const ByteText& text, const StudyOptions& options, StudyResult& 
       stages[1].learning_rate = stages[1].mixer_learning_rate = 1e-3;
       const auto source = byte_source(text.training, 256, 8, seed + 100);
       for (const auto& stage : stages) {
-        train_in_study(teacher, student.decoder, stage, *source, {}, options.quiet);
+        train_in_study(teacher, student.decoder, stage, *source, {}, options);
         claim(fmt::format("{}, after {}", name, stage.name), after[half] = nats(student.decoder), Bar::none());
       }
       claim(fmt::format("{}: perplexity before over after", name), std::exp(before - after[half]), Bar::at_least(5),
@@ -286,19 +289,21 @@ StudyResult study_regla(const StudyOptions& options) {
   result.slug = "regla";
   result.title = "ReGLA: gated linear attention with safe features, a refined gate and a norm";
   const auto text = king_james_bytes();
+  std::optional<SmolLM2> smol;
+  if (options.full) smol = open_smollm2(at::kFloat, true);
   characters(text, options, result);
   if (options.full) {
     recall(options, result);
     conversion(text, options, result);
     cost(result);
+    add_smollm2(result, *smol, "regla", options);
   } else {
     result.notes.push_back(
-        "quick form: two models of characters; the full form adds parts, recall, conversion and cost");
+        "quick form: two models of characters; the full form adds parts, recall, conversion, cost and SmolLM2");
   }
   result.notes.push_back(
       "characters: the host is this project's decoder (rotary positions in every contestant, SwiGLU), on the text with "
       "its verse labels; gates act along the value axis");
-  result.notes.push_back("not here yet: SmolLM2");
   return result;
 }
 

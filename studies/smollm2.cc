@@ -1,9 +1,15 @@
 #include "studies/smollm2.h"
 
+#include <fmt/format.h>
+
+#include <cmath>
 #include <cstdlib>
 
+#include "studies/training.h"
 #include "unbend/base/error.h"
 #include "unbend/lm/batch_source.h"
+#include "unbend/lm/contest.h"
+#include "unbend/lm/evaluate.h"
 
 namespace unbend {
 
@@ -28,6 +34,37 @@ SmolLM2 open_smollm2(at::ScalarType type, bool need_training_text) {
   if (std::filesystem::exists(texts)) training = std::make_shared<lm::TokenFile>(lm::load_tokens(texts, hash));
   auto teacher = lm::load_decoder(file, type);
   return {std::move(file), engine::Tokenizer::load(model), std::move(teacher), short_docs, long_docs, training};
+}
+
+void add_smollm2(StudyResult& result, const SmolLM2& smol, const std::string& recipe, const StudyOptions& study) {
+  constexpr std::int64_t kTokens = 16384;
+  lm::ContestOptions contest;
+  contest.recipes = {recipe}, contest.window = 64, contest.sinks = 4;
+  lm::BatchOptions batch;
+  batch.length = 512, batch.rows = 2;
+  const auto trained = lm::train_entrants(smol.teacher, lm::entrants(smol.teacher, contest), smol.training, batch,
+                                          kTokens, 1, training_options(study));
+  Table table{
+      fmt::format("SmolLM2-135M-Instruct, {} tokens (one seed, no bars): held-out documentation, 512 tokens", kTokens),
+      {"model", "nats untrained", "nats", "perplexity ratio", "KL", "agreement", "nats 256-510"},
+      {}};
+  const auto row = [&](const std::string& name, const std::string& untrained, const lm::Scores& scores,
+                       const lm::Scores& teacher) {
+    table.rows.push_back({name, untrained, fmt::format("{:.3f}", scores.nats.mean().item<double>()),
+                          fmt::format("{:.3f}", std::exp((scores.nats - teacher.nats).mean().item<double>())),
+                          fmt::format("{:.3f}", scores.kl.mean().item<double>()),
+                          fmt::format("{:.3f}", scores.agreement.mean().item<double>()),
+                          fmt::format("{:.3f}", lm::mean_over(scores.nats, 256, 511).mean)});
+  };
+  for (const auto& [entrant, student, report] : trained.students) {
+    const auto& found = lm::find_recipe(entrant.recipe);
+    const auto untrained = lm::mean_nats(lm::convert(smol.teacher, found, entrant.options, 1).decoder, smol.short_docs);
+    const auto scores = lm::evaluate({&smol.teacher, &student.decoder}, smol.short_docs);
+    if (table.rows.empty()) row("teacher", "-", scores[0], scores[0]);
+    row(entrant.name, fmt::format("{:.3f}", untrained), scores[1], scores[0]);
+  }
+  result.tables.push_back(table);
+  for (const auto& why : trained.left_out) result.notes.push_back("SmolLM2: left out: " + why);
 }
 
 }  // namespace unbend

@@ -5,7 +5,9 @@
 
 #include <filesystem>
 #include <memory>
+#include <string>
 
+#include "studies/study.h"
 #include "unbend/engine/tokenizer.h"
 #include "unbend/lm/corpus.h"
 #include "unbend/lm/decoder.h"
@@ -26,5 +28,10 @@ std::filesystem::path build_folder();
 
 /// Input error that says which part of tools/setup.sh is missing.
 SmolLM2 open_smollm2(at::ScalarType type, bool need_training_text);
+
+/// Adds a table without bars: a recipe as published, the same with sinks if it has a window, and the control, each
+/// trained on the same 16K tokens by its own stages (window 64, one seed), on held-out documentation. Recipes that
+/// train all weights need `smol` in float32.
+void add_smollm2(StudyResult& result, const SmolLM2& smol, const std::string& recipe, const StudyOptions& study);
 
 }  // namespace unbend

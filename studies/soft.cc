@@ -182,7 +182,7 @@ void first_epoch(const StudyOptions& options, StudyResult& result) {
   for (int seed = 1; seed <= options.seeds; ++seed) {
     const ImageTraining training{fmt::format("digits, SOFT++, one epoch, seed {}", seed), 8000 / 64};
     const auto net = train_classifier(classifier(kVariants[2], true, 1, 10), shuffled(data.train, 64, seed), training,
-                                      seed, options.quiet);
+                                      seed, options);
     record(result, "digits: SOFT++ after one epoch", "-", accuracy(net, data.test), "%", Bar::none());
   }
 }
@@ -198,7 +198,7 @@ void digits(const StudyOptions& options, StudyResult& result) {
       const std::string name = fmt::format("{}{}", variant.name, filter ? "" : ", no filter on values");
       const ImageTraining training{fmt::format("digits, {}, seed {}", name, seed), 10 * (8000 / 64)};
       return train_classifier(classifier(variant, filter, 1, 10), shuffled(data.train, 64, seed), training, seed,
-                              options.quiet);
+                              options);
     };
     std::map<std::string, double> drops;
     for (const auto& variant : kVariants) {
@@ -239,7 +239,7 @@ void colours(const StudyOptions& options, StudyResult& result, int64_t steps) {
     for (const auto& variant : kVariants) {
       const ImageTraining training{fmt::format("colours, {}, seed {}", variant.name, seed), steps};
       const ImageSource source = [random = Random(seed)](int64_t) mutable { return colour_pairs(64, random); };
-      const auto net = train_classifier(classifier(variant, false, 3, 2), source, training, seed, options.quiet);
+      const auto net = train_classifier(classifier(variant, false, 3, 2), source, training, seed, options);
       all[variant.name] = accuracy(net, test);
       record(result, fmt::format("colours: {}", variant.name), "-", all[variant.name], "%",
              variant.mixing == TokenMixing::None ? Bar::at_most(65) : Bar::none());

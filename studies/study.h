@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -50,11 +51,14 @@ struct StudyResult {
   std::vector<BarPlot> bar_plots;
 };
 
+class KeptTrainings;  // studies/kept.h
+
 struct StudyOptions {
-  bool full = false;          ///< the whole study; otherwise the quick form that runs in CI
-  int seeds = 1;              ///< seeds 1..seeds; at least 1
-  std::filesystem::path out;  ///< folder for files of the study; empty: it writes none
-  bool quiet = false;         ///< no progress
+  bool full = false;                    ///< the whole study; otherwise the quick form that runs in CI
+  int seeds = 1;                        ///< seeds 1..seeds; at least 1
+  std::filesystem::path out;            ///< folder for files of the study; empty: it writes none
+  bool quiet = false;                   ///< no progress
+  std::shared_ptr<KeptTrainings> kept;  ///< trainings are kept there and taken up again; null: none is
 };
 
 using StudyFunction = StudyResult (*)(const StudyOptions&);

@@ -9,6 +9,7 @@
 #include "studies/bytes.h"
 #include "studies/curves.h"
 #include "studies/recall.h"
+#include "studies/smollm2.h"
 #include "studies/study.h"
 #include "unbend/lm/evaluate.h"
 #include "unbend/lm/speed.h"
@@ -30,14 +31,14 @@ void recall(const StudyOptions& options, StudyResult& result) {
     record(result, "recall: " + what, "-", measured, unit, bar.for_each_seed());
   };
   for (int seed = 1; seed <= options.seeds; ++seed) {
-    const auto teacher = recall_teacher(seed, options.quiet);
+    const auto teacher = recall_teacher(seed, options);
     const auto measure = [&](const std::string& name, const lm::Decoder& decoder) {
       const auto accuracy = recall_accuracy(decoder);
       curves.add(name, accuracy.at_query);
       return accuracy.mean();
     };
     const auto student = [&](const char* recipe, const Json& changes) {
-      return recall_student(teacher, recipe, changes, RecallTraining::Full, seed, options.quiet);
+      return recall_student(teacher, recipe, changes, RecallTraining::Full, seed, options);
     };
     claim("teacher", measure("teacher", teacher), Bar::at_least(99));
     const auto supra = student("supra", Json::object());
@@ -74,7 +75,7 @@ void bytes(const ByteText& text, const StudyOptions& options, StudyResult& resul
     record(result, "bytes: " + what, published, measured, unit, bar.for_each_seed());
   };
   for (int seed = 1; seed <= options.seeds; ++seed) {
-    const auto teacher = byte_teacher(text, seed, options.quiet);
+    const auto teacher = byte_teacher(text, seed, options);
     const auto nats = [&](const std::string& name, const lm::Decoder& decoder) {
       const auto all = byte_nats(decoder, text);
       std::vector<double> curve;
@@ -85,12 +86,12 @@ void bytes(const ByteText& text, const StudyOptions& options, StudyResult& resul
     };
     const auto student = [&](const std::string& name, const Json& changes, std::int64_t steps,
                              ByteTraining training = ByteTraining::Full) {
-      return nats(name, byte_student(teacher, text, "supra", changes, steps, seed, options.quiet, training).decoder);
+      return nats(name, byte_student(teacher, text, "supra", changes, steps, seed, options, training).decoder);
     };
     const auto softmax = [&](const std::string& name, std::int64_t steps) {
       return nats(
-          name, byte_student(teacher, text, "window", {{"window", 256}}, steps, seed, options.quiet, ByteTraining::Full)
-                    .decoder);
+          name,
+          byte_student(teacher, text, "window", {{"window", 256}}, steps, seed, options, ByteTraining::Full).decoder);
     };
     const double of_teacher = nats("teacher", teacher);
     const double control = softmax("softmax, 60 steps", 60);
@@ -182,16 +183,18 @@ StudyResult study_supra(const StudyOptions& options) {
   StudyResult result;
   result.slug = "supra";
   result.title = "SUPRA: linear attention with fixed decay and GroupNorm; all weights train on";
+  // What is not installed is said before the first minute of training.
   std::optional<ByteText> text;
-  if (options.full) text = king_james_bytes();  // what is not installed is said before the first minute of training
+  std::optional<SmolLM2> smol;
+  if (options.full) text = king_james_bytes(), smol = open_smollm2(at::kFloat, true);
   recall(options, result);
   if (!options.full) {
-    result.notes.push_back("quick form: recall only; the full form adds bytes and the cost of decoding");
+    result.notes.push_back("quick form: recall only; the full form adds bytes, the cost of decoding and SmolLM2");
     return result;
   }
   bytes(*text, options, result);
   cost(result);
-  result.notes.push_back("not here yet: SmolLM2");
+  add_smollm2(result, *smol, "supra", options);
   return result;
 }
 

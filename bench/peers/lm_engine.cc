@@ -29,7 +29,7 @@
 namespace unbend {
 namespace {
 
-constexpr int kRead = 512, kDecoded = 24;
+constexpr int kRead = 512, kRounds = 6, kDecoded = 8;  // decoded tokens of a round
 
 double seconds_of(const std::function<void()>& work) {
   const auto start = std::chrono::steady_clock::now();
@@ -116,10 +116,30 @@ Runner of_engine(const std::string& name, engine::Engine& e) {
   return r;
 }
 
+/// Threads of the others look for more work for a while and would share the cores with the one that is measured.
+void rest() { std::this_thread::sleep_for(std::chrono::milliseconds(500)); }
+
+/// Seconds per token, median of a round, after two tokens that wake everything up.
+double decode_seconds(const Runner& r) {
+  for (int k = 0; k < 2; ++k) r.add(1);
+  std::vector<double> seconds;
+  for (int k = 0; k < kDecoded; ++k) seconds.push_back(seconds_of([&] { r.add(1); }));
+  r.back();
+  return median(seconds);
+}
+
+/// How many times as fast `ours` is: median over rounds, whose two members were measured one after the other.
+double ratio(const std::vector<double>& theirs, const std::vector<double>& ours) {
+  std::vector<double> all;
+  for (std::size_t i = 0; i < ours.size(); ++i) all.push_back(theirs[i] / ours[i]);
+  return median(all);
+}
+
 engine::EngineOptions options_for(std::int64_t context, int threads) {
   engine::EngineOptions options;
   options.threads = threads;
   options.context = context + 2 * kRead;
+  options.sequences = 3;
   return options;
 }
 
@@ -195,7 +215,7 @@ std::pair<double, double> llama_bench(const std::string& program, const std::str
                                       std::int64_t context) {
   const auto told =
       run_command({program, "-m", model, "-t", std::to_string(threads), "-fa", "1", "-p", std::to_string(kRead), "-n",
-                   std::to_string(kDecoded), "-d", std::to_string(context), "-r", "3", "-o", "json"},
+                   std::to_string(3 * kDecoded), "-d", std::to_string(context), "-r", "3", "-o", "json"},
                   {.capture = true});
   require(told.exit_code == 0, "{} failed: {}", program, told.errors);
   std::pair<double, double> speeds;
@@ -204,8 +224,21 @@ std::pair<double, double> llama_bench(const std::string& program, const std::str
   return speeds;
 }
 
+/// Speed of decoding after `context` tokens over that after 512, in turns.
+double own_ratio(engine::Engine& e, std::int64_t context) {
+  const auto near = of_engine("near", e), far = of_engine("far", e);
+  near.fill(512), far.fill(context);
+  std::vector<double> seconds[2];
+  for (int round = 0; round < 4 * kRounds; ++round) {
+    seconds[0].push_back(decode_seconds(near));
+    seconds[1].push_back(decode_seconds(far));
+  }
+  return ratio(seconds[0], seconds[1]);
+}
+
 void run(const std::string& teacher, const std::string& student, int threads, std::int64_t longest,
          const std::string& bench) {
+  require(bench.empty() || std::filesystem::is_regular_file(bench), "{}: there is no such program", bench);
   std::vector<std::int64_t> contexts{128, 512, 2048, 8192, 16384, 32768};
   std::erase_if(contexts, [&](auto c) { return c > longest; });
   fmt::print("{}\n", to_text(memory_table(teacher, student, threads, contexts)));
@@ -229,13 +262,10 @@ void run(const std::string& teacher, const std::string& student, int threads, st
   for (const std::int64_t context : contexts) {
     std::vector<std::vector<double>> one(all.size()), many(all.size());
     for (auto& r : all) r.fill(context);
-    for (int round = 0; round < 3; ++round)
+    for (int round = 0; round < kRounds; ++round)
       for (std::size_t i = 0; i < all.size(); ++i) {
-        // Threads of the others look for more work for a while and would share the cores with the one that is measured.
-        std::this_thread::sleep_for(std::chrono::milliseconds(500));
-        all[i].add(1);
-        for (int k = 0; k < kDecoded / 3; ++k) one[i].push_back(seconds_of([&] { all[i].add(1); }));
-        all[i].back();
+        rest();
+        one[i].push_back(decode_seconds(all[i]));
         if (round == 0) all[i].add(kRead), all[i].back();  // warm up: graphs and buffers of this size
         many[i].push_back(seconds_of([&] { all[i].add(kRead); }));
         all[i].back();
@@ -243,11 +273,10 @@ void run(const std::string& teacher, const std::string& student, int threads, st
     std::pair<double, double> theirs;
     if (!bench.empty() && context <= 2048) theirs = llama_bench(bench, teacher, threads, context);
     const auto row = [&](Table& table, const std::vector<std::vector<double>>& seconds, double tokens, double told) {
-      std::vector<double> speed;
-      for (const auto& s : seconds) speed.push_back(tokens / median(s));
-      table.rows.push_back({std::to_string(context), fmt::format("{:.1f}", speed[0]), fmt::format("{:.1f}", speed[1]),
-                            fmt::format("{:.3f}", speed[1] / speed[0]), fmt::format("{:.1f}", speed[2]),
-                            fmt::format("{:.2f}", speed[2] / speed[0]), told > 0 ? fmt::format("{:.1f}", told) : "-"});
+      const auto speed = [&](std::size_t i) { return fmt::format("{:.1f}", tokens / median(seconds[i])); };
+      table.rows.push_back(
+          {std::to_string(context), speed(0), speed(1), fmt::format("{:.3f}", ratio(seconds[0], seconds[1])), speed(2),
+           fmt::format("{:.2f}", ratio(seconds[0], seconds[2])), told > 0 ? fmt::format("{:.1f}", told) : "-"});
     };
     row(decode, one, 1, theirs.first);
     row(read, many, kRead, theirs.second);
@@ -271,6 +300,9 @@ void run(const std::string& teacher, const std::string& student, int threads, st
     fmt::print(stderr, "context {} done\n", context);
   }
   fmt::print("{}\n{}\n{}\n{}", to_text(decode), to_text(read), to_text(moved), to_text(saved));
+  if (longest > 512)
+    fmt::print("\nThe surrogate after {} tokens over itself after 512, in turns: {:.3f}\n", longest,
+               own_ratio(surrogate, longest));
 }
 
 }  // namespace

@@ -84,6 +84,19 @@ TEST(Lawcat, GatesStartWithAHalfLifeOfSixteenTokens) {
   EXPECT_NEAR(y[16].item<double>(), .5 * (1 - alpha) / (1 - std::pow(alpha, 17)), 1e-9);
 }
 
+TEST(Lawcat, SaysHowLongItsGatesRemember) {
+  const auto c = config_of(1, 1, 2);
+  auto mixer = mixer_of(c, Json::object());
+  const auto rope = rope_table(c, 0, 5, at::kDouble);
+  const MixerInput in{c, rope, at::zeros({1, 5, c.hidden}, at::kDouble), at::zeros({1, 5, 6}, at::kDouble), 0};
+  EXPECT_NEAR(mixer->gauges(in)[0].value, 16, 1e-9);
+  EXPECT_EQ(mixer->gauges(in)[1].value, 0);
+  parameter(*mixer, "gate_bias")->fill_(8);
+  EXPECT_NEAR(mixer->gauges(in)[0].value, 33065, 1);
+  EXPECT_EQ(mixer->gauges(in)[2].value, 1);
+  EXPECT_TRUE(mixer_of(c, {{"gate", false}})->gauges(in).empty());
+}
+
 TEST(Lawcat, OutputsAreMeansOfValues) {
   const auto c = config_of(4, 2, 4);
   auto mixer = mixer_of(c, Json::object());

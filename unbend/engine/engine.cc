@@ -2,7 +2,6 @@
 
 #include <ggml-alloc.h>
 #include <ggml-cpu.h>
-#include <sys/mman.h>
 
 #include <algorithm>
 #include <cmath>
@@ -11,44 +10,14 @@
 #include <set>
 
 #include "unbend/base/error.h"
+#include "unbend/engine/sequences.h"
 
 namespace unbend::engine {
 namespace {
 
-constexpr std::int64_t kPad = 256;                    // softmax graphs change only when the context grows by so much
-constexpr std::uint64_t kMagic = 0x32305451444e4255;  // "UBNDQT02"
+constexpr std::int64_t kPad = 256;  // softmax graphs change only when the context grows by so much
 
-/// Zeroed memory that the system hands out as it is touched.
-class Pages {
- public:
-  explicit Pages(std::size_t bytes) : bytes_(bytes) {
-    if (bytes == 0) return;
-    void* p = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED) fail_computation("no memory for {} bytes of keys and values", bytes);
-    data_ = static_cast<std::byte*>(p);
-  }
-  ~Pages() {
-    if (data_) ::munmap(data_, bytes_);
-  }
-  Pages(const Pages&) = delete;
-  Pages& operator=(const Pages&) = delete;
-  std::byte* data() const { return data_; }
-  std::size_t size() const { return bytes_; }
-  void clear() {
-    if (data_) ::madvise(data_, bytes_, MADV_DONTNEED);
-  }
-
- private:
-  std::byte* data_ = nullptr;
-  std::size_t bytes_ = 0;
-};
-
-struct Sequence {
-  bool used = false;
-  std::int64_t length = 0;
-  std::unique_ptr<Pages> fixed, growing;  // rings and recurrences; keys and values of softmax layers
-};
-
+std::int64_t padded(std::int64_t tokens) { return (tokens + kPad - 1) / kPad * kPad; }
 /// What a graph depends on: sequence, tokens, padded context and wanted logits of every slice.
 struct Shape {
   std::vector<std::array<std::int64_t, 5>> slices;  // sequence, count, padded cells, logits, band
@@ -115,12 +84,10 @@ void attend_op(ggml_tensor* dst, int thread, int threads, void* user) {
 struct Engine::Impl {
   std::shared_ptr<const Model> model;
   EngineOptions options;
-  std::vector<MixerLayout> layouts;         // of constant-memory layers
-  std::vector<std::int64_t> offsets;        // into a sequence's fixed memory
-  std::vector<std::int64_t> cache_offsets;  // into its growing memory; -1 for constant-memory layers
-  std::int64_t fixed_bytes = 0, growing_bytes = 0, cell_bytes = 0;  // cell: one token's key or value in a layer
-  std::int64_t softmax_layers = 0;
-  std::vector<Sequence> sequences;
+  std::vector<MixerLayout> layouts;  // of constant-memory layers
+  // Where a sequence keeps a layer's memory: offset into its fixed part, or the number among softmax layers.
+  std::vector<std::int64_t> places;
+  std::unique_ptr<Sequences> sequences;
 
   ggml_threadpool* pool = nullptr;
   ggml_gallocr_ptr allocator;
@@ -149,22 +116,21 @@ struct Engine::Impl {
     const auto cache = static_cast<ggml_type>(o.cache_type);
     require((c.kv_heads * c.head_dim) % ggml_blck_size(cache) == 0 && c.head_dim % ggml_blck_size(cache) == 0,
             "engine: heads of width {} do not fit keys and values of type {}", c.head_dim, type_name(cache));
-    cell_bytes = static_cast<std::int64_t>(ggml_row_size(cache, c.kv_heads * c.head_dim));
-    const std::int64_t capacity = (options.context + kPad - 1) / kPad * kPad;
+    SequenceSizes sizes;
+    sizes.cell_bytes = static_cast<std::int64_t>(ggml_row_size(cache, c.kv_heads * c.head_dim));
+    sizes.context = options.context;
+    sizes.capacity = padded(options.context);
     for (const auto& s : model->mixers()) {
-      offsets.push_back(fixed_bytes);
       if (s.kind == MixerKind::Softmax) {
         layouts.emplace_back();
-        cache_offsets.push_back(growing_bytes);
-        growing_bytes += 2 * capacity * cell_bytes;
-        ++softmax_layers;
+        places.push_back(sizes.softmax_layers++);
       } else {
         layouts.emplace_back(c, s, cache == GGML_TYPE_F32 ? CacheType::F32 : CacheType::F16);
-        cache_offsets.push_back(-1);
-        fixed_bytes += layouts.back().bytes;
+        places.push_back(sizes.fixed_bytes);
+        sizes.fixed_bytes += layouts.back().bytes;
       }
     }
-    sequences.resize(static_cast<std::size_t>(o.sequences));
+    sequences = std::make_unique<Sequences>(o.sequences, sizes);
     auto params = ggml_threadpool_params_default(o.threads);
     pool = ggml_threadpool_new(&params);
     if (!pool) fail_computation("engine: cannot start {} threads", o.threads);
@@ -172,21 +138,7 @@ struct Engine::Impl {
   }
   ~Impl() { ggml_threadpool_free(pool); }
 
-  Sequence& at(int id) {
-    require(id >= 0 && id < options.sequences && sequences[static_cast<std::size_t>(id)].used,
-            "engine: there is no sequence {}", id);
-    return sequences[static_cast<std::size_t>(id)];
-  }
-
-  std::int64_t capacity() const { return (options.context + kPad - 1) / kPad * kPad; }
-
-  /// Calls visit(offset) for the keys, then the values of each softmax layer in a sequence's growing memory.
-  template <class Visit>
-  void for_caches(const Visit& visit) const {
-    for (const auto offset : cache_offsets)
-      if (offset >= 0)
-        for (const std::int64_t part : {std::int64_t{0}, capacity() * cell_bytes}) visit(offset + part);
-  }
+  bool softmax_layers() const { return sequences->sizes().softmax_layers > 0; }
 
   // ---- Graph
 
@@ -206,12 +158,11 @@ struct Engine::Impl {
                          static_cast<float>(c.rope.beta_fast), static_cast<float>(c.rope.beta_slow));
   }
 
-  ggml_tensor* cache(const Slice& slice, int sequence, std::size_t layer, bool values) const {
+  ggml_tensor* cache(int sequence, std::size_t layer, bool values) const {
     const auto& c = model->config();
     auto* t = ggml_new_tensor_2d(context.get(), static_cast<ggml_type>(options.cache_type), c.kv_heads * c.head_dim,
-                                 capacity());
-    t->data = sequences[static_cast<std::size_t>(sequence)].growing->data() + cache_offsets[layer] +
-              (values ? capacity() * cell_bytes : 0);
+                                 sequences->sizes().capacity);
+    t->data = sequences->cache(sequence, places[layer], values);
     return t;
   }
 
@@ -230,7 +181,7 @@ struct Engine::Impl {
         auto* rows = ggml_reshape_2d(ctx, values ? v : k, width, slices.back().first + slices.back().count);
         rows = ggml_view_2d(ctx, rows, width, slice.count, rows->nb[1],
                             static_cast<std::size_t>(slice.first) * rows->nb[1]);
-        auto* store = cache(slice, sequence, layer, values);
+        auto* store = cache(sequence, layer, values);
         ggml_build_forward_expand(graph, ggml_set_rows(ctx, store, rows, at));
         stores[values] = ggml_view_3d(ctx, store, c.head_dim, used, c.kv_heads, store->nb[1],
                                       ggml_row_size(store->type, c.head_dim), 0);
@@ -255,7 +206,7 @@ struct Engine::Impl {
     const auto& weights = model->layers()[layer];
     const std::int64_t tokens = q->ne[2];
     auto& call = calls[layer];
-    call = {&layout, &model->mixer_weights()[layer], offsets[layer], &slices, MixerScratch(layout, slices)};
+    call = {&layout, &model->mixer_weights()[layer], places[layer], &slices, MixerScratch(layout, slices)};
     std::vector<ggml_tensor*> inputs{q, k, v};
     if (takes_raw(s)) inputs.insert(inputs.end(), {raw_q, raw_k});
     if (weights.mixer_gate) {
@@ -292,9 +243,9 @@ struct Engine::Impl {
     ids = input(GGML_TYPE_I32, tokens);
     positions = input(GGML_TYPE_I32, tokens);
     wanted = rows < tokens ? input(GGML_TYPE_I32, rows) : nullptr;
-    cells = softmax_layers ? input(GGML_TYPE_I64, tokens) : nullptr;
+    cells = softmax_layers() ? input(GGML_TYPE_I64, tokens) : nullptr;
     masks.clear();
-    if (softmax_layers)
+    if (softmax_layers())
       for (std::size_t i = 0; i < slices.size(); ++i)
         masks.push_back(input(GGML_TYPE_F16, shape.slices[i][2], slices[i].count));
 
@@ -344,7 +295,7 @@ struct Engine::Impl {
 
   /// Adds tokens [begin, begin + count) of a feed whose logits start at row `first_row`.
   void add(Part& part, const Feed& feed, std::int64_t begin, std::int64_t count, std::int64_t first_row) {
-    const auto& s = at(feed.sequence);
+    const auto& s = sequences->at(feed.sequence);
     const Slice slice{static_cast<std::int64_t>(part.tokens.size()), count, s.length, s.fixed->data()};
     const auto silent = static_cast<std::int64_t>(feed.tokens.size()) - feed.logits;
     const auto before = part.wanted.size();
@@ -353,7 +304,7 @@ struct Engine::Impl {
         part.wanted.push_back({static_cast<std::int32_t>(slice.first + i - begin), first_row + i - silent});
       part.tokens.push_back(feed.tokens[static_cast<std::size_t>(i)]);
     }
-    const std::int64_t cells = softmax_layers ? std::min((s.length + count + kPad - 1) / kPad * kPad, capacity()) : 0;
+    const std::int64_t cells = softmax_layers() ? padded(s.length + count) : 0;
     std::int64_t past = 0;  // how much of the windows before a slice goes into its bands
     if (count > 1)
       for (const auto& layout : layouts) past = std::max(past, std::min(s.length, layout.settings.window));
@@ -381,7 +332,7 @@ struct Engine::Impl {
       for (std::int64_t j = 0; j < slice.count; ++j) {
         if (positions->data)  // some layer rotates
           static_cast<std::int32_t*>(positions->data)[slice.first + j] = static_cast<std::int32_t>(slice.position + j);
-        if (!softmax_layers) continue;
+        if (!softmax_layers()) continue;
         static_cast<std::int64_t*>(cells->data)[slice.first + j] = slice.position + j;
         const std::int64_t used = shape.slices[i][2];
         auto* mask = static_cast<ggml_fp16_t*>(masks[i]->data) + j * used;
@@ -398,7 +349,7 @@ struct Engine::Impl {
       std::copy_n(static_cast<const float*>(logits->data) + i * vocab, vocab,
                   results.data() + static_cast<std::size_t>(part.wanted[i].to) * vocab);
     for (std::size_t i = 0; i < slices.size(); ++i)
-      sequences[static_cast<std::size_t>(shape.slices[i][0])].length += slices[i].count;
+      sequences->at(static_cast<int>(shape.slices[i][0])).length += slices[i].count;
   }
 };
 
@@ -409,27 +360,14 @@ Engine::~Engine() = default;
 const Model& Engine::model() const { return *impl_->model; }
 const EngineOptions& Engine::options() const { return impl_->options; }
 
-int Engine::begin() {
-  auto& all = impl_->sequences;
-  const auto free = std::find_if(all.begin(), all.end(), [](const Sequence& s) { return !s.used; });
-  if (free == all.end()) fail_computation("engine: all {} sequences are in use", all.size());
-  if (!free->fixed) {
-    free->fixed = std::make_unique<Pages>(static_cast<std::size_t>(impl_->fixed_bytes));
-    free->growing = std::make_unique<Pages>(static_cast<std::size_t>(impl_->growing_bytes));
-  }
-  free->used = true;
-  free->length = 0;
-  return static_cast<int>(free - all.begin());
-}
-
-void Engine::end(int sequence) {
-  auto& s = impl_->at(sequence);
-  s.used = false;
-  s.fixed->clear();
-  s.growing->clear();
-}
-
-std::int64_t Engine::length(int sequence) const { return impl_->at(sequence).length; }
+int Engine::begin() { return impl_->sequences->begin(); }
+void Engine::end(int sequence) { impl_->sequences->end(sequence); }
+int Engine::fork(int sequence) { return impl_->sequences->fork(sequence); }
+void Engine::pretend(int sequence, std::int64_t tokens) { impl_->sequences->pretend(sequence, tokens); }
+std::vector<std::byte> Engine::save(int sequence) const { return impl_->sequences->save(sequence); }
+int Engine::restore(std::span<const std::byte> saved) { return impl_->sequences->restore(saved); }
+std::int64_t Engine::state_bytes(int sequence) const { return impl_->sequences->state_bytes(sequence); }
+std::int64_t Engine::length(int sequence) const { return impl_->sequences->at(sequence).length; }
 
 std::span<const float> Engine::run(std::span<const Feed> feeds) {
   auto& e = *impl_;
@@ -437,12 +375,12 @@ std::span<const float> Engine::run(std::span<const Feed> feeds) {
   std::set<int> seen;
   std::vector<std::int64_t> first_row{0};  // of each feed's logits
   for (const auto& feed : feeds) {
-    const auto& s = e.at(feed.sequence);
+    const auto& s = e.sequences->at(feed.sequence);
     const auto count = static_cast<std::int64_t>(feed.tokens.size());
     require(seen.insert(feed.sequence).second, "engine: sequence {} is in a batch twice", feed.sequence);
     require(count > 0, "engine: no tokens for sequence {}", feed.sequence);
     require(feed.logits >= 0 && feed.logits <= count, "engine: logits of {} tokens out of {}", feed.logits, count);
-    require(e.softmax_layers == 0 || s.length + count <= e.options.context,
+    require(!e.softmax_layers() || s.length + count <= e.options.context,
             "{} tokens do not fit a context of {} ({} are there already)", count, e.options.context, s.length);
     for (const TokenId id : feed.tokens)
       require(id >= 0 && id < c.vocab, "token id {} is out of range, the vocabulary has {} tokens", id, c.vocab);
@@ -472,91 +410,6 @@ std::span<const float> Engine::run(std::span<const Feed> feeds) {
 std::span<const float> Engine::run(int sequence, std::span<const TokenId> tokens, std::int64_t logits) {
   const Feed feed{sequence, tokens, logits};
   return run({&feed, 1});
-}
-
-int Engine::fork(int sequence) {
-  const auto& from = impl_->at(sequence);
-  const int id = begin();
-  auto& to = impl_->at(id);
-  if (impl_->fixed_bytes)
-    std::memcpy(to.fixed->data(), from.fixed->data(), static_cast<std::size_t>(impl_->fixed_bytes));
-  const auto used = static_cast<std::size_t>(from.length * impl_->cell_bytes);
-  impl_->for_caches([&](std::int64_t at) { std::memcpy(to.growing->data() + at, from.growing->data() + at, used); });
-  to.length = from.length;
-  return id;
-}
-
-void Engine::pretend(int sequence, std::int64_t tokens) {
-  auto& s = impl_->at(sequence);
-  require(s.length > 0, "engine: sequence {} has nothing to repeat", sequence);
-  require(tokens > 0 && (impl_->softmax_layers == 0 || tokens <= impl_->options.context),
-          "engine: a length of {} in a context of {}", tokens, impl_->options.context);
-  impl_->for_caches([&](std::int64_t at) {
-    auto* cells = s.growing->data() + at;
-    for (std::int64_t have = s.length; have < tokens; have *= 2)
-      std::memcpy(cells + have * impl_->cell_bytes, cells,
-                  static_cast<std::size_t>(std::min(have, tokens - have) * impl_->cell_bytes));
-  });
-  s.length = tokens;
-}
-
-namespace {
-struct SavedHeader {
-  std::uint64_t magic;
-  std::int64_t length, fixed_bytes, cell_bytes, softmax_layers, lanes;
-};
-}  // namespace
-
-std::vector<std::byte> Engine::save(int sequence) const {
-  const auto& s = impl_->at(sequence);
-  const SavedHeader header{kMagic,       s.length, impl_->fixed_bytes, impl_->cell_bytes, impl_->softmax_layers,
-                           state_lanes()};
-  std::vector<std::byte> out(sizeof header + static_cast<std::size_t>(state_bytes(sequence)));
-  std::memcpy(out.data(), &header, sizeof header);
-  auto* to = out.data() + sizeof header;
-  if (impl_->fixed_bytes) std::memcpy(to, s.fixed->data(), static_cast<std::size_t>(impl_->fixed_bytes));
-  to += impl_->fixed_bytes;
-  const auto used = s.length * impl_->cell_bytes;
-  impl_->for_caches([&](std::int64_t at) {
-    std::memcpy(to, s.growing->data() + at, static_cast<std::size_t>(used));
-    to += used;
-  });
-  return out;
-}
-
-int Engine::restore(std::span<const std::byte> saved) {
-  SavedHeader header{};
-  require(saved.size() >= sizeof header, "saved state: {} bytes are too few", saved.size());
-  std::memcpy(&header, saved.data(), sizeof header);
-  require(header.magic == kMagic, "saved state: not one of ours");
-  require(header.fixed_bytes == impl_->fixed_bytes && header.cell_bytes == impl_->cell_bytes &&
-              header.softmax_layers == impl_->softmax_layers,
-          "saved state: it belongs to another model or other options");
-  require(impl_->fixed_bytes == 0 || header.lanes == state_lanes(),
-          "saved state: it comes from a machine with vectors of {} floats, this one's have {}", header.lanes,
-          state_lanes());
-  require(header.length >= 0 && (impl_->softmax_layers == 0 || header.length <= impl_->options.context),
-          "saved state: {} tokens do not fit a context of {}", header.length, impl_->options.context);
-  const auto expected = static_cast<std::uint64_t>(impl_->fixed_bytes) +
-                        static_cast<std::uint64_t>(2 * impl_->softmax_layers * header.length * impl_->cell_bytes);
-  require(saved.size() - sizeof header == expected, "saved state: {} bytes where {} are expected",
-          saved.size() - sizeof header, expected);
-  const int id = begin();
-  auto& s = impl_->at(id);
-  const auto* from = saved.data() + sizeof header;
-  if (impl_->fixed_bytes) std::memcpy(s.fixed->data(), from, static_cast<std::size_t>(impl_->fixed_bytes));
-  from += impl_->fixed_bytes;
-  const auto used = header.length * impl_->cell_bytes;
-  impl_->for_caches([&](std::int64_t at) {
-    std::memcpy(s.growing->data() + at, from, static_cast<std::size_t>(used));
-    from += used;
-  });
-  s.length = header.length;
-  return id;
-}
-
-std::int64_t Engine::state_bytes(int sequence) const {
-  return impl_->fixed_bytes + 2 * impl_->softmax_layers * impl_->at(sequence).length * impl_->cell_bytes;
 }
 
 std::int64_t Engine::compute_bytes() const {
