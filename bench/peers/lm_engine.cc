@@ -4,7 +4,7 @@
 // 2,048 tokens. Prints ratios (wall time, median of the decoded tokens), peak memory (each in a process of its own),
 // bytes moved per token against the memory's bandwidth, and what a saved prompt takes.
 //
-//   bench_peers_lm_engine TEACHER.gguf STUDENT.gguf [THREADS [LONGEST [LLAMA_BENCH]]]
+//   bench_peers_lm_engine TEACHER.gguf STUDENT.gguf [THREADS [CONTEXTS [LLAMA_BENCH]]]
 //
 // `unbend lm export` makes the student, tools/peers.sh makes llama-bench.
 #include <fmt/format.h>
@@ -17,6 +17,7 @@
 #include <functional>
 #include <memory>
 #include <numeric>
+#include <sstream>
 #include <thread>
 
 #include "unbend/base/error.h"
@@ -236,11 +237,20 @@ double own_ratio(engine::Engine& e, std::int64_t context) {
   return ratio(seconds[0], seconds[1]);
 }
 
-void run(const std::string& teacher, const std::string& student, int threads, std::int64_t longest,
+/// "128,512" as numbers.
+std::vector<std::int64_t> numbers(const std::string& text) {
+  std::vector<std::int64_t> all;
+  std::istringstream in(text);
+  for (std::string part; std::getline(in, part, ',');) all.push_back(std::stoll(part));
+  require(!all.empty(), "which contexts?");
+  return all;
+}
+
+void run(const std::string& teacher, const std::string& student, int threads, const std::vector<std::int64_t>& contexts,
          const std::string& bench) {
   require(bench.empty() || std::filesystem::is_regular_file(bench), "{}: there is no such program", bench);
-  std::vector<std::int64_t> contexts{128, 512, 2048, 8192, 16384, 32768};
-  std::erase_if(contexts, [&](auto c) { return c > longest; });
+  require(std::ranges::is_sorted(contexts), "contexts must grow");
+  const auto longest = contexts.back();
   fmt::print("{}\n", to_text(memory_table(teacher, student, threads, contexts)));
   const double bandwidth = memory_bandwidth(threads);
   const auto options = options_for(longest, threads);
@@ -317,12 +327,12 @@ int main(int argc, char** argv) {
       return 0;
     }
     if (arguments.size() < 2)
-      unbend::fail_usage("bench_peers_lm_engine TEACHER.gguf STUDENT.gguf [THREADS [LONGEST [LLAMA_BENCH]]]");
+      unbend::fail_usage("bench_peers_lm_engine TEACHER.gguf STUDENT.gguf [THREADS [CONTEXTS [LLAMA_BENCH]]]");
     const auto optional = [&](std::size_t i, const char* otherwise) {
       return arguments.size() > i ? arguments[i] : otherwise;
     };
-    unbend::run(arguments[0], arguments[1], std::stoi(optional(2, "2")), std::stoll(optional(3, "32768")),
-                optional(4, ""));
+    unbend::run(arguments[0], arguments[1], std::stoi(optional(2, "2")),
+                unbend::numbers(optional(3, "128,512,2048,8192,16384,32768")), optional(4, ""));
     return 0;
   } catch (const std::exception& error) {
     fmt::print(stderr, "{}\n", error.what());
