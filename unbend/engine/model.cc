@@ -52,18 +52,16 @@ Model::Model(Gguf file) : file_(std::move(file)), config_(read_config(file_)) {
     t.down = tensor(blk + "ffn_down.weight", {c.hidden, c.ffn}, true);
 
     const auto& s = mixers_[static_cast<std::size_t>(i)];
-    const auto optional = [&](const char* name) {
-      const auto* info = file_.find(blk + "mixer." + name);
-      return info ? tensor(info->name, info->shape) : nullptr;
-    };
     if (const auto logits = gate_logits(c, s); logits > 0) {
-      t.mixer_gate_down = optional("gate_down");
+      if (const auto* down = file_.find(blk + "mixer.gate_down")) {
+        require(down->shape.size() == 2, "{}: tensor {} has shape [{}], expected [rank, {}]", file_.path().string(),
+                down->name, fmt::join(down->shape, ", "), c.hidden);
+        t.mixer_gate_down = tensor(down->name, {down->shape[0], c.hidden});
+      }
       const auto* up = file_.find(blk + "mixer.gate_up");
       t.mixer_gate = tensor(up ? up->name : blk + "mixer.gate_weight",
                             {logits, t.mixer_gate_down ? t.mixer_gate_down->ne[1] : c.hidden});
       t.mixer_gate_bias = tensor(blk + "mixer.gate_bias", {logits});
-      require(!t.mixer_gate_down || t.mixer_gate_down->ne[0] == c.hidden, "{}: {} has rows of {}, expected {}",
-              file_.path().string(), t.mixer_gate_down->name, t.mixer_gate_down->ne[0], c.hidden);
     }
     if (s.by_settings() && s.recurrence.features == RecurrenceSettings::Features::Given) {
       t.query_kernel = tensor(blk + "mixer.query_kernel", {q, q});
