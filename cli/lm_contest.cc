@@ -5,11 +5,13 @@
 #include <torch/types.h>
 
 #include <algorithm>
+#include <memory>
 
 #include "cli/verbs.h"
 #include "unbend/base/error.h"
 #include "unbend/base/interrupt.h"
 #include "unbend/base/subprocess.h"
+#include "unbend/engine/engine.h"
 #include "unbend/lm/batch_source.h"
 #include "unbend/lm/contest.h"
 #include "unbend/lm/export.h"
@@ -111,7 +113,7 @@ void compare(CompareArguments a) {
   comparison.contexts = a.contexts;
   comparison.quiet = options.quiet;
   const TemporaryFolder folder;
-  const auto speed_note = choose_speed(comparison, a.backend, a.model, model.file, students, folder);
+  const auto engine_note = use_engine(comparison, a.backend, a.model, model.file, students, folder);
   auto result = lm::compare(contestants, model.tokenizer, comparison);
   result.notes.insert(result.notes.end(), training.left_out.begin(), training.left_out.end());
 
@@ -121,7 +123,7 @@ void compare(CompareArguments a) {
                   model.file.text("general.name", a.model.model), a.model.model, a.tokens, batch.rows, batch.length),
       "A recipe is worth its linear part where it beats the control with its window. Ratios of perplexities below one "
       "can come from adapting to the kind of text; the divergence (KL) from the teacher cannot.",
-      "Recall: share of the answers' tokens that are guessed right. " + speed_note};
+      "Recall: share of the answers' tokens that are guessed right. " + engine_note};
   if (!a.report.empty())
     lm::comparison_report(result, model.file.text("general.name", "model") + ": recipes side by side", notes)
         .write(a.report);
@@ -171,11 +173,11 @@ void WindowOptions::choose(lm::ComparisonOptions& comparison, const lm::TokenFil
     comparison.long_windows = lm::spread_windows(text, long_length, long_windows);
 }
 
-std::string choose_speed(lm::ComparisonOptions& comparison, const BackendOption& backend, const ModelOptions& options,
-                         const engine::Gguf& model, const std::vector<const lm::Student*>& students,
-                         const TemporaryFolder& folder) {
-  std::string note = "Speed and memory: LibTorch, float32 states.";
-  if (comparison.contexts.empty() || !backend.engine(options)) return note;
+std::string use_engine(lm::ComparisonOptions& comparison, const BackendOption& backend, const ModelOptions& options,
+                       const engine::Gguf& model, const std::vector<const lm::Student*>& students,
+                       const TemporaryFolder& folder) {
+  std::string note = "Speed, memory and answers: LibTorch, float32 states.";
+  if ((comparison.contexts.empty() && comparison.prompts.empty()) || !backend.engine(options)) return note;
   std::vector<std::string> paths{options.model};
   try {
     for (const auto* student : students) {
@@ -189,8 +191,20 @@ std::string choose_speed(lm::ComparisonOptions& comparison, const BackendOption&
   const int threads = thread_count(options);
   comparison.speed = [paths, contexts = comparison.contexts, tokens = 2 * comparison.speed_tokens,
                       threads](std::size_t m) { return engine_speed(paths[m], contexts, tokens, threads); };
+  comparison.write = [paths, threads, runner = std::shared_ptr<engine::Engine>()](
+                         std::size_t m, const engine::Tokenizer& tokenizer, const std::vector<engine::TokenId>& prompt,
+                         const engine::GenerateOptions& generation) mutable {
+    if (!runner || runner->model().file().path() != paths[m]) {
+      runner.reset();  // one model in memory at a time
+      engine::EngineOptions of_engine;
+      of_engine.threads = threads;
+      runner = std::make_shared<engine::Engine>(engine::Model::open(paths[m]), of_engine);
+    }
+    return engine::generate(*runner, tokenizer, prompt, generation).text;
+  };
   return fmt::format(
-      "Speed and memory: the engine on {} threads, weights as in the model's file (corrected ones at 8 bits), keys and "
+      "Speed, memory and answers: the engine on {} threads, weights as in the model's file (corrected ones at 8 bits), "
+      "keys and "
       "values in float16; each model in a process of its own.",
       threads);
 }

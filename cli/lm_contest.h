@@ -20,10 +20,10 @@ struct WindowOptions {
   void choose(lm::ComparisonOptions& comparison, const lm::TokenFile& text) const;
 };
 
-/// Lets `comparison` measure speed by the engine, on exports of the model and its students in `folder`; where the
-/// engine cannot run one of them (and was not asked for by name), LibTorch measures all. Returns what to say of it.
-std::string choose_speed(lm::ComparisonOptions& comparison, const BackendOption& backend, const ModelOptions& options,
-                         const engine::Gguf& model, const std::vector<const lm::Student*>& students,
-                         const TemporaryFolder& folder);
+/// Lets the engine measure speed and write answers, on exports of the model and its students in `folder`; where it
+/// cannot run one of them (and was not asked for by name), LibTorch does that for all. Returns what to say of it.
+std::string use_engine(lm::ComparisonOptions& comparison, const BackendOption& backend, const ModelOptions& options,
+                       const engine::Gguf& model, const std::vector<const lm::Student*>& students,
+                       const TemporaryFolder& folder);
 
 }  // namespace unbend::cli

@@ -106,7 +106,7 @@ void linearize(const LinearizeArguments& a) {
   else
     a.windows.choose_frozen(comparison, model.file);
   const TemporaryFolder folder;
-  const auto speed_note = choose_speed(comparison, a.backend, a.model, model.file, {&control, &*model.student}, folder);
+  const auto engine_note = use_engine(comparison, a.backend, a.model, model.file, {&control, &*model.student}, folder);
   const std::string control_name = a.control.empty() ? "window + sinks" : "window + sinks, trained";
   const auto result =
       lm::compare({{"teacher", &model.teacher}, {control_name, &control_decoder}, {model.student->recipe, &student}},
@@ -120,7 +120,7 @@ void linearize(const LinearizeArguments& a) {
                   a.control.empty() ? ", not trained" : ", trained on as many tokens"),
       "Ratios of perplexities below one can come from adapting to the kind of text; the divergence (KL) from the "
       "teacher cannot.",
-      speed_note};
+      engine_note};
   if (!a.report.empty())
     lm::comparison_report(result, model.file.text("general.name", "model") + ", linearized", notes).write(a.report);
   if (a.json) return print_json(lm::to_json(result));

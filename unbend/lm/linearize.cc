@@ -102,11 +102,11 @@ Comparison compare(const std::vector<Contestant>& models, const engine::Tokenize
     generation.max_tokens = options.prompt_tokens;
     generation.sampler.temperature = 0;
     std::int64_t done = 0;
-    for (auto& model : result.models)
+    for (std::size_t m = 0; m < models.size(); ++m)
       for (const auto& prompt : options.prompts) {
-        const auto& decoder = *decoders[&model - result.models.data()];
-        model.texts.push_back(
-            generate(decoder, tokenizer, tokenizer.encode(tokenizer.chat({{"user", prompt}}), true), generation).text);
+        const auto ids = tokenizer.encode(tokenizer.chat({{"user", prompt}}), true);
+        result.models[m].texts.push_back(options.write ? options.write(m, tokenizer, ids, generation)
+                                                       : generate(*decoders[m], tokenizer, ids, generation).text);
         progress.update(++done);
       }
   }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "unbend/base/json.h"
+#include "unbend/engine/generate.h"
 #include "unbend/engine/tokenizer.h"
 #include "unbend/lm/evaluate.h"
 #include "unbend/lm/recall.h"
@@ -37,6 +38,10 @@ struct ComparisonOptions {
   std::int64_t speed_tokens = 12;
   /// Measures the speed of the model of that number at `contexts`; none: decode_speed() of its decoder.
   std::function<std::vector<SpeedPoint>(std::size_t model)> speed;
+  /// Continues a prompt with the model of that number; none: its decoder does.
+  std::function<std::string(std::size_t model, const engine::Tokenizer&, const std::vector<engine::TokenId>& prompt,
+                            const engine::GenerateOptions&)>
+      write;
   bool quiet = false;
 };
 
