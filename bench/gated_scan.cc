@@ -1,19 +1,17 @@
 // Gated linear attention: the fused kernel against the same chunks in plain ATen operations, the token loop, the matrix
 // form and softmax attention. Reports the fraction of the measured matrix peak, and at the end the exponent with which
 // time grows with length.
-//
-// Counted FLOP per token: per query head the causal half of two [chunk x chunk] products and one product with the
-// state, per kv head the update of the state; a backward counts as two and a half forwards.
 #include <ATen/Parallel.h>
 #include <benchmark/benchmark.h>
 #include <malloc.h>
 #include <torch/csrc/autograd/autograd.h>
 
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <map>
 
+#include "bench/gated_scan.h"
+#include "bench/peak.h"
 #include "unbend/attention/gated_scan.h"
 #include "unbend/attention/gated_scan_naive.h"
 
@@ -23,19 +21,8 @@ namespace {
 enum Method { kFused, kPlain, kLoop, kMatrix, kSoftmax };
 enum DecayKind { kNone, kScalar, kVector };
 
-// FLOP/s of a large at::mm with the threads of this run, in wall time: the kernel runs on several threads.
 double matrix_peak() {
-  static const double rate = [] {
-    const at::Tensor a = at::randn({2048, 2048}), b = at::randn({2048, 2048});
-    double best = 0;
-    for (int i = 0; i < 6; ++i) {
-      const auto start = std::chrono::steady_clock::now();
-      at::mm(a, b);
-      const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
-      best = std::max(best, 2.0 * 2048 * 2048 * 2048 / time.count());
-    }
-    return best;
-  }();
+  static const double rate = wall_matrix_peak();
   return rate;
 }
 
@@ -71,10 +58,8 @@ void run(benchmark::State& bench, Method method, DecayKind decay, bool backward)
   bench.counters["us_per_token"] =
       benchmark::Counter(double(tokens) * done / 1e6, benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
   if (method == kFused) {
-    const int64_t chunk = ScanOptions().chunk;
-    const double flops = double(tokens) * double(heads * (2 * d * d + 2 * (chunk + 1) * d) + kv_heads * 2 * d * d);
-    bench.counters["peak_fraction"] =
-        benchmark::Counter(flops * (backward ? 3.5 : 1) * done / matrix_peak(), benchmark::Counter::kIsRate);
+    const double flops = gated_scan_flops(heads, kv_heads, d, tokens, ScanOptions().chunk, backward);
+    bench.counters["peak_fraction"] = benchmark::Counter(flops * done / matrix_peak(), benchmark::Counter::kIsRate);
   }
 }
 

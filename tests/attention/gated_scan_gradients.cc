@@ -1,4 +1,5 @@
 // Derivatives of the gated scan: pull (backward), push (double backward), second derivatives.
+#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include "tests/attention/gated_scan_cases.h"
@@ -130,6 +131,31 @@ TEST(GatedScanPull, Float32IsCloseAndLongSequencesCrossSegments) {
       EXPECT_LT(distance(pulled[i].to(at::kDouble), expected[i]), 1e-4) << c.name() << " argument " << i;
     }
   }
+}
+
+// Threads take equal shares of the tokens, which cuts heads; -5 makes chunks end early, on both sides of the cuts.
+TEST(GatedScanPull, EveryNumberOfThreadsGivesTheSame) {
+  const int threads_before = at::get_num_threads();
+  for (const Decay decay : {Decay::None, Decay::Scalar, Decay::Key, Decay::Value}) {
+    for (const std::optional<double> constant : {std::optional<double>(), std::optional<double>(-5)}) {
+      const Case c = {.decay = decay, .heads = 6, .kv_heads = 3, .length = 600, .dk = 12, .dv = 17, .constant = constant};
+      const variable_list x = leaves(make_inputs(c));
+      const variable_list expected_results = results_of_definition(c, x);
+      const variable_list cotangents = normals_like(expected_results, 7);
+      const variable_list expected = grad(expected_results, x, cotangents);
+      for (const int threads : {1, 2, 3, 4, 7}) {
+        at::set_num_threads(threads);
+        const variable_list y = results(c, x, Form::Chunked, 16), pulled = grad(y, x, cotangents);
+        for (size_t i = 0; i < y.size(); ++i) {
+          EXPECT_LT(distance(y[i], expected_results[i]), 1e-11) << c.name() << " threads " << threads;
+        }
+        for (size_t i = 0; i < x.size(); ++i) {
+          EXPECT_LT(distance(pulled[i], expected[i]), 1e-11) << c.name() << " threads " << threads << " argument " << i;
+        }
+      }
+    }
+  }
+  at::set_num_threads(threads_before);
 }
 
 TEST(GatedScanPull, ForgettingEverythingHasFiniteGradients) {

@@ -26,6 +26,7 @@ using torch::autograd::variable_list;
 struct Settings {
   DecayAxis axis;
   int64_t chunk;
+  at::Tensor segment_states = {};  // of the forward, for the first pull
 };
 
 std::optional<at::Tensor> optional(const at::Tensor& x) { return x.defined() ? std::make_optional(x) : std::nullopt; }
@@ -92,7 +93,8 @@ struct Pull : torch::autograd::Function<Pull> {
                                const at::Tensor& d_out, const at::Tensor& d_state, Settings settings) {
     const ScanArguments at = {q, k, v, log_decay.value_or(at::Tensor()), state};
     save(context, settings, {q, k, v, at.log_decay, state, d_out, d_state});
-    const ScanArguments d = kernel::scan_pull(at, settings.axis, settings.chunk, d_out, d_state);
+    const ScanArguments d =
+        kernel::scan_pull(at, settings.axis, settings.chunk, d_out, d_state, settings.segment_states);
     // An undefined result is not allowed; without decay its place is taken by an empty tensor.
     return {d.q, d.k, d.v, d.log_decay.defined() ? d.log_decay : at::empty({0}, q.options()), d.state};
   }
@@ -155,12 +157,17 @@ struct Chunked : torch::autograd::Function<Chunked> {
   static variable_list forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                const std::optional<at::Tensor>& log_decay, const at::Tensor& state, Settings settings) {
     const ScanArguments at = {q, k, v, log_decay.value_or(at::Tensor()), state};
-    save(context, settings, list(at));
-    const Scan scan = kernel::scan_forward(at, settings.axis, settings.chunk);
+    const Scan scan = kernel::scan_forward(at, settings.axis, settings.chunk, &settings.segment_states);
+    variable_list saved = list(at);
+    saved.push_back(settings.segment_states);
+    save(context, settings, saved);
     return {scan.out, scan.state};
   }
   static variable_list backward(AutogradContext* context, const variable_list& cotangents) {
-    variable_list d = pull(arguments(context->get_saved_variables()), settings_of(context), cotangents);
+    const variable_list saved = context->get_saved_variables();
+    Settings settings = settings_of(context);
+    settings.segment_states = saved[5];
+    variable_list d = pull(arguments(saved), settings, cotangents);
     d.emplace_back();
     return d;
   }

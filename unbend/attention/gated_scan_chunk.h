@@ -14,6 +14,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "unbend/attention/gated_scan.h"
 #include "unbend/attention/gated_scan_tile.h"
 
 namespace unbend::kernel {
@@ -38,21 +39,47 @@ struct Rows {
     return data + batch * batch_ + head * head_ + time * time_;
   }
 
-  /// Copies n rows to a tile, and asks for the rows `ahead` tokens further: heads are usually interleaved in memory, so
-  /// rows are too far apart for the hardware to see them coming.
+  /// Copies n rows to a tile, times the rows of `factor` if there is one, and asks for the rows `ahead` tokens further:
+  /// heads are usually interleaved in memory, so rows are too far apart for the hardware to see them coming.
   void load(int64_t batch, int64_t head, int64_t time, int64_t n, const Tile<T>& to, int64_t ahead,
-            int64_t first_row = 0) const {
+            int64_t first_row = 0, const Tile<T>* factor = nullptr) const {
+    const Lanes<T> d;
     for (int64_t i = 0; i < n; ++i) {
       const T* from = row(batch, head, time + i);
       const auto next = reinterpret_cast<std::uintptr_t>(from) + ahead * time_ * int64_t(sizeof(T));
       for (int64_t b = 0; b < width * int64_t(sizeof(T)); b += 64)
         hwy::Prefetch(reinterpret_cast<const char*>(next + b));
-      std::memcpy(to.row(first_row + i), from, width * sizeof(T));
+      T* HWY_RESTRICT target = to.row(first_row + i);
+      const T* scale = factor ? factor->row(i) : nullptr;
+      for (int64_t m = 0; m < width; m += kLanes<T>) {
+        const auto x = width - m >= kLanes<T> ? hn::LoadU(d, from + m)
+                                                : hn::MaskedLoad(hn::FirstN(d, size_t(width - m)), d, from + m);
+        hn::StoreU(scale ? hn::Mul(x, hn::LoadU(d, scale + m)) : x, d, target + m);
+      }
     }
   }
-  /// Copies n rows of a tile back.
-  void store(int64_t batch, int64_t head, int64_t time, int64_t n, const Tile<T>& from, int64_t first_row = 0) const {
-    for (int64_t i = 0; i < n; ++i) std::memcpy(row(batch, head, time + i), from.row(first_row + i), width * sizeof(T));
+  /// Copies n rows of a tile back, times the rows of `factor` if there is one.
+  void store(int64_t batch, int64_t head, int64_t time, int64_t n, const Tile<T>& from, int64_t first_row = 0,
+             const Tile<T>* factor = nullptr) const {
+    const Lanes<T> d;
+    for (int64_t i = 0; i < n; ++i) {
+      T* HWY_RESTRICT to = row(batch, head, time + i);
+      const T *source = from.row(first_row + i), *scale = factor ? factor->row(i) : nullptr;
+      for (int64_t m = 0; m < width; m += kLanes<T>) {
+        const auto x = hn::LoadU(d, source + m), y = scale ? hn::Mul(x, hn::LoadU(d, scale + m)) : x;
+        if (width - m >= kLanes<T>)
+          hn::StoreU(y, d, to + m);
+        else
+          hn::BlendedStore(y, hn::FirstN(d, size_t(width - m)), d, to + m);
+      }
+    }
+  }
+  /// Asks for n rows that are going to be written.
+  void expect(int64_t batch, int64_t head, int64_t time, int64_t n) const {
+    for (int64_t i = 0; i < n; ++i) {
+      const T* at = row(batch, head, time + i);
+      for (int64_t m = 0; m < width; m += 64 / int64_t(sizeof(T))) __builtin_prefetch(at + m, /*rw=*/1);
+    }
   }
 
  private:
@@ -80,18 +107,21 @@ void scale_rows(const Tile<T>& x, const Tile<T>& y, int64_t n, int64_t groups = 
   }
 }
 
-/// Scales the state by one decay per row (key axis) or per column (value axis).
+/// to = from times one factor per row (a state on the key axis) or per column (the value axis, or the transposed of the
+/// former); `from` and `to` may be the same, and `copy`, if there is one, gets the same.
 template <class T>
-void scale_state(const Tile<T>& state, const T* decay, DecayAxis axis, int64_t dk) {
+void scale_state(const Tile<T>& from, const T* factor, bool by_row, int64_t rows, const Tile<T>& to,
+                 const Tile<T>* copy = nullptr) {
   const Lanes<T> d;
-  for (int64_t m = 0; m < dk; ++m) {
-    if (axis == DecayAxis::Value) {
-      scale_row(state.row(m), decay, state.stride);
-    } else {
-      const auto factor = hn::Set(d, decay[m]);
-      T* row = state.row(m);
-      for_lanes<T>(state.stride, [&](int64_t n) { hn::StoreU(hn::Mul(hn::LoadU(d, row + n), factor), d, row + n); });
-    }
+  for (int64_t m = 0; m < rows; ++m) {
+    const auto of_row = hn::Set(d, by_row ? factor[m] : T(1));
+    const T* source = from.row(m);
+    T *target = to.row(m), *second = copy ? copy->row(m) : nullptr;
+    for_lanes<T>(from.stride, [&](int64_t n) {
+      const auto x = hn::Mul(hn::LoadU(d, source + n), by_row ? of_row : hn::LoadU(d, factor + n));
+      hn::StoreU(x, d, target + n);
+      if (second) hn::StoreU(x, d, second + n);
+    });
   }
 }
 
@@ -154,11 +184,16 @@ struct ChunkDecay {
 /// Keeps j <= i of the scores [groups * group_rows, n].
 template <class T>
 void mask_future(const Tile<T>& scores, int64_t n, int64_t groups, int64_t group_rows) {
-  for (int64_t g = 0; g < groups; ++g) {
-    for (int64_t i = 0; i < n; ++i) {
-      T* row = scores.row(g * group_rows + i);
-      std::fill(row + i + 1, row + scores.stride, T(0));
-    }
+  const Lanes<T> d;
+  for (int64_t i = 0; i < n; ++i) {
+    for_lanes<T>(scores.stride, [&](int64_t m) {
+      if (m + kLanes<T> <= i + 1) return;
+      const auto past = hn::FirstN(d, static_cast<size_t>(std::max<int64_t>(i + 1 - m, 0)));
+      for (int64_t g = 0; g < groups; ++g) {
+        T* at = scores.row(g * group_rows + i) + m;
+        hn::StoreU(hn::IfThenElseZero(past, hn::LoadU(d, at)), d, at);
+      }
+    });
   }
 }
 

@@ -16,12 +16,14 @@ struct ScanArguments {
   at::Tensor q, k, v, log_decay, state;
 };
 
-/// Throws Error (Input) if log_decay is positive or NaN anywhere.
-Scan scan_forward(const ScanArguments& at, DecayAxis axis, int64_t chunk);
+/// Throws Error (Input) if log_decay is positive or NaN anywhere. `segment_states` gets the states between segments,
+/// which a later scan_pull would otherwise have to compute: a few percent of the memory of the arguments.
+Scan scan_forward(const ScanArguments& at, DecayAxis axis, int64_t chunk, at::Tensor* segment_states = nullptr);
 
-/// Gradients of <out, d_out> + <state, d_state> with respect to the arguments.
+/// Gradients of <out, d_out> + <state, d_state> with respect to the arguments. `segment_states`: those of scan_forward
+/// on the same arguments (with any chunk), or undefined.
 ScanArguments scan_pull(const ScanArguments& at, DecayAxis axis, int64_t chunk, const at::Tensor& d_out,
-                        const at::Tensor& d_state);
+                        const at::Tensor& d_state, const at::Tensor& segment_states = {});
 
 /// Derivative of both results along `tangent`.
 Scan scan_push(const ScanArguments& at, DecayAxis axis, int64_t chunk, const ScanArguments& tangent);

@@ -40,4 +40,12 @@ void multiply_add(int64_t rows, int64_t inner, Left<T> a, const Tile<T>& b, cons
   product<true>(rows, c.width, inner, a, b.data, b.stride, c.data, c.stride);
 }
 
+/// c = a b + a2 b2, each sum kept in registers.
+template <class T>
+void multiply_two(int64_t rows, int64_t inner, Left<T> a, const Tile<T>& b, int64_t inner2, Left<T> a2,
+                  const Tile<T>& b2, const Tile<T>& c) {
+  sum_of_products<false>(rows, c.width, c.data, c.stride, Term<T>{inner, a, b.data, b.stride},
+                         Term<T>{inner2, a2, b2.data, b2.stride});
+}
+
 }  // namespace unbend::kernel

@@ -29,10 +29,18 @@ struct Left {
   int64_t row, column;
 };
 
+/// One product A B in a sum of them: A is rows x inner, B has `inner` rows, padded to whole vectors.
+template <class T>
+struct Term {
+  int64_t inner;
+  Left<T> a;
+  const T* b;
+  int64_t b_stride;
+};
+
 // R rows x V vectors of C in registers.
-template <int R, int V, bool kAdd, class T>
-HWY_INLINE void block_product(int64_t inner, Left<T> a, const T* HWY_RESTRICT b, int64_t b_stride, T* HWY_RESTRICT c,
-                              int64_t c_stride) {
+template <int R, int V, bool kAdd, class T, class... Terms>
+HWY_INLINE void block_product(T* HWY_RESTRICT c, int64_t c_stride, const Terms&... terms) {
   const Lanes<T> d;
   hn::Vec<Lanes<T>> sum[R][V];
 #pragma GCC unroll 16
@@ -46,17 +54,22 @@ HWY_INLINE void block_product(int64_t inner, Left<T> a, const T* HWY_RESTRICT b,
       }
     }
   }
-  for (int64_t k = 0; k < inner; ++k) {
-    hn::Vec<Lanes<T>> right[V];
+  const auto add = [&](const Term<T>& term) __attribute__((always_inline)) {
+    const Left<T> a = term.a;
+    const T* HWY_RESTRICT b = term.b;
+    for (int64_t k = 0; k < term.inner; ++k) {
+      hn::Vec<Lanes<T>> right[V];
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) right[v] = hn::LoadU(d, b + k * b_stride + v * kLanes<T>);
+      for (int v = 0; v < V; ++v) right[v] = hn::LoadU(d, b + k * term.b_stride + v * kLanes<T>);
 #pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-      const auto left = hn::Set(d, a.data[r * a.row + k * a.column]);
+      for (int r = 0; r < R; ++r) {
+        const auto left = hn::Set(d, a.data[r * a.row + k * a.column]);
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) sum[r][v] = hn::MulAdd(left, right[v], sum[r][v]);
+        for (int v = 0; v < V; ++v) sum[r][v] = hn::MulAdd(left, right[v], sum[r][v]);
+      }
     }
-  }
+  };
+  (add(terms), ...);
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
@@ -65,13 +78,12 @@ HWY_INLINE void block_product(int64_t inner, Left<T> a, const T* HWY_RESTRICT b,
 }
 
 // All rows of a strip of V vectors: as many rows at a time as registers allow, then 4, 2, 1.
-template <int V, bool kAdd, class T>
-HWY_NOINLINE void strip_product(int64_t rows, int64_t inner, Left<T> a, const T* b, int64_t b_stride, T* c,
-                                int64_t c_stride) {
+template <int V, bool kAdd, class T, class... Terms>
+HWY_NOINLINE void strip_product(int64_t rows, T* c, int64_t c_stride, Terms... terms) {
   constexpr int kRows = V == 4 ? 6 : 8;
   const auto run = [&]<int R>() {
-    block_product<R, V, kAdd>(inner, a, b, b_stride, c, c_stride);
-    a.data += R * a.row;
+    block_product<R, V, kAdd>(c, c_stride, terms...);
+    ((terms.a.data += R * terms.a.row), ...);
     c += R * c_stride;
     rows -= R;
   };
@@ -81,22 +93,28 @@ HWY_NOINLINE void strip_product(int64_t rows, int64_t inner, Left<T> a, const T*
   if (rows >= 1) run.template operator()<1>();
 }
 
-/// C = A B, or C += A B: A is rows x inner, B and C have rows of `columns` padded to whole vectors.
-template <bool kAdd, class T>
-void product(int64_t rows, int64_t columns, int64_t inner, Left<T> a, const T* b, int64_t b_stride, T* c,
-             int64_t c_stride) {
+/// C = the sum of the terms, or C += : C is rows x `columns` padded to whole vectors.
+template <bool kAdd, class T, class... Terms>
+void sum_of_products(int64_t rows, int64_t columns, T* c, int64_t c_stride, Terms... terms) {
   for (int64_t left = padded<T>(columns) / kLanes<T>; left > 0;) {
     const int64_t vectors = left == 5 ? 3 : std::min<int64_t>(left, 4);  // 5 as 3 + 2: one vector alone starves
     switch (vectors) {
-      case 4: strip_product<4, kAdd>(rows, inner, a, b, b_stride, c, c_stride); break;
-      case 3: strip_product<3, kAdd>(rows, inner, a, b, b_stride, c, c_stride); break;
-      case 2: strip_product<2, kAdd>(rows, inner, a, b, b_stride, c, c_stride); break;
-      default: strip_product<1, kAdd>(rows, inner, a, b, b_stride, c, c_stride);
+      case 4: strip_product<4, kAdd>(rows, c, c_stride, terms...); break;
+      case 3: strip_product<3, kAdd>(rows, c, c_stride, terms...); break;
+      case 2: strip_product<2, kAdd>(rows, c, c_stride, terms...); break;
+      default: strip_product<1, kAdd>(rows, c, c_stride, terms...);
     }
-    b += vectors * kLanes<T>;
+    ((terms.b += vectors * kLanes<T>), ...);
     c += vectors * kLanes<T>;
     left -= vectors;
   }
+}
+
+/// C = A B, or C += A B.
+template <bool kAdd, class T>
+void product(int64_t rows, int64_t columns, int64_t inner, Left<T> a, const T* b, int64_t b_stride, T* c,
+             int64_t c_stride) {
+  sum_of_products<kAdd>(rows, columns, c, c_stride, Term<T>{inner, a, b, b_stride});
 }
 
 /// to = from^T; `from` is rows x columns. In blocks of 4 x 4 for float.

@@ -1,0 +1,189 @@
+// What the gated scan's forward, pull and push share: the problem, the chunk that is being worked on, and the division of
+// the work among threads.
+#pragma once
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <atomic>
+
+#include "unbend/attention/gated_scan_chunk.h"
+#include "unbend/attention/gated_scan_kernel.h"
+#include "unbend/base/error.h"
+
+namespace unbend::kernel {
+
+/// No chunk crosses a multiple of so many tokens, so there is a state before each, which the forward keeps for the pull.
+constexpr int64_t kSegment = 256;
+
+template <class T>
+struct Problem {
+  int64_t batch, heads, kv_heads, group, length, dk, dv, chunk;
+  DecayAxis axis;
+  Rows<T> q, k, v, log_decay;
+  at::Tensor state;
+
+  Problem(const ScanArguments& at, DecayAxis axis, int64_t chunk)
+      : batch(at.q.size(0)),
+        heads(at.q.size(1)),
+        kv_heads(at.k.size(1)),
+        group(heads / kv_heads),
+        length(at.q.size(2)),
+        dk(at.k.size(3)),
+        dv(at.v.size(3)),
+        chunk(std::clamp<int64_t>(chunk, 1, std::clamp<int64_t>(length, 1, kSegment))),
+        // A scalar is the same on both axes; the key axis saves the output's rescaling.
+        axis(at.log_decay.defined() && at.log_decay.size(3) == 1 ? DecayAxis::Key : axis),
+        q(at.q),
+        k(at.k),
+        v(at.v),
+        log_decay(at.log_decay),
+        state(at.state.contiguous()) {}
+
+  int64_t decay_width() const { return axis == DecayAxis::Key ? dk : dv; }
+  bool decays_keys() const { return log_decay && axis == DecayAxis::Key; }
+  bool decays_values() const { return log_decay && axis == DecayAxis::Value; }
+  int64_t segments() const { return (length + kSegment - 1) / kSegment; }
+};
+
+template <class T>
+void load_state(const at::Tensor& from, int64_t index, const Tile<T>& to) {
+  const int64_t dk = from.size(2), dv = from.size(3);
+  const T* source = from.data_ptr<T>() + index * dk * dv;
+  for (int64_t m = 0; m < dk; ++m) std::memcpy(to.row(m), source + m * dv, dv * sizeof(T));
+}
+
+template <class T>
+void store_state(const Tile<T>& from, const at::Tensor& to, int64_t index) {
+  const int64_t dk = to.size(2), dv = to.size(3);
+  T* target = to.data_ptr<T>() + index * dk * dv;
+  for (int64_t m = 0; m < dk; ++m) std::memcpy(target + m * dv, from.row(m), dv * sizeof(T));
+}
+
+// Rows of one chunk in rescaled coordinates (see gated_scan_chunk.h); queries of a group are stacked, n rows each.
+//
+// A walk over chunks scales the state once per chunk: what it holds between two chunks lacks the last factor, P of the
+// last token of the chunk before ("pending"), which the next chunk applies together with the decay of its first token.
+template <class T>
+struct Chunk {
+  const Problem<T>& p;
+  Tile<T> q, k, v, keys;  // keys = k^T
+  ChunkDecay<T> decay;
+  Tile<T> pending, factor;
+  int64_t batch = 0, head = 0, time = 0, n = 0;
+  int64_t end = 0;        // of the tokens to walk over; no chunk crosses it
+  int64_t direction = 1;  // of the walk over time, for prefetching
+
+  explicit Chunk(const Problem<T>& p)
+      : p(p),
+        q(p.group * p.chunk, p.dk),
+        k(p.chunk, p.dk),
+        v(p.chunk, p.dv),
+        keys(p.dk, p.chunk),
+        decay(p.chunk, p.decay_width()),
+        pending(1, p.decay_width()),
+        factor(1, p.decay_width()) {}
+
+  int64_t rows() const { return p.group * n; }
+
+  void place(int64_t b, int64_t h, int64_t t) {
+    batch = b, head = h, time = t;
+    const int64_t border = std::min(end, (t / kSegment + 1) * kSegment);
+    n = decay.load(p.log_decay, b, h, t, std::min(p.chunk, border - t));
+  }
+  void load_keys(int64_t b, int64_t h, int64_t t) {
+    place(b, h, t);
+    p.k.load(b, h, t, n, k, direction * n, 0, p.decays_keys() ? &decay.inverse : nullptr);
+    p.v.load(b, h, t, n, v, direction * n, 0, p.decays_values() ? &decay.inverse : nullptr);
+  }
+  void load_queries() { load_group(p.q, q, p.decays_keys() ? &decay.product : nullptr); }
+  void load(int64_t b, int64_t h, int64_t t) {
+    load_keys(b, h, t);
+    load_queries();
+    transpose(n, p.dk, k.data, k.stride, keys.data, keys.stride);
+  }
+
+  void load_group(const Rows<T>& from, const Tile<T>& to, const Tile<T>* scale = nullptr) const {
+    for (int64_t g = 0; g < p.group; ++g) from.load(batch, head * p.group + g, time, n, to, direction * n, g * n, scale);
+  }
+  void store_group(const Tile<T>& from, const Rows<T>& to, const Tile<T>* scale = nullptr) const {
+    for (int64_t g = 0; g < p.group; ++g) to.store(batch, head * p.group + g, time, n, from, g * n, scale);
+  }
+  void expect_group(const Rows<T>& to) const {
+    for (int64_t g = 0; g < p.group; ++g) to.expect(batch, head * p.group + g, time, n);
+  }
+
+  const T* last() const { return decay.product.row(n - 1); }
+
+  // The walk over states: the factor that turns the state in hand into what this chunk reads, and what is pending then.
+  void start_walk() { std::fill_n(pending.data, pending.stride, T(1)); }
+  const T* entry() {
+    std::copy_n(pending.data, pending.stride, factor.data);
+    scale_row(factor.data, decay.first.data, factor.stride);
+    std::copy_n(last(), pending.stride, pending.data);
+    return factor.data;
+  }
+  void enter(const Tile<T>& state) {
+    if (p.log_decay) scale_state(state, entry(), p.axis == DecayAxis::Key, p.dk, state);
+  }
+  void settle(const Tile<T>& state) {
+    if (p.log_decay) scale_state(state, pending.data, p.axis == DecayAxis::Key, p.dk, state);
+    start_walk();
+  }
+
+  // Without a walk, for Push: the decay of the first token meets the incoming state, P of the last one everything in
+  // the outgoing state.
+  void scale_by_first(const Tile<T>& state) const {
+    if (p.log_decay) scale_state(state, decay.first.data, p.axis == DecayAxis::Key, p.dk, state);
+  }
+  void scale_by_last(const Tile<T>& state) const {
+    if (p.log_decay && n > 1) scale_state(state, last(), p.axis == DecayAxis::Key, p.dk, state);
+  }
+
+  // scores = lower(left right^T), or += : left is stacked by group, `right` is already transposed.
+  template <bool kAdd = false>
+  void score(const Tile<T>& left, int64_t inner, const Tile<T>& right, const Tile<T>& scores) const {
+    product<kAdd>(rows(), n, inner, plain(left), right.data, right.stride, scores.data, scores.stride);
+    mask_future(scores, n, p.group, n);
+  }
+};
+
+/// Tokens [begin, end) of one kv head.
+struct Piece {
+  int64_t batch, head, begin, end;
+};
+
+/// Runs task(piece) over all tokens of all heads; `make` builds the work space of one thread. Threads get equal shares
+/// of the tokens, so a head may be cut, at a multiple of `unit` tokens: whoever works on a piece that does not begin
+/// (or, backwards, end) with its head must find the state there. That costs a fraction of what the piece does, while
+/// three heads undivided keep two threads busy for the time of two heads each.
+template <class T, class Make>
+void for_each_piece(const Problem<T>& p, int64_t unit, Make&& make) {
+  const int64_t heads = p.batch * p.kv_heads, length = std::max<int64_t>(p.length, 1);
+  const int64_t most = heads * length * p.group * p.dk * p.dv / 100000;  // below that a thread does not pay
+  const int64_t threads = at::in_parallel_region() ? 1 : std::clamp<int64_t>(most, 1, at::get_num_threads());
+  const auto border = [&](int64_t thread) {
+    const int64_t token = heads * length * thread / threads, head = token / length;
+    return std::min(head * length + (token % length + unit / 2) / unit * unit, (head + 1) * length);
+  };
+  std::atomic<bool> invalid = false;
+  at::parallel_for(0, threads, 1, [&](int64_t first, int64_t last) {
+    auto task = make();
+    const int64_t end = border(last);
+    for (int64_t token = border(first); token < end;) {
+      const int64_t head = token / length, begin = token % length, stop = std::min(end - head * length, length);
+      task(Piece{head / p.kv_heads, head % p.kv_heads, begin, std::min(stop, p.length)});
+      token = head * length + stop;
+    }
+    if (task.chunk.decay.invalid) invalid = true;
+  });
+  require(!invalid, "gated_scan: log_decay has an entry that is positive or NaN");
+}
+
+/// By the type of the arguments: f.operator()<float> or <double>.
+template <class F>
+auto for_type(const ScanArguments& at, F&& f) {
+  return at.q.scalar_type() == at::kDouble ? f.template operator()<double>() : f.template operator()<float>();
+}
+
+}  // namespace unbend::kernel
