@@ -25,8 +25,8 @@ inline double matrix_peak(at::ScalarType type) {
   return rate;
 }
 
-/// FLOP per second of a large float32 at::mm with the threads of this run, in wall time, best of three: for kernels that
-/// run on several threads.
+/// FLOP per second of a large float32 at::mm with the threads of this run, in wall time, best of three: for kernels
+/// that run on several threads.
 inline double wall_matrix_peak() {
   const at::Tensor a = at::randn({2048, 2048}), b = at::randn({2048, 2048});
   double best = 0;

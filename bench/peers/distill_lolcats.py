@@ -2,8 +2,8 @@
 """`unbend lm distill --recipe lolcats` beside LoLCATs-style PyTorch code of the same model: tokens per second per stage.
 
   tools/setup.sh torch llama model texts convert && ./run    # or: cmake --build build/release --target unbend_cli
-  build/unbend lm tokens MODEL.gguf --text TEXTS --out tokens.safetensors
-  .venv/bin/python bench/peers/distill_lolcats.py build/unbend MODEL.gguf tokens.safetensors
+  tools/texts.sh    # or, with any long text: build/unbend lm tokens MODEL.gguf TEXT --out TOKENS.safetensors
+  .venv/bin/python bench/peers/distill_lolcats.py build/unbend MODEL.gguf build/texts/kjv.tokens.safetensors
   ... --threads 1 --type f32 --length 2048 --rows 1 --accumulate 4 --rounds 3 --json
 
 Both train on the same token file with the same batch, length, ranks, type and threads, in turns; each measurement is

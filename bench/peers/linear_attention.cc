@@ -45,8 +45,7 @@ struct Inputs {
       return at::randn({1, tokens, heads, width}, random, at::kFloat).transpose(1, 2);
     };
     for (const int64_t heads : {kHeads, kKvHeads, kKvHeads}) arguments.push_back(make(heads, kWidth));
-    if (decay != "none")
-      arguments.push_back(at::log_sigmoid(make(kKvHeads, decay == "scalar" ? 1 : kWidth)).div(16));
+    if (decay != "none") arguments.push_back(at::log_sigmoid(make(kKvHeads, decay == "scalar" ? 1 : kWidth)).div(16));
     cotangent = make(kHeads, kWidth);
     for (auto& x : arguments) x.requires_grad_(differentiable);
   }

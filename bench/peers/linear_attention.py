@@ -164,13 +164,12 @@ def exponent(times):
 class Verdicts:
     """Bars, as they are judged."""
 
-    def __init__(self, quiet):
-        self.quiet, self.all = quiet, []
+    def __init__(self):
+        self.all = []
 
     def judge(self, what, value, bar, at_most=False):
         met = value <= bar if at_most else value >= bar
         self.all.append({"bar": what, "value": value, "limit": bar, "met": met})
-        return met
 
     def missed(self):
         return [x for x in self.all if not x["met"]]
@@ -199,7 +198,7 @@ def run(options):
     fresh = {name: value for name, value in os.environ.items() if name not in KEEP_MEMORY}
     ours = Ours(options.program, options.threads, keep)
     shortest, longest = options.lengths[0], options.lengths[-1]
-    verdicts, report = Verdicts(options.json), {"threads": options.threads, "torch": torch.__version__, "rows": []}
+    verdicts, report = Verdicts(), {"threads": options.threads, "torch": torch.__version__, "rows": []}
 
     def say(text=""):
         if not options.json:

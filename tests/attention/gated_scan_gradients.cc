@@ -138,7 +138,8 @@ TEST(GatedScanPull, EveryNumberOfThreadsGivesTheSame) {
   const int threads_before = at::get_num_threads();
   for (const Decay decay : {Decay::None, Decay::Scalar, Decay::Key, Decay::Value}) {
     for (const std::optional<double> constant : {std::optional<double>(), std::optional<double>(-5)}) {
-      const Case c = {.decay = decay, .heads = 6, .kv_heads = 3, .length = 600, .dk = 12, .dv = 17, .constant = constant};
+      const Case c = {
+          .decay = decay, .heads = 6, .kv_heads = 3, .length = 600, .dk = 12, .dv = 17, .constant = constant};
       const variable_list x = leaves(make_inputs(c));
       const variable_list expected_results = results_of_definition(c, x);
       const variable_list cotangents = normals_like(expected_results, 7);

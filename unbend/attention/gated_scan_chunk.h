@@ -53,7 +53,7 @@ struct Rows {
       const T* scale = factor ? factor->row(i) : nullptr;
       for (int64_t m = 0; m < width; m += kLanes<T>) {
         const auto x = width - m >= kLanes<T> ? hn::LoadU(d, from + m)
-                                                : hn::MaskedLoad(hn::FirstN(d, size_t(width - m)), d, from + m);
+                                              : hn::MaskedLoad(hn::FirstN(d, size_t(width - m)), d, from + m);
         hn::StoreU(scale ? hn::Mul(x, hn::LoadU(d, scale + m)) : x, d, target + m);
       }
     }
@@ -159,6 +159,7 @@ struct ChunkDecay {
   /// Reads the decays of at most n tokens and returns how many the chunk takes.
   int64_t load(const Rows<T>& log_decay, int64_t batch, int64_t head, int64_t time, int64_t n) {
     if (!log_decay) return n;
+    if (log_decay.width == 1) return load_scalars(log_decay, batch, head, time, n);
     const Lanes<T> d;
     const auto one = hn::Set(d, T(1));
     invalid |= !read_decay(log_decay.row(batch, head, time), log_decay.width, first);
@@ -176,6 +177,28 @@ struct ChunkDecay {
         hn::StoreU(hn::Div(one, p), d, inverse.row(i) + m);
       });
       if (!hn::AllTrue(d, hn::Ge(smallest, hn::Set(d, kSmallest)))) return i;
+    }
+    return n;
+  }
+
+ private:
+  int64_t load_scalars(const Rows<T>& log_decay, int64_t batch, int64_t head, int64_t time, int64_t n) {
+    const Lanes<T> d;
+    const auto fill = [&](T* row, T x) {
+      for_lanes<T>(gate.stride, [&](int64_t m) { hn::StoreU(hn::Set(d, x), d, row + m); });
+    };
+    T p = 1;
+    for (int64_t i = 0; i < n; ++i) {
+      const T x = *log_decay.row(batch, head, time + i);
+      invalid |= !(x <= 0);
+      if (i == 0) {
+        fill(first.data, std::exp(x));
+      } else {
+        p *= std::exp(x);
+      }
+      fill(product.row(i), p);
+      fill(inverse.row(i), 1 / p);
+      if (!(p >= kSmallest)) return i;
     }
     return n;
   }

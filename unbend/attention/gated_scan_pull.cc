@@ -3,8 +3,9 @@
 // With E the state that a chunk reads and R the one that it leaves, in its rescaled coordinates (gated_scan_chunk.h):
 //   scores = lower(q k^T), out = scores v + q E, R = E + k^T v,
 // and E of the next chunk is R times g = P of the last token times the decay of the next chunk's first. Backwards the
-// gradient of E comes out of a chunk, and that of R, g times it, goes into the one before. Most products want the states
-// transposed, so that is how the states of a segment are kept.
+// gradient of E comes out of a chunk, and that of R, g times it, goes into the one before. A segment is first walked
+// forwards for the states, which are kept transposed, as most products want them.
+#include <utility>
 #include <vector>
 
 #include "unbend/attention/gated_scan_work.h"
@@ -12,11 +13,35 @@
 namespace unbend::kernel {
 namespace {
 
+// What the walk over a segment leaves for the way back: E^T, and the chunk's keys, values and decays.
+template <class T>
+struct Entered {
+  Tile<T> state, k, v, first, product, inverse;
+  int64_t time = 0, n = 0;
+
+  explicit Entered(const Problem<T>& p)
+      : state(p.dv, p.dk),
+        k(p.chunk, p.dk),
+        v(p.chunk, p.dv),
+        first(1, p.decay_width()),
+        product(p.chunk, p.decay_width()),
+        inverse(p.chunk, p.decay_width()) {}
+
+  void exchange(Chunk<T>& chunk) {
+    std::swap(k, chunk.k);
+    std::swap(v, chunk.v);
+    std::swap(first, chunk.decay.first);
+    std::swap(product, chunk.decay.product);
+    std::swap(inverse, chunk.decay.inverse);
+    std::swap(time, chunk.time);
+    std::swap(n, chunk.n);
+  }
+};
+
 template <class T>
 struct Pull {
   Chunk<T> chunk;
-  std::vector<Tile<T>> entered;  // E^T of every chunk of a segment, and of the one after it
-  std::vector<int64_t> starts;   // first tokens of these chunks
+  std::vector<Entered<T>> entered;  // the chunks of a segment, and E^T of the chunk after it
   Tile<T> state, state_t, d_state, d_state_t, values, scores, d_scores, out, d_out, dq, dk, dv;
   Tile<T> next_first, factor, decay_sum;
   const Rows<T>&d_out_rows, dq_rows, dk_rows, dv_rows, d_decay_rows;
@@ -56,11 +81,15 @@ struct Pull {
     std::fill_n(next_first.data, next_first.stride, T(1));
     retreat_to(piece);
     for (int64_t segment = (piece.end + kSegment - 1) / kSegment; segment-- > piece.begin / kSegment;) {
-      open(piece, segment);
+      chunk.direction = 1;
+      const size_t chunks = open(piece, segment);
       chunk.direction = -1;
-      for (size_t c = starts.size(); c-- > 0;) {
-        chunk.load(piece.batch, piece.head, starts[c]);
-        pull_chunk(entered[c], entered[c + 1]);
+      for (size_t c = chunks; c-- > 0;) {
+        entered[c].exchange(chunk);
+        chunk.load_queries();
+        chunk.transpose_keys();
+        pull_chunk(entered[c].state, entered[c + 1].state);
+        entered[c].exchange(chunk);
       }
     }
     if (piece.begin > 0) return;
@@ -69,8 +98,9 @@ struct Pull {
   }
 
  private:
-  const T* leaving_factor() {
-    std::copy_n(chunk.last(), factor.stride, factor.data);
+  // `last` is P of the last token of a chunk.
+  const T* leaving_factor(const T* last) {
+    std::copy_n(last, factor.stride, factor.data);
     scale_row(factor.data, next_first.data, factor.stride);
     return factor.data;
   }
@@ -80,6 +110,7 @@ struct Pull {
   void retreat_to(const Piece& piece) {
     const Problem<T>& p = chunk.p;
     chunk.direction = -1;
+    std::vector<int64_t> starts;
     for (int64_t block = (p.length - piece.end + p.chunk - 1) / p.chunk; block-- > 0;) {
       const int64_t first = piece.end + block * p.chunk;
       chunk.end = std::min(first + p.chunk, p.length);
@@ -92,39 +123,41 @@ struct Pull {
         if (starts.size() > 1) chunk.place(piece.batch, piece.head, starts[i]);
         chunk.load_queries();
         load_d_out();
-        if (p.log_decay) scale_state(d_state, leaving_factor(), p.axis == DecayAxis::Key, p.dk, d_state);
+        if (p.log_decay) scale_state(d_state, leaving_factor(chunk.last()), p.axis == DecayAxis::Key, p.dk, d_state);
         multiply_add(p.dk, chunk.rows(), transposed(chunk.q), d_out, d_state);
         step_back();
       }
     }
   }
 
-  // Computes the states that the chunks of a segment read.
-  void open(const Piece& piece, int64_t segment) {
+  // Fills `entered` and returns the number of chunks of the segment.
+  size_t open(const Piece& piece, int64_t segment) {
     const Problem<T>& p = chunk.p;
     const bool by_row = p.axis == DecayAxis::Value;  // of the transposed states
-    chunk.direction = 1;
     chunk.end = std::min((segment + 1) * kSegment, piece.end);
     load_state(segment_states, (piece.batch * p.kv_heads + piece.head) * p.segments() + segment, state);
     transpose(p.dk, p.dv, state.data, state.stride, state_t.data, state_t.stride);
     chunk.start_walk();
-    starts.clear();
-    const auto slot = [&]() -> const Tile<T>& {
-      if (entered.size() <= starts.size()) entered.emplace_back(p.dv, p.dk);
-      return entered[starts.size()];
+    size_t count = 0;
+    const auto slot = [&]() -> Entered<T>& {
+      if (entered.size() <= count) entered.emplace_back(p);
+      return entered[count];
     };
-    for (int64_t t = segment * kSegment; t < chunk.end; t += chunk.n) {
+    for (int64_t t = segment * kSegment; t < chunk.end;) {
       chunk.load_keys(piece.batch, piece.head, t);
       if (p.log_decay) {
-        scale_state(state_t, chunk.entry(), by_row, p.dv, slot(), &state_t);
+        scale_state(state_t, chunk.entry(), by_row, p.dv, slot().state, &state_t);
       } else {
-        std::copy_n(state_t.data, p.dv * state_t.stride, slot().data);
+        std::copy_n(state_t.data, p.dv * state_t.stride, slot().state.data);
       }
-      starts.push_back(t);
       multiply_add(p.dv, chunk.n, transposed(chunk.v), chunk.k, state_t);
+      t += chunk.n;
+      slot().exchange(chunk);
+      ++count;
     }
-    slot();
-    if (p.log_decay) scale_state(state_t, leaving_factor(), by_row, p.dv, slot());
+    const Tile<T>& after = slot().state;
+    if (p.log_decay) scale_state(state_t, leaving_factor(chunk.pending.data), by_row, p.dv, after);
+    return count;
   }
 
   void load_d_out() { chunk.load_group(d_out_rows, d_out, chunk.p.decays_values() ? &chunk.decay.product : nullptr); }
@@ -140,7 +173,7 @@ struct Pull {
     transpose(p.dk, p.dv, d_state.data, d_state.stride, d_state_t.data, d_state_t.stride);
     if (p.log_decay) {
       start_decay_sum(after);
-      const T* g = leaving_factor();
+      const T* g = leaving_factor(chunk.last());
       scale_state(d_state, g, p.axis == DecayAxis::Key, p.dk, d_state);
       scale_state(d_state_t, g, p.axis == DecayAxis::Value, p.dv, d_state_t);
       step_back();
@@ -166,8 +199,8 @@ struct Pull {
     dv_rows.store(chunk.batch, chunk.head, chunk.time, n, dv, 0, p.decays_values() ? &decay.inverse : nullptr);
   }
 
-  // The part of the decays' gradient that comes from after the chunk: E . its gradient, summed over the other axis. (The
-  // decays in between cancel: E times the gradient of E is R times that of R.)
+  // The part of the decays' gradient that comes from after the chunk: E . its gradient, summed over the other axis.
+  // (The decays in between cancel: E times the gradient of E is R times that of R.)
   void start_decay_sum(const Tile<T>& after) {
     const Lanes<T> d;
     T* sum = decay_sum.data;

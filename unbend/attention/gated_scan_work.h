@@ -1,5 +1,5 @@
-// What the gated scan's forward, pull and push share: the problem, the chunk that is being worked on, and the division of
-// the work among threads.
+// What the gated scan's forward, pull and push share: the problem, the chunk that is being worked on, and the division
+// of the work among threads.
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -13,7 +13,8 @@
 
 namespace unbend::kernel {
 
-/// No chunk crosses a multiple of so many tokens, so there is a state before each, which the forward keeps for the pull.
+/// No chunk crosses a multiple of so many tokens, so there is a state before each, which the forward keeps for the
+/// pull.
 constexpr int64_t kSegment = 256;
 
 template <class T>
@@ -100,11 +101,13 @@ struct Chunk {
   void load(int64_t b, int64_t h, int64_t t) {
     load_keys(b, h, t);
     load_queries();
-    transpose(n, p.dk, k.data, k.stride, keys.data, keys.stride);
+    transpose_keys();
   }
+  void transpose_keys() const { transpose(n, p.dk, k.data, k.stride, keys.data, keys.stride); }
 
   void load_group(const Rows<T>& from, const Tile<T>& to, const Tile<T>* scale = nullptr) const {
-    for (int64_t g = 0; g < p.group; ++g) from.load(batch, head * p.group + g, time, n, to, direction * n, g * n, scale);
+    for (int64_t g = 0; g < p.group; ++g)
+      from.load(batch, head * p.group + g, time, n, to, direction * n, g * n, scale);
   }
   void store_group(const Tile<T>& from, const Rows<T>& to, const Tile<T>* scale = nullptr) const {
     for (int64_t g = 0; g < p.group; ++g) to.store(batch, head * p.group + g, time, n, from, g * n, scale);
