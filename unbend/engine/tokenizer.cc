@@ -195,6 +195,8 @@ std::string Tokenizer::decode(std::span<const TokenId> ids, bool special) const 
   return text;
 }
 
+bool Tokenizer::has_chat_template() const { return !data_->chat_template.empty(); }
+
 std::string Tokenizer::chat(const std::vector<ChatMessage>& messages, bool answer) const {
   require(!data_->chat_template.empty(), "{}: the file has no chat template", data_->file);
   std::vector<llama_chat_message> chat;

@@ -40,6 +40,7 @@ class Tokenizer {
   /// Bytes of the tokens; special tokens only if `special`. Input error for an id out of range.
   std::string decode(std::span<const TokenId> ids, bool special = false) const;
 
+  bool has_chat_template() const;
   /// The conversation in the file's chat template; `answer` opens the assistant's turn.
   /// Input error if the file has no template or libllama does not know it. libllama recognises the family of a template
   /// and formats by its own code, so what a template adds beyond that (a default system message) is left out.

@@ -47,6 +47,14 @@ Series by_position(Series series, const at::Tensor& values, std::int64_t bin) {
   return series;
 }
 
+/// A question as the model knows questions, or, where it knows none, a text to continue.
+std::vector<engine::TokenId> prompt_ids(const engine::Tokenizer& tokenizer, const std::string& prompt) {
+  if (tokenizer.has_chat_template()) return tokenizer.encode(tokenizer.chat({{"user", prompt}}), true);
+  auto ids = tokenizer.encode(prompt);
+  if (tokenizer.adds_bos()) ids.insert(ids.begin(), tokenizer.bos());
+  return ids;
+}
+
 }  // namespace
 
 Comparison compare(const std::vector<Contestant>& models, const engine::Tokenizer& tokenizer,
@@ -104,7 +112,7 @@ Comparison compare(const std::vector<Contestant>& models, const engine::Tokenize
     std::int64_t done = 0;
     for (std::size_t m = 0; m < models.size(); ++m)
       for (const auto& prompt : options.prompts) {
-        const auto ids = tokenizer.encode(tokenizer.chat({{"user", prompt}}), true);
+        const auto ids = prompt_ids(tokenizer, prompt);
         result.models[m].texts.push_back(options.write ? options.write(m, tokenizer, ids, generation)
                                                        : generate(*decoders[m], tokenizer, ids, generation).text);
         progress.update(++done);
