@@ -173,18 +173,32 @@ LossAndGradient distill(const at::Tensor& hidden, const FrozenHead& head, const 
   return result;
 }
 
+// Its pull: linear in the cotangent of the loss, so that its own backward there is the push.
+struct WithGradientPull : torch::autograd::Function<WithGradientPull> {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& hidden,
+                            const at::Tensor& gradient, const at::Tensor& d_loss) {
+    context->save_for_backward({gradient, d_loss});
+    return gradient * d_loss.to(gradient.scalar_type());
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 torch::autograd::variable_list direction) {
+    if (context->needs_input_grad(0)) fail_computation("distillation_loss: second derivatives are not offered");
+    const auto saved = context->get_saved_variables();
+    return {{}, {}, (saved[0] * direction[0]).sum().to(saved[1].scalar_type())};
+  }
+};
+
 // The loss again, with the gradient that was computed beside it.
 struct WithGradient : torch::autograd::Function<WithGradient> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& hidden, const at::Tensor& loss,
                             const at::Tensor& gradient) {
-    context->save_for_backward({gradient});
+    context->save_for_backward({hidden, gradient});
     return loss.clone();
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  torch::autograd::variable_list d_loss) {
-    if (at::GradMode::is_enabled()) fail_computation("distillation_loss: second derivatives are not offered");
-    const auto gradient = context->get_saved_variables()[0];
-    return {gradient * d_loss[0].to(gradient.scalar_type()), {}, {}};
+    const auto saved = context->get_saved_variables();
+    return {WithGradientPull::apply(saved[0], saved[1], d_loss[0]), {}, {}};
   }
 };
 
