@@ -18,7 +18,8 @@ using std::numbers::pi;
 
 TEST(Bases, AreOrthonormal) {
   const Grid grid = gauss_legendre(60, -1, 2);
-  for (const Basis& basis : {legendre_basis(12, -1, 2), sine_basis(12, -1, 2), cosine_basis(12, -1, 2), fourier_basis(11, -1, 2)}) {
+  for (const Basis& basis :
+       {legendre_basis(12, -1, 2), sine_basis(12, -1, 2), cosine_basis(12, -1, 2), fourier_basis(11, -1, 2)}) {
     const auto phi = basis.functions(grid.nodes());
     const auto gram = at::matmul(phi.t(), grid.weights().unsqueeze(1) * phi);
     EXPECT_TRUE(at::allclose(gram, at::eye(basis.size, at::kDouble), 1e-12, 1e-12));
@@ -33,8 +34,9 @@ TEST(Projection, ReproducesWhatTheBasisSpans) {
   EXPECT_NEAR(nabla(p)(.37), nabla(f)(.37), 1e-12);
   const Fn series = project(exp(x), legendre_basis(14, 0, 1), gauss_legendre(14, 0, 1));
   EXPECT_NEAR(series(.5), std::exp(.5), 1e-13);
-  EXPECT_THAT(error_message([&] { project(f, legendre_basis(9, 0, 1), gauss_legendre(8, 0, 1)); }, ErrorKind::Computation),
-              testing::HasSubstr("9 functions cannot be told apart on 8 nodes"));
+  EXPECT_THAT(
+      error_message([&] { project(f, legendre_basis(9, 0, 1), gauss_legendre(8, 0, 1)); }, ErrorKind::Computation),
+      testing::HasSubstr("9 functions cannot be told apart on 8 nodes"));
 }
 
 TEST(Projection, SolvesForTheSobolevGradient) {

@@ -173,13 +173,17 @@ TEST(Refused, LeavesThatBreakTheirWord) {
               testing::AllOf(HasSubstr("'total'"), HasSubstr("[5]"), HasSubstr("[]")));
   const Fn single = leaf([](const at::Tensor& x) { return x.to(at::kFloat); }, {}, {}, {.name = "single"});
   EXPECT_THAT(error_message([&] { single(.5); }), HasSubstr("'single' gives Float"));
-  EXPECT_THAT(error_message([] { leaf([](const at::Tensor& x) { return x; }, Spec{{}, at::kLong}); }),
+  EXPECT_THAT(error_message([] {
+                leaf([](const at::Tensor& x) { return x; }, Spec{{}, at::kLong});
+              }),
               HasSubstr("cannot be differentiated"));
 }
 
 TEST(Refused, IntegralsWithoutGrid) {
   EXPECT_THAT(error_message([] { integrate(sin(identity())); }), HasSubstr("argument 0 of (f64) -> f64 has no grid"));
-  EXPECT_THAT(error_message([] { integrate(identity(), tensor_product({gauss_legendre(3), gauss_legendre(3)})); }),
+  EXPECT_THAT(error_message([] {
+                integrate(identity(), tensor_product({gauss_legendre(3), gauss_legendre(3)}));
+              }),
               HasSubstr("cannot serve argument 0"));
 }
 
@@ -188,7 +192,9 @@ TEST(Refused, TransposesOfNonlinearCode) {
                     {.name = "square law"});
   const Fn t = linear_transpose(f, {1});
   const auto one = at::ones({}, at::kDouble);
-  EXPECT_THAT(error_message([&] { t(Tensors{one, one}); }),
+  EXPECT_THAT(error_message([&] {
+                t(Tensors{one, one});
+              }),
               testing::AllOf(HasSubstr("square law"), HasSubstr("not linear in argument 1")));
 }
 

@@ -51,7 +51,8 @@ TEST(Adjoint, Arithmetic) {
   const Fn f = bump(.4) + 2, df = bump(.9), c = bump(-.6), g = exp(identity());
   check([&](const Fn& y) { return y * g + g / y - 3 * y; }, f, df, c);
   check([](const Fn& y) { return exp(y) + log(y) + sin(y) * cos(y) + tanh(y) * sinh(y) / cosh(y); }, f, df, c);
-  check([](const Fn& y) { return atan(y) + erf(y) + sigmoid(y) + abs(y - 2.2) + sqrt(y) + pow(y, 1.7); }, f, df, c, 1e-9);
+  check([](const Fn& y) { return atan(y) + erf(y) + sigmoid(y) + abs(y - 2.2) + sqrt(y) + pow(y, 1.7); }, f, df, c,
+        1e-9);
   check([&](const Fn& y) { return where(identity(), square(y), g * y) + step(y, 2.1) + sign(y); }, f, df, c);
 }
 
@@ -83,14 +84,20 @@ TEST(Adjoint, NablaAndDivergence) {
   EXPECT_NEAR(p(.3), -std::cos(.3), 1e-14);
 
   check([](const Fn& y) { return nabla(y, 1) * nabla(y, 0); }, bump2(.4), bump2(.9), bump2(-.3));
-  check([](const Fn& y) { return nabla(y, std::vector<int>{0, 1}); }, bump2(.4), bump2(.9), zip({bump2(.1), bump2(.6)}));
+  check(
+      [](const Fn& y) {
+        return nabla(y, std::vector<int>{0, 1});
+      },
+      bump2(.4), bump2(.9), zip({bump2(.1), bump2(.6)}));
 }
 
 // On R^2 -> R^n, over a tensor grid.
 TEST(Adjoint, NablaOfVectors) {
   const Grid plane = tensor_product({gauss_legendre(24), gauss_legendre(24)});
   const Fn p = identity(real({2})), x = component(p, 0), y = component(p, 1);
-  const auto field = [&](double a) { return pow(1 - square(x), 3) * pow(1 - square(y), 3) * (a + .5 * x + .3 * y + x * y); };
+  const auto field = [&](double a) {
+    return pow(1 - square(x), 3) * pow(1 - square(y), 3) * (a + .5 * x + .3 * y + x * y);
+  };
   const auto product = [&](const Fn& l, const Fn& r) { return integrate(dot(l, r), plane).value(); };
   const auto pair = [&](const Functional& op, const Fn& f, const Fn& df, const Fn& c) {
     const auto derivative = linearize(op, f);
@@ -110,12 +117,14 @@ TEST(Adjoint, NablaOfVectors) {
 }
 
 TEST(Adjoint, ComposeWithALeaf) {
-  const Fn lagrangian = leaf(
-      [](const Tensors& x) { return Tensors{(x[0] * x[1]).exp() + x[1] * x[2].square()}; },
-      FnType{Spec{}, {Spec{}, Spec{}, Spec{}}});
+  const Fn lagrangian = leaf([](const Tensors& x) { return Tensors{(x[0] * x[1]).exp() + x[1] * x[2].square()}; },
+                             FnType{Spec{}, {Spec{}, Spec{}, Spec{}}});
   check([&](const Fn& y) { return compose(lagrangian, {identity(), y, nabla(y)}); }, bump(.4), bump(.9), bump(-.6));
-  const Fn pair = leaf([](const Tensors& x) { return Tensors{x[0].sin(), x[0].square()}; },
-                       FnType{SpecTree({Spec{}, Spec{}}), {Spec{}}});
+  const Fn pair = leaf(
+      [](const Tensors& x) {
+        return Tensors{x[0].sin(), x[0].square()};
+      },
+      FnType{SpecTree({Spec{}, Spec{}}), {Spec{}}});
   check([&](const Fn& y) { return compose(pair, {y}); }, bump(.4), bump(.9), zip({bump(.1), bump(.5)}));
   // Inner functions of their own arguments.
   const Fn times = leaf([](const Tensors& x) { return Tensors{x[0] * x[1].exp()}; }, FnType{Spec{}, {Spec{}, Spec{}}});
@@ -136,7 +145,8 @@ TEST(Adjoint, KernelsAndArguments) {
   check([&](const Fn& f) { return bump2(.2) * f(xy[1]); }, bump(.4), bump(.9), bump2(-.6));
 
   const Fn g = on(bump(.2), {line()});
-  check([&](const Fn& f) { return braket(on(f, {line()}), g * f); }, bump(.4), bump(.9), constant(at::scalar_tensor(1.3, at::kDouble)));
+  check([&](const Fn& f) { return braket(on(f, {line()}), g * f); }, bump(.4), bump(.9),
+        constant(at::scalar_tensor(1.3, at::kDouble)));
 }
 
 TEST(Adjoint, PermutedThreeWays) {
@@ -158,7 +168,8 @@ TEST(Adjoint, LinearTranspose) {
 
   const Fn matrix = leaf(
       [](const Tensors& t) {
-        const auto m = at::stack({t[0], t[0].square(), at::ones_like(t[0]), t[0].sin(), t[0], t[0] * 2}, 1).view({-1, 2, 3});
+        const auto m =
+            at::stack({t[0], t[0].square(), at::ones_like(t[0]), t[0].sin(), t[0], t[0] * 2}, 1).view({-1, 2, 3});
         return Tensors{at::matmul(m, t[1].unsqueeze(2)).squeeze(2)};
       },
       FnType{real({2}), {Spec{}, real({3})}});
@@ -168,8 +179,9 @@ TEST(Adjoint, LinearTranspose) {
   const auto value = transposed(Tensors{t, c})[0];
   const auto expected = at::tensor({.3 + 10 * std::sin(.3), .09 + 3, 1 + 6.}, at::kDouble);
   EXPECT_TRUE(at::allclose(value, expected, 1e-14, 1e-14));
-  EXPECT_TRUE(at::allclose(linear_transpose(transposed, {1})(Tensors{t, expected})[0],
-                           matrix(Tensors{t, expected})[0], 1e-14, 1e-14)) << "twice is once";
+  EXPECT_TRUE(at::allclose(linear_transpose(transposed, {1})(Tensors{t, expected})[0], matrix(Tensors{t, expected})[0],
+                           1e-14, 1e-14))
+      << "twice is once";
 }
 
 TEST(Adjoint, SubstituteAndAntiderivative) {
@@ -203,7 +215,8 @@ TEST(Pull, ThatIsUndefinedNamesTheOperator) {
   };
   EXPECT_THAT(pull([](const Fn& y) { return value_at(y, .3); }), testing::HasSubstr("partial: the pull"));
   EXPECT_THAT(pull([](const Fn& y) { return jvp(y, {0}); }), testing::HasSubstr("jvp: its pull"));
-  EXPECT_THAT(pull([](const Fn& y) { return y(square(identity())); }), testing::HasSubstr("substitute(f, g, g_inverse)"));
+  EXPECT_THAT(pull([](const Fn& y) { return y(square(identity())); }),
+              testing::HasSubstr("substitute(f, g, g_inverse)"));
 }
 
 // d/dv of a number in `partial` comes from autograd, which the source leaves out.

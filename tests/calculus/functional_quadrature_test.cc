@@ -22,12 +22,14 @@ TEST(GaussLegendre, IsExactToItsDegree) {
   for (const std::int64_t n : {1, 2, 5, 20, 64}) {
     const Grid grid = gauss_legendre(n);
     for (const std::int64_t k : {std::int64_t{0}, n, 2 * n - 2, 2 * n - 1}) {
-      EXPECT_NEAR(moment(grid, static_cast<int>(k)), k % 2 == 0 ? 2. / static_cast<double>(k + 1) : 0, 2e-14) << n << " " << k;
+      EXPECT_NEAR(moment(grid, static_cast<int>(k)), k % 2 == 0 ? 2. / static_cast<double>(k + 1) : 0, 2e-14)
+          << n << " " << k;
     }
     EXPECT_GT(n > 1 ? grid.nodes().diff().min().item<double>() : 1, 0);
   }
   EXPECT_GT(std::abs(moment(gauss_legendre(3), 6) - 2. / 7), 1e-3) << "and no further";
-  EXPECT_NEAR(sum(gauss_legendre(12, 1, 3), [](const at::Tensor& x) { return x.exp(); }), std::exp(3.) - std::exp(1.), 1e-13);
+  EXPECT_NEAR(sum(gauss_legendre(12, 1, 3), [](const at::Tensor& x) { return x.exp(); }), std::exp(3.) - std::exp(1.),
+              1e-13);
 }
 
 TEST(GaussRules, WithWeightsHaveTheirMoments) {
@@ -80,7 +82,9 @@ TEST(Spheres, AreExactToTheirDegree) {
     ASSERT_EQ(grid.size(), points);
     const auto x = grid.nodes().select(1, 0), y = grid.nodes().select(1, 1), z = grid.nodes().select(1, 2);
     EXPECT_TRUE(at::allclose(x.square() + y.square() + z.square(), at::ones_like(x), 1e-14, 0));
-    const auto mean = [&](int a, int b, int c) { return (grid.weights() * x.pow(a) * y.pow(b) * z.pow(c)).sum().item<double>(); };
+    const auto mean = [&](int a, int b, int c) {
+      return (grid.weights() * x.pow(a) * y.pow(b) * z.pow(c)).sum().item<double>();
+    };
     const auto odd = [](int n) { return n <= 0 ? 1. : std::tgamma(n / 2. + .5) * std::pow(2, n / 2.) / std::sqrt(pi); };
     for (int a = 0; a <= degree; a += 2) {
       for (int b = 0; a + b <= degree; b += 2) {
@@ -99,14 +103,16 @@ TEST(Atoms, IntegrateDensities) {
   const Grid space = atomic(radial(60), lebedev(14));
   const auto hydrogen = [](const at::Tensor& p) { return (-2 * p.square().sum(1).sqrt()).exp() / pi; };
   EXPECT_NEAR(sum(space, hydrogen), 1, 1e-11);
-  EXPECT_NEAR(sum(space, [&](const at::Tensor& p) { return hydrogen(p) * p.select(1, 0).square(); }), 1, 1e-10);  // <x^2>
+  EXPECT_NEAR(sum(space, [&](const at::Tensor& p) { return hydrogen(p) * p.select(1, 0).square(); }), 1,
+              1e-10);  // <x^2>
 }
 
 TEST(RandomGrid, IsUnbiased) {
   Random random(5);
   double mean = 0;
   for (int i = 0; i < 100; ++i) {
-    mean += sum(random_grid(1000, {0, 1}, {1, 3}, random), [](const at::Tensor& p) { return p.select(1, 0) * p.select(1, 1); });
+    mean += sum(random_grid(1000, {0, 1}, {1, 3}, random),
+                [](const at::Tensor& p) { return p.select(1, 0) * p.select(1, 1); });
   }
   EXPECT_NEAR(mean / 100, 2, .02);
 }

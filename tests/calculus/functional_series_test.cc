@@ -90,7 +90,8 @@ TEST(SeriesLeaf, HasDerivativesOfEveryOrder) {
   const Fn fifth = nabla(nabla(nabla(nabla(nabla(f)))));
   EXPECT_NEAR(fifth(.3), std::cos(.3), 1e-14);
   EXPECT_EQ(calls, 1);
-  const Fn g = gradient([](const Fn& y) { return integrate(square(nabla(nabla(y))) / 2, gauss_legendre(20, 0, 1)); }, f);
+  const Fn g =
+      gradient([](const Fn& y) { return integrate(square(nabla(nabla(y))) / 2, gauss_legendre(20, 0, 1)); }, f);
   EXPECT_NEAR(g(.3), std::sin(.3), 1e-13);
   EXPECT_EQ(series_leaf([](const Series&) { return Series({at::ones({}, at::kDouble)}); })(.2), 1);
 }

@@ -23,24 +23,22 @@ TEST(FunctionalGradient, OfLocalFunctionals) {
   EXPECT_NEAR(g(1), .3678794412, 1e-10);
   EXPECT_NEAR(g(7), std::exp(-49.), 1e-15) << "callable off the grid";
 
-  const Fn dirichlet =
-      gradient([](const Fn& f) { return integrate(square(f) + square(nabla(f)), unit()); }, sin(x));
+  const Fn dirichlet = gradient([](const Fn& f) { return integrate(square(f) + square(nabla(f)), unit()); }, sin(x));
   EXPECT_NEAR(dirichlet(.4), 4 * std::sin(.4), 1e-12);
 
   const Fn boundary_only =
       gradient([](const Fn& f) { return integrate(f + nabla(f) + nabla(nabla(f)), unit()); }, sin(x));
   EXPECT_NEAR(boundary_only(.4), 1, 1e-12);
 
-  const Fn pendulum =
-      gradient([](const Fn& f) { return integrate(cos(f) + square(nabla(f)) / 2, unit()); }, sin(x));
+  const Fn pendulum = gradient([](const Fn& f) { return integrate(cos(f) + square(nabla(f)) / 2, unit()); }, sin(x));
   EXPECT_NEAR(pendulum(.3), .0042826611, 1e-10);
   EXPECT_NEAR(pendulum(1), .0958468431, 1e-10);
 }
 
 TEST(FunctionalGradient, OfSecondDerivatives) {
   // Elastic beam: integral of f''^2 / 2 has the gradient f''''.
-  const Fn bend = gradient([](const Fn& f) { return integrate(square(nabla(nabla(f))) / 2, unit()); },
-                           sin(2 * identity()));
+  const Fn bend =
+      gradient([](const Fn& f) { return integrate(square(nabla(nabla(f))) / 2, unit()); }, sin(2 * identity()));
   EXPECT_NEAR(bend(.3), 16 * std::sin(.6), 1e-11);
 }
 

@@ -34,29 +34,28 @@ TEST(Energies, AgreeWithLibxc) {
          {-0.4590384989348733, -0.15495323558071716, -0.013604368794741785, -7.385587663820225e-05, -2.505946157947454},
          {-0.8743590455902349, -0.6664655293794288, -0.36278316785978093, -0.09847450218426965, -1.3365046175719755},
          {});
-  expect([](const at::Tensor& r, const at::Tensor&) { return pw92_correlation(r); },
-         {-0.0477953360460202, -0.019156626339484402, -0.0024149617272514936, -2.493608153608928e-05,
-          -0.19729285618927103},
-         {-0.07640049179704025, -0.06959014623338801, -0.05528122764448117, -0.029813367522085747,
-          -0.08749883685449528},
-         {});
-  expect(b88_exchange,
-         {-0.46552830963390757, -0.15593199357449092, -0.015898955155014383, -0.00013451570790294087,
-          -2.505946157947454},
-         {-0.8631950559206516, -0.66247647554159, -0.32998300341449904, -0.09000271596698387, -1.3365046175719755},
-         {-0.0076240156022008825, -0.023827662638390958, -0.14564431929630864, -8.376708865962867,
-          -0.001559573848093893});
-  expect(pbe_exchange,
-         {-0.46447621444220316, -0.15575543211170667, -0.0158221654401533, -0.00011782352380191996, -2.505946157947454},
-         {-0.8643067020590713, -0.6630596553600393, -0.3276251570068549, -0.12666583436478793, -1.3365046175719755},
-         {-0.00661431843283376, -0.019925778006219346, -0.14612487819819173, -2.853018503541126,
-          -0.0012481167241376156});
-  expect(pbe_correlation,
-         {-0.04288081103748993, -0.01838140174674538, -0.0009607266487651445, -6.923113408443572e-07,
-          -0.19729285618927106},
-         {-0.08401186141760081, -0.07269376100796346, -0.05911036986178998, -0.003976427610145444,
-          -0.08749883685449528},
-         {0.005420617551465768, 0.018615216748681034, 0.06043983245356099, 0.30511447880835896, 0.0012481167241376154});
+  expect(
+      [](const at::Tensor& r, const at::Tensor&) { return pw92_correlation(r); },
+      {-0.0477953360460202, -0.019156626339484402, -0.0024149617272514936, -2.493608153608928e-05,
+       -0.19729285618927103},
+      {-0.07640049179704025, -0.06959014623338801, -0.05528122764448117, -0.029813367522085747, -0.08749883685449528},
+      {});
+  expect(
+      b88_exchange,
+      {-0.46552830963390757, -0.15593199357449092, -0.015898955155014383, -0.00013451570790294087, -2.505946157947454},
+      {-0.8631950559206516, -0.66247647554159, -0.32998300341449904, -0.09000271596698387, -1.3365046175719755},
+      {-0.0076240156022008825, -0.023827662638390958, -0.14564431929630864, -8.376708865962867, -0.001559573848093893});
+  expect(
+      pbe_exchange,
+      {-0.46447621444220316, -0.15575543211170667, -0.0158221654401533, -0.00011782352380191996, -2.505946157947454},
+      {-0.8643067020590713, -0.6630596553600393, -0.3276251570068549, -0.12666583436478793, -1.3365046175719755},
+      {-0.00661431843283376, -0.019925778006219346, -0.14612487819819173, -2.853018503541126, -0.0012481167241376156});
+  expect(
+      pbe_correlation,
+      {-0.04288081103748993, -0.01838140174674538, -0.0009607266487651445, -6.923113408443572e-07,
+       -0.19729285618927106},
+      {-0.08401186141760081, -0.07269376100796346, -0.05911036986178998, -0.003976427610145444, -0.08749883685449528},
+      {0.005420617551465768, 0.018615216748681034, 0.06043983245356099, 0.30511447880835896, 0.0012481167241376154});
 }
 
 TEST(Energies, OfTwoSpinsAgreeWithLibxc) {
@@ -117,7 +116,9 @@ TEST(Potentials, OfPbeAgreeWithJets) {
   const Fn p = identity(real({3}));
   const Fn r = sqrt(dot(p, p));
   const Fn rho = .6 * exp(-.8 * square(r)) + .1 * exp(-1.5 * r);
-  const Functional e = [](const Fn& n) { return integrate(density_functional(GradientEnergy(pbe_exchange), n), space()); };
+  const Functional e = [](const Fn& n) {
+    return integrate(density_functional(GradientEnergy(pbe_exchange), n), space());
+  };
   const Fn v = gradient(e, rho);
   for (const double radius : {.2, .7, 1.9}) {
     const Number x = Number::variable(radius, 2);
@@ -135,7 +136,9 @@ TEST(Potentials, OfPbeAgreeWithJets) {
 }
 
 TEST(Potentials, VanishBelowTheThreshold) {
-  const Functional e = [](const Fn& n) { return integrate(density_functional(GradientEnergy(pbe_exchange), n), space()); };
+  const Functional e = [](const Fn& n) {
+    return integrate(density_functional(GradientEnergy(pbe_exchange), n), space());
+  };
   const Fn v = gradient(e, hydrogen());
   const auto far = numbers({60, 0, 0});
   EXPECT_EQ(v(far).item<double>(), 0);
@@ -144,8 +147,8 @@ TEST(Potentials, VanishBelowTheThreshold) {
 }
 
 TEST(MetaFunctionals, TakeLaplacianAndKineticEnergyDensity) {
-  // The gradient expansion of the kinetic energy: Thomas-Fermi + von Weizsaecker / 9 + laplacian / 6, whose last term has
-  // no potential.
+  // The gradient expansion of the kinetic energy: Thomas-Fermi + von Weizsaecker / 9 + laplacian / 6, whose last term
+  // has no potential.
   const MetaEnergy expansion = [](const at::Tensor& rho, const at::Tensor& sigma, const at::Tensor& laplacian,
                                   const at::Tensor&) {
     return thomas_fermi(rho) + von_weizsaecker(rho, sigma) / 9 + laplacian / 6;
@@ -156,11 +159,11 @@ TEST(MetaFunctionals, TakeLaplacianAndKineticEnergyDensity) {
   const auto expected = numbers({1.1453927628 + 1.5 / 9, .5880642524 + .5 / 9, .1550120540});
   EXPECT_TRUE(at::allclose(v, expected, 0, 1e-9)) << v;
   // laplacian with a potential: e = rho lapl / 2 has v = lapl.
-  const MetaEnergy product = [](const at::Tensor& rho, const at::Tensor&, const at::Tensor& laplacian, const at::Tensor&) {
-    return rho * laplacian / 2;
-  };
+  const MetaEnergy product = [](const at::Tensor& rho, const at::Tensor&, const at::Tensor& laplacian,
+                                const at::Tensor&) { return rho * laplacian / 2; };
   const at::Tensor w =
-      gradient([&](const Fn& rho) { return integrate(density_functional(product, rho, none), space()); }, hydrogen())(at_distances());
+      gradient([&](const Fn& rho) { return integrate(density_functional(product, rho, none), space()); },
+               hydrogen())(at_distances());
   EXPECT_TRUE(at::allclose(w, laplacian(hydrogen())(at_distances()), 1e-10, 1e-11));
   // tau of the 1s orbital is |grad rho|^2 / (8 rho).
   const Fn p = identity(real({3}));

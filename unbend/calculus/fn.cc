@@ -34,7 +34,8 @@ Tensors checked_points(const Fn& f, const Tensors& points) {
     require(t.defined() && t.dim() >= specs[i].dims() && t.sizes().slice(batch_dims(t, specs[i])) == specs[i].shape &&
                 t.scalar_type() == specs[i].dtype,
             "a function {} takes points {} with batch axes before, not {} of {}", signature(f), to_string(specs[i]),
-            t.defined() ? shape_string(t.sizes()) : "nothing", t.defined() ? c10::toString(t.scalar_type()) : "nothing");
+            t.defined() ? shape_string(t.sizes()) : "nothing",
+            t.defined() ? c10::toString(t.scalar_type()) : "nothing");
   }
   return points;
 }
@@ -42,8 +43,9 @@ Tensors checked_points(const Fn& f, const Tensors& points) {
 Tensors evaluate(const Fn& f, const Tensors& given, Evaluator::Observer observer = {}) {
   Tensors points = checked_points(f, given);
   const Node& node = f.node();
-  const bool pending = at::GradMode::is_enabled() &&
-                       (node.parametric || std::ranges::any_of(points, [](const auto& t) { return t.requires_grad(); }));
+  const bool pending =
+      at::GradMode::is_enabled() &&
+      (node.parametric || std::ranges::any_of(points, [](const auto& t) { return t.requires_grad(); }));
   const bool differentiates = pending || node.differentiates;
   if (differentiates) {
     for (at::Tensor& t : points) {
@@ -94,7 +96,8 @@ Fn intern(std::shared_ptr<Node> node) {
   return Fn(std::move(node));
 }
 
-Node::Node(FnType t, std::vector<Grid> g, std::vector<Fn> i) : type(std::move(t)), grids(std::move(g)), in(std::move(i)) {
+Node::Node(FnType t, std::vector<Grid> g, std::vector<Fn> i)
+    : type(std::move(t)), grids(std::move(g)), in(std::move(i)) {
   grids.resize(type.args.size());
 }
 
@@ -129,9 +132,7 @@ at::Tensor Fn::operator()(const at::Tensor& points) const {
   return evaluate(*this, {points})[0];
 }
 
-double Fn::operator()(double x) const {
-  return (*this)(at::scalar_tensor(x, at::kDouble)).item<double>();
-}
+double Fn::operator()(double x) const { return (*this)(at::scalar_tensor(x, at::kDouble)).item<double>(); }
 
 double Fn::operator()(double x, double y) const {
   result_spec(*this, "a call with two numbers");

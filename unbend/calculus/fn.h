@@ -1,8 +1,8 @@
 // Functions as values: built by operators, evaluated on batches of points.
 //
 // A functional (function in, number or function out) is ordinary code on Fns:
-//   const Functional length = [](const Fn& y) { return integrate(sqrt(1 + square(nabla(y))), gauss_legendre(20, 0, 1)); };
-//   const Fn slope = gradient(length, y);   // callable anywhere: slope(.5)
+//   const Functional length = [](const Fn& y) { return integrate(sqrt(1 + square(nabla(y))), gauss_legendre(20, 0, 1));
+//   }; const Fn slope = gradient(length, y);   // callable anywhere: slope(.5)
 // After Lin (ICLR 2024), "Automatic Functional Differentiation in JAX".
 #pragma once
 
@@ -18,8 +18,8 @@ namespace unbend::functional {
 
 struct Node;  // unbend/calculus/fn_node.h
 
-/// A function: a value type over an immutable, shared expression. Equal expressions over the same leaves are one object.
-/// Arguments may carry quadrature grids, which flow through operators as axes do.
+/// A function: a value type over an immutable, shared expression. Equal expressions over the same leaves are one
+/// object. Arguments may carry quadrature grids, which flow through operators as axes do.
 ///
 /// All operators check types when they are built: Input errors print both signatures.
 class Fn {
@@ -31,9 +31,9 @@ class Fn {
   const std::vector<Grid>& grids() const;  ///< one per argument
   int arity() const;                       ///< number of arguments
 
-  /// Values at points: the leaves of all arguments, each [*batch, *shape], with batches that broadcast; gives the leaves
-  /// of the result. Nothing is computed twice within a call. Where gradients are enabled, results can be differentiated
-  /// with respect to points and to the parameters of leaves.
+  /// Values at points: the leaves of all arguments, each [*batch, *shape], with batches that broadcast; gives the
+  /// leaves of the result. Nothing is computed twice within a call. Where gradients are enabled, results can be
+  /// differentiated with respect to points and to the parameters of leaves.
   Tensors operator()(const Tensors& points) const;
   at::Tensor operator()(const at::Tensor& points) const;  ///< of a function of one tensor, with one result
   double operator()(double x) const;                      ///< R -> R
@@ -65,7 +65,8 @@ struct LeafOptions {
 };
 
 /// The user's code: leaves of the arguments [N, *shape] to leaves of the result [N, *shape], point by point, by
-/// differentiable operations. Input error at the first evaluation whose results lack the leading N or have another type.
+/// differentiable operations. Input error at the first evaluation whose results lack the leading N or have another
+/// type.
 Fn leaf(std::function<Tensors(const Tensors&)> code, FnType type, LeafOptions options = {});
 
 /// One tensor to one tensor; by default R -> R, [N] to [N].
@@ -80,8 +81,8 @@ Fn zero(const FnType& type);                                     ///< whose resu
 
 // ---- Operators. `args` are indices of arguments.
 
-/// x -> f(g_1(x), .., g_n(x)) for g of the same arguments; without `share`, each g has arguments of its own, and those of
-/// the result are all of them in turn. Pull to f: only where the g are arguments in some order (else `substitute`).
+/// x -> f(g_1(x), .., g_n(x)) for g of the same arguments; without `share`, each g has arguments of its own, and those
+/// of the result are all of them in turn. Pull to f: only where the g are arguments in some order (else `substitute`).
 Fn compose(const Fn& f, const std::vector<Fn>& g, bool share = true);
 
 /// x -> f(g(x)) for a map g of one argument that is inverted by `g_inverse`: can be pulled back to f (not to g).
@@ -108,13 +109,13 @@ Fn on(const Fn& f, const std::vector<Grid>& grids);
 
 /// Integral over the arguments `args`, by their grids; the rest remain. Input error for an argument without a grid.
 Fn integrate(const Fn& f, const std::vector<int>& args);
-Fn integrate(const Fn& f);                                   ///< over all arguments
-Fn integrate(const Fn& f, const Grid& grid);                 ///< of one argument
+Fn integrate(const Fn& f);                                  ///< over all arguments
+Fn integrate(const Fn& f, const Grid& grid);                ///< of one argument
 Fn integrate(const Fn& f, const std::vector<Grid>& grids);  ///< over all arguments, by these
 Fn integrate(const Fn& f, int arg, const Grid& grid);
 
-/// x -> integral of f from `a` to x (from_left) or from x to `b`, by `n` Gauss-Legendre nodes between. On [a, b] the two
-/// are adjoint to each other.
+/// x -> integral of f from `a` to x (from_left) or from x to `b`, by `n` Gauss-Legendre nodes between. On [a, b] the
+/// two are adjoint to each other.
 Fn antiderivative(const Fn& f, double a, double b, std::int64_t n = 20, bool from_left = true);
 
 /// x -> f(x_slots[0], x_slots[1], ..) as a function of all of `target`; slots are distinct.
@@ -124,7 +125,7 @@ Fn broadcast_arg(const Fn& f, const Fn& target, const std::vector<int>& slots); 
 /// Argument j of the result is argument order[j] of f.
 Fn permute_args(const Fn& f, const std::vector<int>& order);
 
-std::vector<Fn> split(const Fn& f);       ///< of a tuple-valued function
+std::vector<Fn> split(const Fn& f);        ///< of a tuple-valued function
 Fn zip(const std::vector<Fn>& functions);  ///< into one
 
 /// x_rest -> f(values, x_rest); values are the leaves of `args`, without batch. Cannot be pulled back: the adjoint is a

@@ -26,18 +26,19 @@ Fn combination(const Basis& basis, const at::Tensor& coefficients);
 /// sum_ij c_ij phi_i(x) psi_j(y), and so on: a function of as many numbers as there are bases.
 Fn combination(const std::vector<Basis>& bases, const at::Tensor& coefficients);
 
-/// The piecewise multilinear function with values [n_1 .. n_d] at the nodes of d grids of numbers, in any order of nodes;
-/// it goes on linearly beyond them. It carries the grids.
+/// The piecewise multilinear function with values [n_1 .. n_d] at the nodes of d grids of numbers, in any order of
+/// nodes; it goes on linearly beyond them. It carries the grids.
 Fn interpolation(const at::Tensor& values, const std::vector<Grid>& grids);
 
 /// A function of d numbers by its values at the nodes of d grids, linear between: equal to f at the nodes.
 Fn project(const Fn& f, const std::vector<Grid>& grids);
 Fn project(const Fn& f);  ///< on its own grids
 
-/// The combination nearest to f: in L2 by the grid, or for length > 0 in the norm of |g|^2 + length^2 |g'|^2 against the
-/// functional g -> integral of f g; that is, the weak solution of g - length^2 g'' = f among the combinations. With f a
-/// functional gradient, g is a Sobolev gradient: descent along it does not depend on the mesh. The basis decides the ends:
-/// sines keep them fixed, polynomials leave them free. Computation error if the grid has too few nodes for the basis.
+/// The combination nearest to f: in L2 by the grid, or for length > 0 in the norm of |g|^2 + length^2 |g'|^2 against
+/// the functional g -> integral of f g; that is, the weak solution of g - length^2 g'' = f among the combinations. With
+/// f a functional gradient, g is a Sobolev gradient: descent along it does not depend on the mesh. The basis decides
+/// the ends: sines keep them fixed, polynomials leave them free. Computation error if the grid has too few nodes for
+/// the basis.
 Fn project(const Fn& f, const Basis& basis, const Grid& grid, double length = 0);
 
 }  // namespace unbend::functional

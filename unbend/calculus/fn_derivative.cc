@@ -190,9 +190,10 @@ struct Transpose final : Node {
   void check_linear(Evaluator& evaluate, const AtSlots& at_slots) const {
     const auto value = [&](double a, double b) {
       return evaluate(in[0], at_slots([&](const Spec& spec) {
-        const auto ramp = at::arange(spec.numel(), at::TensorOptions(spec.dtype)).view(spec.shape);
-        return a * (ramp + .7).sin() + b * (ramp * 1.3 + .4).cos();
-      }), false);
+                        const auto ramp = at::arange(spec.numel(), at::TensorOptions(spec.dtype)).view(spec.shape);
+                        return a * (ramp + .7).sin() + b * (ramp * 1.3 + .4).cos();
+                      }),
+                      false);
     };
     const Tensors u = value(1, 0), v = value(0, 1), both = value(2, -3);
     for (std::size_t i = 0; i < u.size(); ++i) {

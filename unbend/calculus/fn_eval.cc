@@ -26,7 +26,8 @@ Tensors Evaluator::operator()(const Fn& f, const Tensors& point, bool pending) {
 }
 
 at::Tensor Evaluator::nodes(const Grid& grid, const Spec& spec, std::int64_t depth) {
-  at::Tensor& known = nodes_[{key_of(grid.id()), static_cast<std::uint64_t>(depth), static_cast<std::uint64_t>(spec.dtype)}];
+  at::Tensor& known =
+      nodes_[{key_of(grid.id()), static_cast<std::uint64_t>(depth), static_cast<std::uint64_t>(spec.dtype)}];
   if (!known.defined()) {
     std::vector<std::int64_t> sizes{grid.size()};
     sizes.insert(sizes.end(), depth, 1);

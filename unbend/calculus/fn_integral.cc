@@ -57,7 +57,12 @@ struct Antiderivative final : Node {
   Grid rule;  // on [0, 1]
 
   Antiderivative(const Fn& f, double start, double end, std::int64_t count, bool left)
-      : Node(f.type(), f.grids(), {f}), a(start), b(end), n(count), from_left(left), rule(gauss_legendre(count, 0, 1)) {}
+      : Node(f.type(), f.grids(), {f}),
+        a(start),
+        b(end),
+        n(count),
+        from_left(left),
+        rule(gauss_legendre(count, 0, 1)) {}
   std::string name() const override { return "antiderivative"; }
   void key(Key& k) const override {
     k.push_back(std::bit_cast<std::uint64_t>(a));
@@ -95,7 +100,8 @@ Fn integrate(const Fn& f, const std::vector<int>& args) {
   Fn result = f;
   for (const int arg : falling) {
     require(static_cast<bool>(f.grids()[arg]),
-            "integrate: argument {} of {} has no grid; give one to integrate, or attach it with on()", arg, signature(f));
+            "integrate: argument {} of {} has no grid; give one to integrate, or attach it with on()", arg,
+            signature(f));
     result = make<Integrate>(result, arg);
   }
   return result;

@@ -12,16 +12,37 @@ namespace unbend::functional {
 namespace {
 
 enum class Op {
-  Add, Mul, Where,                                                                          // of several
-  Exp, Log, Sin, Cos, Tanh, Sinh, Cosh, Atan, Erf, Sigmoid, Abs, Sign, Step, Power,         // entry by entry
-  Scale, Sum, Expand, Trace, Eye, Component, Embed, Stack,                                  // linear
+  Add,
+  Mul,
+  Where,  // of several
+  Exp,
+  Log,
+  Sin,
+  Cos,
+  Tanh,
+  Sinh,
+  Cosh,
+  Atan,
+  Erf,
+  Sigmoid,
+  Abs,
+  Sign,
+  Step,
+  Power,  // entry by entry
+  Scale,
+  Sum,
+  Expand,
+  Trace,
+  Eye,
+  Component,
+  Embed,
+  Stack,  // linear
 };
 
 const char* op_name(Op op) {
-  static constexpr const char* kNames[] = {"add",  "mul",   "where", "exp",   "log",  "sin",     "cos",   "tanh",
-                                           "sinh", "cosh",  "atan",  "erf",   "sigmoid", "abs",  "sign",  "step",
-                                           "pow",  "scale", "sum",   "expand", "trace", "eye",   "component",
-                                           "embed", "stack"};
+  static constexpr const char* kNames[] = {
+      "add", "mul",  "where", "exp", "log",   "sin", "cos",    "tanh",  "sinh", "cosh",      "atan",  "erf",  "sigmoid",
+      "abs", "sign", "step",  "pow", "scale", "sum", "expand", "trace", "eye",  "component", "embed", "stack"};
   return kNames[static_cast<int>(op)];
 }
 
@@ -50,8 +71,7 @@ struct Apply final : Node {
   at::Tensor reshaped(const at::Tensor& x) const;
 };
 
-Fn apply(Op op, const std::vector<Fn>& g, const Spec& result, double number = 0,
-         std::vector<std::int64_t> shape = {}) {
+Fn apply(Op op, const std::vector<Fn>& g, const Spec& result, double number = 0, std::vector<std::int64_t> shape = {}) {
   return make<Apply>(op, result, g, number, std::move(shape));
 }
 
@@ -228,9 +248,7 @@ Tangent Apply::push(const Tangents& d) const {
 
 Tangents Apply::pull(const Fn& c, const std::vector<bool>& wanted) const {
   // A number beside a tensor takes the sum over the entries.
-  const auto fit = [&](const Fn& f, std::size_t i) {
-    return in[i].type().ret == f.type().ret ? f : sum(f);
-  };
+  const auto fit = [&](const Fn& f, std::size_t i) { return in[i].type().ret == f.type().ret ? f : sum(f); };
   switch (op) {
     case Op::Add: return {wanted[0] ? Tangent(fit(c, 0)) : Tangent(), wanted[1] ? Tangent(fit(c, 1)) : Tangent()};
     case Op::Mul:
@@ -319,7 +337,8 @@ Fn operator*(const Fn& f, const Fn& g) {
   return binary(Op::Mul, f, g);
 }
 Fn operator/(const Fn& f, const Fn& g) {
-  if (const auto number = uniform_value(g)) return f * filled(1 / *number, g.type().ret.spec(), g.type().args, g.grids());
+  if (const auto number = uniform_value(g))
+    return f * filled(1 / *number, g.type().ret.spec(), g.type().args, g.grids());
   return f * pow(g, -1);
 }
 Fn operator-(const Fn& f) { return scale(f, -1); }
@@ -376,7 +395,8 @@ Fn expand(const Fn& f, std::vector<std::int64_t> shape) {
 
 Fn component(const Fn& f, std::int64_t index) {
   const Spec& spec = result_spec(f, "component");
-  require(index >= 0 && index < spec.numel(), "component: there is no entry {} in the result of {}", index, signature(f));
+  require(index >= 0 && index < spec.numel(), "component: there is no entry {} in the result of {}", index,
+          signature(f));
   if (spec.shape.empty()) return f;
   return apply(Op::Component, {f}, {{}, spec.dtype}, static_cast<double>(index));
 }

@@ -34,8 +34,8 @@ Fn step(const Fn& f, double threshold = 0);
 /// a where mask > 0, else b. Where a would be NaN, mask its inputs too: the branch not taken has a gradient as well.
 Fn where(const Fn& mask, const Fn& a, const Fn& b);
 
-Fn sum(const Fn& f);                       ///< over the entries of the result
-Fn dot(const Fn& f, const Fn& g);          ///< sum of products of entries
+Fn sum(const Fn& f);                                      ///< over the entries of the result
+Fn dot(const Fn& f, const Fn& g);                         ///< sum of products of entries
 Fn expand(const Fn& f, std::vector<std::int64_t> shape);  ///< a number to a tensor of equal entries
 Fn component(const Fn& f, std::int64_t index);            ///< of the flattened result
 Fn stack(const std::vector<Fn>& numbers);                 ///< n numbers to a vector [n]

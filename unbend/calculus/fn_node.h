@@ -25,8 +25,8 @@ struct KeyHash {
 /// Evaluates expressions with a memo: (node, identity of the point's tensors) -> values.
 ///
 /// A point is a flat list of tensors [*batch, *shape]. Batches may have any number of axes and broadcast against each
-/// other, so that a function of x alone is evaluated on the x and not on all pairs (x, y): an integral adds its nodes as
-/// one more axis, at the front.
+/// other, so that a function of x alone is evaluated on the x and not on all pairs (x, y): an integral adds its nodes
+/// as one more axis, at the front.
 class Evaluator {
  public:
   using Observer = std::function<void(const Node&, const Tensors& point, const Tensors& values)>;
@@ -40,8 +40,8 @@ class Evaluator {
   at::Tensor nodes(const Grid& grid, const Spec& spec, std::int64_t depth);
 
   /// The point with the tensors `wanted` replaced by copies of the full batch that require gradients and depend on
-  /// nothing else in the point: derivatives with respect to them are partial derivatives. Repeated calls and derivatives
-  /// of derivatives get the same copies, and so share evaluations.
+  /// nothing else in the point: derivatives with respect to them are partial derivatives. Repeated calls and
+  /// derivatives of derivatives get the same copies, and so share evaluations.
   Tensors separate(const std::vector<Spec>& specs, const Tensors& point, const std::vector<std::size_t>& wanted,
                    at::IntArrayRef batch);
 
@@ -63,11 +63,11 @@ struct Node {
   std::vector<Fn> in;
 
   // Set by `intern`.
-  std::vector<Spec> points, results;   ///< leaves of arguments and result
-  std::vector<std::size_t> offsets;    ///< where the leaves of each argument begin; and their number
-  bool differentiates = false;         ///< evaluation needs gradients
-  bool parametric = false;             ///< a leaf below has parameters
-  bool stopped = false;                ///< a gradient is stopped below
+  std::vector<Spec> points, results;  ///< leaves of arguments and result
+  std::vector<std::size_t> offsets;   ///< where the leaves of each argument begin; and their number
+  bool differentiates = false;        ///< evaluation needs gradients
+  bool parametric = false;            ///< a leaf below has parameters
+  bool stopped = false;               ///< a gradient is stopped below
 
   Node(FnType t, std::vector<Grid> g, std::vector<Fn> i);
   Node(const Node&) = delete;

@@ -131,12 +131,13 @@ struct Substitution final : Node {
     const Spec& spec = in[2].node().points[0];
     const Fn jacobian = nabla(in[2]);
     const std::int64_t d = spec.numel();
-    const Fn volume = spec.shape.empty() ? abs(jacobian)
-                                         : leaf(
-                                               [d](const at::Tensor& j) {
-                                                 return at::linalg_det(j.reshape({-1, d, d})).abs();
-                                               },
-                                               jacobian.type().ret.spec(), Spec{{}, spec.dtype}, {.name = "det"})(jacobian);
+    const Fn volume = spec.shape.empty()
+                          ? abs(jacobian)
+                          : leaf(
+                                [d](const at::Tensor& j) {
+                                  return at::linalg_det(j.reshape({-1, d, d})).abs();
+                                },
+                                jacobian.type().ret.spec(), Spec{{}, spec.dtype}, {.name = "det"})(jacobian);
     return {compose(c, {in[2]}) * volume, {}, {}};
   }
 };
@@ -168,7 +169,8 @@ struct Partial final : Node {
   Tangent push(const Tangents& d) const override { return partial(*d[0], values, args); }
   Tangents pull(const Fn&, const std::vector<bool>&) const override {
     fail_input(
-        "partial: the pull of f at given values is a Dirac delta at them, which is not a function; integrate f against a "
+        "partial: the pull of f at given values is a Dirac delta at them, which is not a function; integrate f against "
+        "a "
         "test function instead, or use push");
   }
 };
@@ -234,8 +236,7 @@ Fn compose(const Fn& f, const std::vector<Fn>& g, bool share) {
   }
   std::vector<int> distinct = slots;
   std::ranges::sort(distinct);
-  const bool only_arguments =
-      slots.size() == g.size() && std::ranges::adjacent_find(distinct) == distinct.end();
+  const bool only_arguments = slots.size() == g.size() && std::ranges::adjacent_find(distinct) == distinct.end();
   std::vector<Grid> grids = merged_grids(g);
   if (only_arguments) return broadcast_arg(f, g[0].type().args, slots, grids);
   if (is_identity(f)) return g[0];
@@ -282,8 +283,9 @@ Fn broadcast_arg(const Fn& f, const std::vector<SpecTree>& target, const std::ve
     require(slots[i] >= 0 && slots[i] < static_cast<int>(target.size()) &&
                 std::count(slots.begin(), slots.end(), slots[i]) == 1,
             "broadcast_arg: slots are distinct and below {}", target.size());
-    require(f.type().args[i] == target[slots[i]], "broadcast_arg: argument {} of {} is not the target's {}, which is {}",
-            i, signature(f), slots[i], to_string(target[slots[i]]));
+    require(f.type().args[i] == target[slots[i]],
+            "broadcast_arg: argument {} of {} is not the target's {}, which is {}", i, signature(f), slots[i],
+            to_string(target[slots[i]]));
     if (!all[slots[i]]) all[slots[i]] = f.grids()[i];
     same = same && slots[i] == static_cast<int>(i);
   }

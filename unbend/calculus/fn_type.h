@@ -26,7 +26,7 @@ Spec real(std::vector<std::int64_t> shape = {});
 /// A Spec, or a tuple of SpecTrees. Values of it are passed as the flat list of its leaves, in order.
 class SpecTree {
  public:
-  SpecTree(Spec spec = {}) : spec_(std::move(spec)) {}                                          // NOLINT: by design
+  SpecTree(Spec spec = {}) : spec_(std::move(spec)) {}                                        // NOLINT: by design
   explicit SpecTree(std::vector<SpecTree> items) : tuple_(true), items_(std::move(items)) {}  ///< a tuple
 
   bool is_tuple() const { return tuple_; }

@@ -46,8 +46,8 @@ std::vector<Fn> gradients(const FunctionalOfMany& functional, const std::vector<
 Fn second_variation(const Functional& functional, const Fn& at, const Fn& df);
 
 /// What integration by parts leaves at the boundary: entry k multiplies the k-th derivative of df, at the right end
-/// with sign +, at the left end with - (in more dimensions: times the outward normal). At a free end of a minimiser they
-/// are 0; for F = integral of L(x, f, f') entry 0 is dL/df'. Functions under a derivative must be f itself or its
+/// with sign +, at the left end with - (in more dimensions: times the outward normal). At a free end of a minimiser
+/// they are 0; for F = integral of L(x, f, f') entry 0 is dL/df'. Functions under a derivative must be f itself or its
 /// derivatives.
 std::vector<Fn> boundary_residual(const Functional& functional, const Fn& at);
 

@@ -1,5 +1,5 @@
-// Truncated Taylor series in one variable: K derivatives for O(K^2) per operation, where nested reverse passes grow by a
-// factor with each. T is double, at::Tensor (entry by entry) or another Jet.
+// Truncated Taylor series in one variable: K derivatives for O(K^2) per operation, where nested reverse passes grow by
+// a factor with each. T is double, at::Tensor (entry by entry) or another Jet.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -11,8 +11,8 @@
 
 namespace unbend::functional {
 
-/// c_0 + c_1 t + .. + c_K t^K. Series of different lengths combine as if the shorter one went on with zeros, so a Jet of
-/// one coefficient is a constant.
+/// c_0 + c_1 t + .. + c_K t^K. Series of different lengths combine as if the shorter one went on with zeros, so a Jet
+/// of one coefficient is a constant.
 template <class T>
 struct Jet {
   std::vector<T> c;

@@ -158,8 +158,8 @@ Grid gauss_jacobi(std::int64_t n, double alpha, double beta) {
                                  : 4 * k * (k + alpha) * (k + beta) * (k + sum) / (s * s * (s + 1) * (s - 1));
     off.push_back(std::sqrt(square));
   }
-  const double total = std::exp((sum + 1) * std::numbers::ln2 + std::lgamma(alpha + 1) + std::lgamma(beta + 1) -
-                                std::lgamma(sum + 2));
+  const double total =
+      std::exp((sum + 1) * std::numbers::ln2 + std::lgamma(alpha + 1) + std::lgamma(beta + 1) - std::lgamma(sum + 2));
   return golub_welsch(diagonal, off, total);
 }
 

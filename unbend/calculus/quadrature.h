@@ -1,8 +1,8 @@
 // Quadrature: nodes x_k and weights w_k with sum_k w_k f(x_k) close to the integral of f.
 //
 // The rule decides the accuracy of everything that is computed with functionals. Gauss-Legendre for smooth integrands;
-// a substitution (`through`) or `tanh_sinh` where the integrand is singular at an end; `periodic_trapezoid` for periodic
-// ones. A minimisation sees only its nodes: watch the functional on a second, finer grid.
+// a substitution (`through`) or `tanh_sinh` where the integrand is singular at an end; `periodic_trapezoid` for
+// periodic ones. A minimisation sees only its nodes: watch the functional on a second, finer grid.
 #pragma once
 
 #include <ATen/ATen.h>

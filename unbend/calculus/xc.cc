@@ -111,8 +111,8 @@ at::Tensor lda_exchange(const at::Tensor& rho) { return -.75 * std::cbrt(3 / pi)
 
 at::Tensor b88_exchange(const at::Tensor& rho, const at::Tensor& sigma) {
   constexpr double kBeta = .0042;
-  const at::Tensor spin = (rho / 2).pow(4. / 3);                  // of each of the two spins
-  const at::Tensor square = (sigma / 4) / spin.square();          // x^2
+  const at::Tensor spin = (rho / 2).pow(4. / 3);          // of each of the two spins
+  const at::Tensor square = (sigma / 4) / spin.square();  // x^2
   const at::Tensor x = safe_root(square, 1e-12);
   // x asinh(x) = x^2 (1 - x^2 / 6 + ..), within rounding of x^2 for small ones.
   const at::Tensor product = at::where(square < 1e-12, square, x * x.asinh());
@@ -121,7 +121,7 @@ at::Tensor b88_exchange(const at::Tensor& rho, const at::Tensor& sigma) {
 
 at::Tensor pbe_exchange(const at::Tensor& rho, const at::Tensor& sigma) {
   constexpr double kKappa = .804, kMu = .06672455060314922 * pi * pi / 3;
-  const double unit = 4 * std::pow(3 * pi * pi, 2. / 3);          // s^2 = sigma / (unit rho^(8/3))
+  const double unit = 4 * std::pow(3 * pi * pi, 2. / 3);  // s^2 = sigma / (unit rho^(8/3))
   const at::Tensor s2 = sigma / (unit * rho.pow(8. / 3));
   return lda_exchange(rho) * (1 + kKappa - kKappa / (1 + kMu / kKappa * s2));
 }

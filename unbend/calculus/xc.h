@@ -31,12 +31,12 @@ Fn kinetic_energy_density(const std::vector<Fn>& orbitals);
 LocalEnergy spin_scaled(LocalEnergy energy);
 GradientEnergy spin_scaled(GradientEnergy energy);
 
-at::Tensor thomas_fermi(const at::Tensor& rho);                                ///< kinetic, 3/10 (3 pi^2)^(2/3) rho^(5/3)
-at::Tensor von_weizsaecker(const at::Tensor& rho, const at::Tensor& sigma);    ///< kinetic, sigma / (8 rho)
-at::Tensor lda_exchange(const at::Tensor& rho);                                ///< Slater and Dirac
-at::Tensor b88_exchange(const at::Tensor& rho, const at::Tensor& sigma);       ///< Becke, Phys. Rev. A 38, 3098 (1988)
-at::Tensor pbe_exchange(const at::Tensor& rho, const at::Tensor& sigma);       ///< Perdew, Burke, Ernzerhof, PRL 77, 3865
-at::Tensor pw92_correlation(const at::Tensor& rho);                            ///< Perdew and Wang, PRB 45, 13244
+at::Tensor thomas_fermi(const at::Tensor& rho);                              ///< kinetic, 3/10 (3 pi^2)^(2/3) rho^(5/3)
+at::Tensor von_weizsaecker(const at::Tensor& rho, const at::Tensor& sigma);  ///< kinetic, sigma / (8 rho)
+at::Tensor lda_exchange(const at::Tensor& rho);                              ///< Slater and Dirac
+at::Tensor b88_exchange(const at::Tensor& rho, const at::Tensor& sigma);     ///< Becke, Phys. Rev. A 38, 3098 (1988)
+at::Tensor pbe_exchange(const at::Tensor& rho, const at::Tensor& sigma);     ///< Perdew, Burke, Ernzerhof, PRL 77, 3865
+at::Tensor pw92_correlation(const at::Tensor& rho);                          ///< Perdew and Wang, PRB 45, 13244
 at::Tensor pbe_correlation(const at::Tensor& rho, const at::Tensor& sigma);
 
 /// The same for two spins; sigma is |grad (up + down)|^2.
