@@ -60,6 +60,10 @@ TEST(Projection, OntoNodesIsExactThere) {
   const Fn p = project(f, {a, b});
   const Tensors points{a.nodes().unsqueeze(1), b.nodes()};
   EXPECT_TRUE(at::allclose(p(points)[0], f(points)[0], 0, 1e-15));
+  EXPECT_TRUE(at::allclose(p(Tensors{a.nodes(), b.nodes().unsqueeze(1)})[0], f(points)[0].t(), 0, 1e-15));
+  const auto same = at::linspace(0, 1, 3, at::kDouble);
+  const Fn diagonal = project(f, {Grid(same, same), Grid(same, same)});
+  EXPECT_TRUE(at::allclose(diagonal(Tensors{same, same})[0], f(Tensors{same, same})[0], 0, 1e-15));
   // Bilinear between, linear beyond.
   const Fn plane = project(3 * xy[0] - 2 * xy[1] + xy[0] * xy[1], {a, b});
   EXPECT_NEAR(plane(.33, .77), .99 - 1.54 + .33 * .77, 1e-14);

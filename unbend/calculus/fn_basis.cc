@@ -1,10 +1,12 @@
 #include "unbend/calculus/fn_basis.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
 #include "unbend/base/error.h"
 #include "unbend/calculus/fn_math.h"
+#include "unbend/calculus/fn_node.h"
 #include "unbend/tensor/check.h"
 
 namespace unbend::functional {
@@ -24,36 +26,72 @@ at::Tensor orders(std::int64_t first, std::int64_t count) { return at::arange(fi
 // Where x lies among sorted nodes [n]: the index of the interval, and how far along it.
 std::pair<at::Tensor, at::Tensor> locate(const at::Tensor& nodes, const at::Tensor& x) {
   const std::int64_t n = nodes.size(0);
-  const auto index = (at::searchsorted(nodes, x.detach().contiguous(), false, true) - 1).clamp(0, n - 2);
+  const auto flat = x.detach().reshape({-1}).contiguous();
+  const auto index = (at::searchsorted(nodes, flat, false, true) - 1).clamp(0, n - 2);
   const auto left = nodes.index_select(0, index), right = nodes.index_select(0, index + 1);
-  return {index, (x - left) / (right - left)};
+  return {index.view(x.sizes()), (x - left.view(x.sizes())) / (right - left).view(x.sizes())};
 }
 
-// values [n_1 .. n_d] at sorted nodes, at points x_1 .. x_d [N]: over the 2^d corners of each point's cell.
-at::Tensor interpolate(const at::Tensor& values, const Tensors& nodes, const Tensors& x) {
-  Tensors weight{at::ones_like(x[0])};
-  Tensors place{at::zeros(x[0].sizes(), at::kLong)};
-  for (std::size_t d = 0; d < x.size(); ++d) {
-    const std::int64_t n = nodes[d].size(0);
-    Tensors next_weight, next_place;
-    if (n == 1) {
-      for (std::size_t i = 0; i < weight.size(); ++i) next_weight.push_back(weight[i]), next_place.push_back(place[i]);
-    } else {
-      const auto [index, along] = locate(nodes[d], x[d]);
-      for (std::size_t i = 0; i < weight.size(); ++i) {
-        next_weight.push_back(weight[i] * (1 - along));
-        next_place.push_back(place[i] * n + index);
-        next_weight.push_back(weight[i] * along);
-        next_place.push_back(place[i] * n + index + 1);
-      }
+// Piecewise multilinear. Each argument is located on its own batch; only the sum over the 2^d corners of a cell sees
+// the product of all.
+struct Interpolation final : Node {
+  at::Tensor table;   // [n_1 .. n_d], in the order of the grids' nodes
+  at::Tensor values;  // the same for sorted ones
+  Tensors nodes;      // sorted
+
+  Interpolation(at::Tensor t, at::Tensor v, Tensors x, const std::vector<Grid>& g)
+      : Node({Spec{}, std::vector<SpecTree>(g.size())}, g, {}),
+        table(std::move(t)),
+        values(std::move(v)),
+        nodes(std::move(x)) {}
+  std::string name() const override { return "interpolation"; }
+  bool shared() const override { return false; }
+  // The values where each argument runs over the nodes of its own grid, along an axis of its own: as integrals and
+  // projections on those grids ask for. Undefined elsewhere, and where derivatives are wanted.
+  at::Tensor at_nodes(const Tensors& point) const {
+    std::vector<std::pair<std::int64_t, std::int64_t>> axes;  // place in the batch, from the right; argument
+    for (std::size_t d = 0; d < point.size(); ++d) {
+      const at::Tensor& x = point[d];
+      const std::int64_t n = grids[d].size();
+      if (x.requires_grad() || n == 1 || x.numel() != n) return {};
+      const auto sizes = x.sizes();
+      const auto axis = std::find(sizes.begin(), sizes.end(), n) - sizes.begin();
+      if (axis == x.dim() || !at::equal(x.reshape({-1}), grids[d].nodes())) return {};
+      axes.emplace_back(x.dim() - 1 - axis, static_cast<std::int64_t>(d));
     }
-    weight = next_weight, place = next_place;
+    std::sort(axes.begin(), axes.end(), std::greater());
+    std::vector<std::int64_t> order, sizes(axes.front().first + 1, 1);
+    for (std::size_t i = 0; i < axes.size(); ++i) {
+      if (i > 0 && axes[i].first == axes[i - 1].first) return {};  // a diagonal
+      order.push_back(axes[i].second);
+      sizes[axes.front().first - axes[i].first] = table.size(axes[i].second);
+    }
+    return table.permute(order).reshape(sizes);
   }
-  at::Tensor sum = at::zeros_like(x[0]);
-  const auto flat = values.flatten();
-  for (std::size_t i = 0; i < weight.size(); ++i) sum = sum + weight[i] * flat.index_select(0, place[i]);
-  return sum;
-}
+  Tensors eval(Evaluator&, const Tensors& point, bool) const override {
+    if (const at::Tensor known = at_nodes(point); known.defined()) return {known};
+    struct Corner {
+      at::Tensor weight, place;
+    };
+    std::vector<Corner> corners{{at::ones({}, at::kDouble), at::zeros({}, at::kLong)}};
+    for (std::size_t d = 0; d < point.size(); ++d) {
+      const std::int64_t n = nodes[d].size(0);
+      if (n == 1) continue;  // constant along this axis
+      const auto [index, along] = locate(nodes[d], point[d]);
+      std::vector<Corner> next;
+      for (const Corner& corner : corners) {
+        next.push_back({corner.weight * (1 - along), corner.place * n + index});
+        next.push_back({corner.weight * along, corner.place * n + index + 1});
+      }
+      corners = std::move(next);
+    }
+    at::Tensor sum = at::zeros({}, at::kDouble);
+    for (const Corner& corner : corners) sum = sum + corner.weight * values.take(corner.place);
+    return {sum};
+  }
+  Tangent push(const Tangents&) const override { return {}; }
+  Tangents pull(const Fn&, const std::vector<bool>&) const override { return {}; }
+};
 
 void check_numbers(const Fn& f, const char* what) {
   require(f.arity() >= 1 && f.type() == FnType{Spec{}, std::vector<SpecTree>(f.arity())},
@@ -145,8 +183,7 @@ Fn interpolation(const at::Tensor& values, const std::vector<Grid>& grids) {
     nodes.push_back(x.contiguous());
     sorted = sorted.index_select(axis, order);
   }
-  return leaf([sorted, nodes](const Tensors& x) { return Tensors{interpolate(sorted, nodes, x)}; },
-              FnType{Spec{}, std::vector<SpecTree>(grids.size())}, {.name = "interpolation", .grids = grids});
+  return make<Interpolation>(values.detach(), sorted.contiguous(), nodes, grids);
 }
 
 Fn project(const Fn& f, const std::vector<Grid>& grids) {
