@@ -243,7 +243,7 @@ def ours(options, stage_tokens):
         result = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     if result.returncode:
         sys.exit(f"distill_lolcats: {' '.join(map(str, command))}: {result.stderr.strip()}")
-    return {x["name"]: (x["tokens_per_second"], x["first_loss"]) for x in json.loads(result.stdout)["stages"]}
+    return {x["name"]: (x["tokens_per_second"], x["first_loss"]) for x in json.loads(result.stdout)["results"]}
 
 
 def same_numbers(peer, ids):
