@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "unbend/calculus/linearize.h"
-#include "unbend/report/table.h"
+#include "unbend/nets/layers.h"
 
 namespace unbend {
 namespace {
@@ -27,24 +27,32 @@ struct Case {
 
 at::Tensor weights(int64_t out, int64_t in) { return at::randn({out, in}) / std::sqrt(static_cast<double>(in)); }
 
-Case perceptron() {
-  const auto x = at::randn({128, 784});
+// All weights of a perceptron with GELU, on a batch.
+Case perceptron(const std::string& name, int64_t batch, int64_t in, int64_t hidden) {
+  const auto x = at::randn({batch, in});
   const Function f = [x](const Tensors& w) -> Tensors {
     const auto h = at::gelu(at::linear(at::gelu(at::linear(x, w[0], w[1])), w[2], w[3]));
     return {at::linear(h, w[4], w[5])};
   };
-  return {"MLP 784-1024-1024-10, batch 128",
+  return {name,
           f,
-          {weights(1024, 784), at::zeros({1024}), weights(1024, 1024), at::zeros({1024}), weights(10, 1024),
+          {weights(hidden, in), at::zeros({hidden}), weights(hidden, hidden), at::zeros({hidden}), weights(10, hidden),
            at::zeros({10})}};
 }
 
-// Pre-norm transformer block, B 2, T 256, D 256, H 4; attention written out, or LibTorch's fused operator.
-Case block(bool fused) {
+// Pre-norm transformer block, B 2, T 256, D 256, H 4: attention written out and our LayerNorm; or LibTorch's LayerNorm,
+// whose push is a composition of many operations; or its fused attention too, which can only be linearized in plain
+// form.
+enum class Parts { Ours, Norm, NormAndAttention };
+
+Case block(Parts parts_of) {
+  const bool fused = parts_of == Parts::NormAndAttention;
   const int64_t batch = 2, tokens = 256, width = 256, heads = 4, head = width / heads;
   const auto x = at::randn({batch, tokens, width});
   const Function f = [=](const Tensors& w) -> Tensors {
-    const auto norm = [&](const at::Tensor& h, size_t i) { return at::layer_norm(h, {width}, w[i], w[i + 1]); };
+    const auto norm = [&](const at::Tensor& h, size_t i) {
+      return parts_of == Parts::Ours ? layer_norm(h, w[i], w[i + 1], 1e-5) : at::layer_norm(h, {width}, w[i], w[i + 1]);
+    };
     const auto qkv = at::linear(norm(x, 0), w[2], w[3]).view({batch, tokens, 3, heads, head}).permute({2, 0, 3, 1, 4});
     const auto parts = qkv.unbind();
     at::Tensor mixed;
@@ -57,7 +65,9 @@ Case block(bool fused) {
     const auto h = x + at::linear(mixed.transpose(1, 2).reshape({batch, tokens, width}), w[4], w[5]);
     return {h + at::linear(at::gelu(at::linear(norm(h, 6), w[8], w[9])), w[10], w[11])};
   };
-  return {fused ? "block, fused attention" : "transformer block, B2 T256 D256 H4",
+  return {fused                     ? "  LibTorch's norms, fused attention"
+          : parts_of == Parts::Norm ? "  LibTorch's norms"
+                                    : "transformer block, B2 T256 D256 H4",
           f,
           {at::ones({width}), at::zeros({width}), weights(3 * width, width), at::zeros({3 * width}),
            weights(width, width), at::zeros({width}), at::ones({width}), at::zeros({width}), weights(4 * width, width),
@@ -140,7 +150,9 @@ int main(int argc, char** argv) {
     fmt::print("{:38} {:>10} {:>6} {:>6} {:>6} {:>6} {:>9} {:>9} {:>9} {:>8}\n", "", "forward ms", "build", "pull",
                "push", "dual", "8 pulls/8", "10 pushes", "10 duals", "MB held");
   }
-  for (const Case& c : {perceptron(), block(false), block(true), chain()}) {
+  for (const Case& c :
+       {perceptron("MLP 784-1024-1024-10, batch 128", 128, 784, 1024), block(Parts::Ours), block(Parts::Norm),
+        block(Parts::NormAndAttention), chain(), perceptron("MLP 30-40-40-10, batch 16", 16, 30, 40)}) {
     const Times t = run(c, rounds);
     if (json) {
       fmt::print(

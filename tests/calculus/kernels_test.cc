@@ -117,6 +117,9 @@ void add_nets(std::vector<Kernel>& list) {
   list.push_back({"rms_norm",
                   [](const Tensors& x) -> Tensors { return {rms_norm(x[0], x[1], 1e-5, at::kDouble)}; },
                   {normal({3, 4, 11}, 1), normal({11}, 2)}});
+  list.push_back({"layer_norm",
+                  [](const Tensors& x) -> Tensors { return {layer_norm(x[0], x[1], x[2], 1e-5)}; },
+                  {normal({3, 4, 11}, 1), normal({11}, 2), normal({11}, 3)}});
   list.push_back({"swiglu", [](const Tensors& x) -> Tensors { return {swiglu(x[0])}; }, {normal({3, 4, 22}, 1)}});
   for (const auto pairs : {RotaryPairs::Halves, RotaryPairs::Adjacent}) {
     const Rotary tables = rotary_tables(at::arange(7), at::pow(1e4, -at::arange(3) / 3.), pairs, at::kDouble);

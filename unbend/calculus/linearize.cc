@@ -240,7 +240,8 @@ struct JacobianKind : Kind {
   // is compared with its own call once.
   template <class One>
   std::optional<Tensors> at_once(std::atomic<AtOnce>& state, const Tensors& many, const One& one) const {
-    if (state == AtOnce::Fails || many[0].size(0) == 0) return std::nullopt;
+    constexpr int64_t kLarge = 1 << 17;  // from here on one by one is as fast, and takes less memory
+    if (state == AtOnce::Fails || many[0].size(0) == 0 || domain.dim() + codomain.dim() > kLarge) return std::nullopt;
     auto all = batched(one, many);
     if (!all) {
       state = AtOnce::Fails;

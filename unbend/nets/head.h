@@ -34,10 +34,10 @@ struct DistillationLoss {
   at::Tensor divergence;     ///< [N], detached: KL(teacher || student) over the K tokens and one bucket for all others
 };
 
-/// hidden [N, M] (after the final norm), any floating dtype; products in the head's. Differentiable in hidden, once, and
-/// that gradient once more in its cotangent (the push); it is computed with the loss, so keep gradients disabled where
-/// none is wanted. loss and the details are float64 for a float64 head, else float32. Throws Error (Input) on shapes or
-/// ids that do not fit and on teacher probabilities that sum to more than 1.
+/// hidden [N, M] (after the final norm), any floating dtype; products in the head's. Differentiable in hidden, once,
+/// and that gradient once more in its cotangent (the push); it is computed with the loss, so keep gradients disabled
+/// where none is wanted. loss and the details are float64 for a float64 head, else float32. Throws Error (Input) on
+/// shapes or ids that do not fit and on teacher probabilities that sum to more than 1.
 DistillationLoss distillation_loss(const at::Tensor& hidden, const FrozenHead& head, const TokenTargets& targets,
                                    double kl_weight, double ce_weight);
 
