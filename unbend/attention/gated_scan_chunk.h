@@ -70,13 +70,14 @@ struct Rows {
       }
     }
   }
+
  private:
   int64_t batch_ = 0, head_ = 0, time_ = 0;
 };
 
-/// Rows that will be needed soon. Heads are usually interleaved in memory, so rows are too far apart for the hardware to
-/// see them coming; and asked for all at once they would fill the queue of outstanding cache lines, in which the loads
-/// that are needed now would wait. So they are asked for a few at a time, between products.
+/// Rows that will be needed soon. Heads are usually interleaved in memory, so rows are too far apart for the hardware
+/// to see them coming; and asked for all at once they would fill the queue of outstanding cache lines, in which the
+/// loads that are needed now would wait. So they are asked for a few at a time, between products.
 template <class T>
 class Ahead {
  public:

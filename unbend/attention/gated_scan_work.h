@@ -106,8 +106,7 @@ struct Chunk {
   void transpose_keys() const { transpose(n, p.dk, k.data, k.stride, keys.data, keys.stride); }
 
   void load_group(const Rows<T>& from, const Tile<T>& to, const Tile<T>* scale = nullptr) const {
-    for (int64_t g = 0; g < p.group; ++g)
-      from.load(batch, head * p.group + g, time, n, to, g * n, scale);
+    for (int64_t g = 0; g < p.group; ++g) from.load(batch, head * p.group + g, time, n, to, g * n, scale);
   }
   void store_group(const Tile<T>& from, const Rows<T>& to, const Tile<T>* scale = nullptr) const {
     for (int64_t g = 0; g < p.group; ++g) to.store(batch, head * p.group + g, time, n, from, g * n, scale);
