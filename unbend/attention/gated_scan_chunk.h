@@ -8,11 +8,11 @@
 // decay 0: strong decays cost speed and never accuracy.
 #pragma once
 
+#include <hwy/cache_control.h>
 #include <hwy/contrib/math/math-inl.h>
 
 #include <cmath>
 #include <cstring>
-#include <vector>
 
 #include "unbend/attention/gated_scan.h"
 #include "unbend/attention/gated_scan_tile.h"
@@ -39,12 +39,16 @@ struct Rows {
     return data + batch * batch_ + head * head_ + time * time_;
   }
 
-  /// Copies n rows to a tile, times the rows of `factor` if there is one.
-  void load(int64_t batch, int64_t head, int64_t time, int64_t n, const Tile<T>& to, int64_t first_row = 0,
-            const Tile<T>* factor = nullptr) const {
+  /// Copies n rows to a tile, times the rows of `factor` if there is one, and asks for the rows `ahead` tokens further:
+  /// heads are usually interleaved in memory, so rows are too far apart for the hardware to see them coming.
+  void load(int64_t batch, int64_t head, int64_t time, int64_t n, const Tile<T>& to, int64_t ahead,
+            int64_t first_row = 0, const Tile<T>* factor = nullptr) const {
     const Lanes<T> d;
     for (int64_t i = 0; i < n; ++i) {
       const T* from = row(batch, head, time + i);
+      const auto next = reinterpret_cast<std::uintptr_t>(from) + ahead * time_ * int64_t(sizeof(T));
+      for (int64_t b = 0; b < width * int64_t(sizeof(T)); b += 64)
+        hwy::Prefetch(reinterpret_cast<const char*>(next + b));
       T* HWY_RESTRICT target = to.row(first_row + i);
       const T* scale = factor ? factor->row(i) : nullptr;
       for (int64_t m = 0; m < width; m += kLanes<T>) {
@@ -70,38 +74,16 @@ struct Rows {
       }
     }
   }
-
- private:
-  int64_t batch_ = 0, head_ = 0, time_ = 0;
-};
-
-/// Rows that will be needed soon. Heads are usually interleaved in memory, so rows are too far apart for the hardware
-/// to see them coming; and asked for all at once they would fill the queue of outstanding cache lines, in which the
-/// loads that are needed now would wait. So they are asked for a few at a time, between products.
-template <class T>
-class Ahead {
- public:
-  void clear() { blocks_.clear(), block_ = 0, row_ = 0; }
-  void add(const Rows<T>& rows, int64_t batch, int64_t head, int64_t time, int64_t n) {
-    if (n > 0) blocks_.push_back({&rows, batch, head, time, n});
-  }
-  void ask() {
-    for (int i = 0; i < 8 && block_ < blocks_.size(); ++i) {
-      const Block& b = blocks_[block_];
-      const auto* line = reinterpret_cast<const char*>(b.rows->row(b.batch, b.head, b.time + row_));
-      for (int64_t byte = 0; byte < b.rows->width * int64_t(sizeof(T)); byte += 64) __builtin_prefetch(line + byte);
-      if (++row_ == b.n) ++block_, row_ = 0;
+  /// Asks for n rows that are going to be written.
+  void expect(int64_t batch, int64_t head, int64_t time, int64_t n) const {
+    for (int64_t i = 0; i < n; ++i) {
+      const T* at = row(batch, head, time + i);
+      for (int64_t m = 0; m < width; m += 64 / int64_t(sizeof(T))) __builtin_prefetch(at + m, /*rw=*/1);
     }
   }
 
  private:
-  struct Block {
-    const Rows<T>* rows;
-    int64_t batch, head, time, n;
-  };
-  std::vector<Block> blocks_;
-  size_t block_ = 0;
-  int64_t row_ = 0;
+  int64_t batch_ = 0, head_ = 0, time_ = 0;
 };
 
 // Element-wise work on whole padded rows.

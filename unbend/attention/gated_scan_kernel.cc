@@ -39,14 +39,11 @@ struct Forward {
         store_state(state, segment_states, index * p.segments() + t / kSegment);
       }
       chunk.load(piece.batch, piece.head, t);
-      chunk.ahead.clear();
-      for (const auto* rows : {&p.q, &to}) chunk.expect(*rows, p.group, false, piece.end);
-      for (const auto* rows : {&p.k, &p.v}) chunk.expect(*rows, 1, false, piece.end);
-      const auto ask = [&] { chunk.ahead.ask(); };
+      chunk.expect_group(to);
       chunk.score(chunk.q, p.dk, chunk.keys, scores);
       chunk.enter(state);
-      multiply_two(chunk.rows(), chunk.n, plain(scores), chunk.v, p.dk, plain(chunk.q), state, out, ask);
-      multiply_add(p.dk, chunk.n, transposed(chunk.k), chunk.v, state, ask);
+      multiply_two(chunk.rows(), chunk.n, plain(scores), chunk.v, p.dk, plain(chunk.q), state, out);
+      multiply_add(p.dk, chunk.n, transposed(chunk.k), chunk.v, state);
       chunk.store_group(out, to, p.decays_values() ? &chunk.decay.product : nullptr);
     }
     if (piece.end < p.length) return;
@@ -139,8 +136,8 @@ struct Push {
     const Problem<T>& p = chunk.p;
     const int64_t n = chunk.n;
     chunk.load_group(tq_rows, tq);
-    tk_rows.load(chunk.batch, chunk.head, chunk.time, n, tk);
-    tv_rows.load(chunk.batch, chunk.head, chunk.time, n, tv);
+    tk_rows.load(chunk.batch, chunk.head, chunk.time, n, tk, n);
+    tv_rows.load(chunk.batch, chunk.head, chunk.time, n, tv, n);
     if (p.log_decay) {
       read_decay(0, t_first.data, nullptr);
       std::fill_n(t_product.data, t_product.stride, T(0));

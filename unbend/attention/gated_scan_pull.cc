@@ -81,7 +81,9 @@ struct Pull {
     std::fill_n(next_first.data, next_first.stride, T(1));
     retreat_to(piece);
     for (int64_t segment = (piece.end + kSegment - 1) / kSegment; segment-- > piece.begin / kSegment;) {
+      chunk.direction = 1;
       const size_t chunks = open(piece, segment);
+      chunk.direction = -1;
       for (size_t c = chunks; c-- > 0;) {
         entered[c].exchange(chunk);
         chunk.load_queries();
@@ -107,6 +109,7 @@ struct Pull {
   // From the gradient of the head's final state to that of E of the chunk after the piece.
   void retreat_to(const Piece& piece) {
     const Problem<T>& p = chunk.p;
+    chunk.direction = -1;
     std::vector<int64_t> starts;
     for (int64_t block = (p.length - piece.end + p.chunk - 1) / p.chunk; block-- > 0;) {
       const int64_t first = piece.end + block * p.chunk;
@@ -147,9 +150,7 @@ struct Pull {
       } else {
         std::copy_n(state_t.data, p.dv * state_t.stride, slot().state.data);
       }
-      chunk.ahead.clear();
-      for (const auto* rows : {&p.k, &p.v}) chunk.expect(*rows, 1, false, chunk.end);
-      multiply_add(p.dv, chunk.n, transposed(chunk.v), chunk.k, state_t, [&] { chunk.ahead.ask(); });
+      multiply_add(p.dv, chunk.n, transposed(chunk.v), chunk.k, state_t);
       t += chunk.n;
       slot().exchange(chunk);
       ++count;
@@ -165,11 +166,10 @@ struct Pull {
   void pull_chunk(const Tile<T>& before, const Tile<T>& after) {
     const Problem<T>& p = chunk.p;
     const int64_t n = chunk.n, rows = chunk.rows();
+    chunk.expect_group(dq_rows);
+    dk_rows.expect(chunk.batch, chunk.head, chunk.time, n);
+    dv_rows.expect(chunk.batch, chunk.head, chunk.time, n);
     load_d_out();
-    chunk.ahead.clear();
-    for (const auto* to : {&p.q, &d_out_rows, &dq_rows}) chunk.expect(*to, p.group, true, 0);
-    for (const auto* to : {&dk_rows, &dv_rows}) chunk.expect(*to, 1, true, 0);
-    const auto ask = [&] { chunk.ahead.ask(); };
     transpose(p.dk, p.dv, d_state.data, d_state.stride, d_state_t.data, d_state_t.stride);
     if (p.log_decay) {
       start_decay_sum(after);
@@ -182,10 +182,10 @@ struct Pull {
     transpose(n, p.dv, chunk.v.data, chunk.v.stride, values.data, values.stride);
     chunk.score(chunk.q, p.dk, chunk.keys, scores);
     chunk.score(d_out, p.dv, values, d_scores);
-    multiply_two(n, rows, transposed(scores), d_out, p.dk, plain(chunk.k), d_state, dv, ask);
-    multiply_two(rows, n, plain(d_scores), chunk.k, p.dv, plain(d_out), before, dq, ask);
-    multiply_two(n, rows, transposed(d_scores), chunk.q, p.dv, plain(chunk.v), d_state_t, dk, ask);
-    multiply_add(p.dk, rows, transposed(chunk.q), d_out, d_state, ask);
+    multiply_two(n, rows, transposed(scores), d_out, p.dk, plain(chunk.k), d_state, dv);
+    multiply_two(rows, n, plain(d_scores), chunk.k, p.dv, plain(d_out), before, dq);
+    multiply_two(n, rows, transposed(d_scores), chunk.q, p.dv, plain(chunk.v), d_state_t, dk);
+    multiply_add(p.dk, rows, transposed(chunk.q), d_out, d_state);
 
     if (p.decays_keys()) store_decay(chunk.q, dq, chunk.k, dk);
     if (p.decays_values()) {

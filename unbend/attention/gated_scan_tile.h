@@ -23,11 +23,6 @@ struct Tile {
 };
 
 template <class T>
-Left<T> from_row(Left<T> a, int64_t i) {
-  return {a.data + i * a.row, a.row, a.column};
-}
-
-template <class T>
 Left<T> plain(const Tile<T>& tile, int64_t first_row = 0) {
   return {tile.row(first_row), tile.stride, 1};
 }
@@ -35,16 +30,6 @@ template <class T>
 Left<T> transposed(const Tile<T>& tile, int64_t first_row = 0) {
   return {tile.row(first_row), 1, tile.stride};
 }
-
-// Rows of a product that are computed between two calls of `pause`: one block in registers.
-template <class T>
-int64_t pause_rows(const Tile<T>& c) {
-  return padded<T>(c.width) / kLanes<T> % 4 == 0 ? 6 : 8;
-}
-
-struct NoPause {
-  void operator()() const {}
-};
 
 template <class T>
 void multiply(int64_t rows, int64_t inner, Left<T> a, const Tile<T>& b, const Tile<T>& c) {
@@ -54,21 +39,13 @@ template <class T>
 void multiply_add(int64_t rows, int64_t inner, Left<T> a, const Tile<T>& b, const Tile<T>& c) {
   product<true>(rows, c.width, inner, a, b.data, b.stride, c.data, c.stride);
 }
-template <class T, class Pause>
-void multiply_add(int64_t rows, int64_t inner, Left<T> a, const Tile<T>& b, const Tile<T>& c, Pause&& pause) {
-  for (int64_t i = 0, step = pause_rows(c); i < rows; i += step, pause()) {
-    product<true>(std::min(step, rows - i), c.width, inner, from_row(a, i), b.data, b.stride, c.row(i), c.stride);
-  }
-}
+
 /// c = a b + a2 b2, each sum kept in registers.
-template <class T, class Pause = NoPause>
+template <class T>
 void multiply_two(int64_t rows, int64_t inner, Left<T> a, const Tile<T>& b, int64_t inner2, Left<T> a2,
-                  const Tile<T>& b2, const Tile<T>& c, Pause&& pause = {}) {
-  for (int64_t i = 0, step = pause_rows(c); i < rows; i += step, pause()) {
-    sum_of_products<false>(std::min(step, rows - i), c.width, c.row(i), c.stride,
-                           Term<T>{inner, from_row(a, i), b.data, b.stride},
-                           Term<T>{inner2, from_row(a2, i), b2.data, b2.stride});
-  }
+                  const Tile<T>& b2, const Tile<T>& c) {
+  sum_of_products<false>(rows, c.width, c.data, c.stride, Term<T>{inner, a, b.data, b.stride},
+                         Term<T>{inner2, a2, b2.data, b2.stride});
 }
 
 }  // namespace unbend::kernel

@@ -72,8 +72,8 @@ struct Chunk {
   ChunkDecay<T> decay;
   Tile<T> pending, factor;
   int64_t batch = 0, head = 0, time = 0, n = 0;
-  int64_t end = 0;  // of the tokens to walk over; no chunk crosses it
-  Ahead<T> ahead;   // rows of the next chunk
+  int64_t end = 0;        // of the tokens to walk over; no chunk crosses it
+  int64_t direction = 1;  // of the walk over time, for prefetching
 
   explicit Chunk(const Problem<T>& p)
       : p(p),
@@ -94,8 +94,8 @@ struct Chunk {
   }
   void load_keys(int64_t b, int64_t h, int64_t t) {
     place(b, h, t);
-    p.k.load(b, h, t, n, k, 0, p.decays_keys() ? &decay.inverse : nullptr);
-    p.v.load(b, h, t, n, v, 0, p.decays_values() ? &decay.inverse : nullptr);
+    p.k.load(b, h, t, n, k, direction * n, 0, p.decays_keys() ? &decay.inverse : nullptr);
+    p.v.load(b, h, t, n, v, direction * n, 0, p.decays_values() ? &decay.inverse : nullptr);
   }
   void load_queries() { load_group(p.q, q, p.decays_keys() ? &decay.product : nullptr); }
   void load(int64_t b, int64_t h, int64_t t) {
@@ -106,16 +106,14 @@ struct Chunk {
   void transpose_keys() const { transpose(n, p.dk, k.data, k.stride, keys.data, keys.stride); }
 
   void load_group(const Rows<T>& from, const Tile<T>& to, const Tile<T>* scale = nullptr) const {
-    for (int64_t g = 0; g < p.group; ++g) from.load(batch, head * p.group + g, time, n, to, g * n, scale);
+    for (int64_t g = 0; g < p.group; ++g)
+      from.load(batch, head * p.group + g, time, n, to, direction * n, g * n, scale);
   }
   void store_group(const Tile<T>& from, const Rows<T>& to, const Tile<T>* scale = nullptr) const {
     for (int64_t g = 0; g < p.group; ++g) to.store(batch, head * p.group + g, time, n, from, g * n, scale);
   }
-  // `from` of the tokens that follow, or those before, as far as they lie in the walk that ends at `border`.
-  void expect(const Rows<T>& from, int64_t heads, bool backwards, int64_t border) {
-    const int64_t first = backwards ? std::max(border, time - n) : time + n;
-    const int64_t count = backwards ? time - first : std::min(n, border - first);
-    for (int64_t g = 0; g < heads; ++g) ahead.add(from, batch, head * heads + g, first, count);
+  void expect_group(const Rows<T>& to) const {
+    for (int64_t g = 0; g < p.group; ++g) to.expect(batch, head * p.group + g, time, n);
   }
 
   const T* last() const { return decay.product.row(n - 1); }
