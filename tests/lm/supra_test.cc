@@ -140,6 +140,22 @@ TEST(Supra, T2RDividesByTheSumOfItsWeights) {
   EXPECT_LT(difference(y, at::matmul(weights, v) / weights.sum(-1, true).clamp_min(1e-7)), 1e-10);
 }
 
+TEST(Supra, FormsGiveTheSameNumbersWhereLittleIsLeftOfASum) {
+  const at::NoGradGuard no_grad;
+  const auto c = config_of(4, 2, 8);
+  const auto mixer = mixer_of(c, Json::object());
+  for (const auto& p : mixer->parameters()) *p.tensor = p.tensor->to(at::kFloat);
+  const auto qkv = normal({16, 200, 64}, 1).to(at::kFloat);
+  const auto rope = rope_table(c, 0, 200, at::kFloat);
+  const MixerInput in{c, rope, at::zeros({16, 200, c.hidden}), qkv, 0};
+  const auto heads = mixer->forward(in, Form::Chunked);
+  EXPECT_EQ(heads.scalar_type(), at::kFloat);
+  EXPECT_LT(difference(heads, mixer->forward(in, Form::Recurrent)), 3e-7);  // float32's steps between 2 and 4
+  const auto state = mixer->start(c, 16, at::kFloat);
+  mixer->extend(in, *state);
+  EXPECT_EQ(state->bytes(), 16 * 4 * 8 * 8 * 4);  // what is remembered stays float32
+}
+
 TEST(Supra, HasTheSizesOfTheBrief) {
   const auto c = config_of(9, 3, 64);
   const auto count = [](Mixer& mixer) {

@@ -69,7 +69,9 @@ class SupraMixer : public Mixer {
     for (std::int64_t h = 0; h < c.heads; ++h) shared_ = shared_ && slopes_[h] == slopes_[h / group * group];
   }
 
-  at::Tensor forward(const MixerInput& in, Form form) const override { return outputs(recurrence(in, {}, form).out); }
+  at::Tensor forward(const MixerInput& in, Form form) const override {
+    return outputs(recurrence(in, {}, form).out).to(query_weight_.scalar_type());
+  }
 
   std::unique_ptr<MixerState> start(const DecoderConfig& c, std::int64_t batch,
                                     const at::TensorOptions& options) const override {
@@ -80,8 +82,8 @@ class SupraMixer : public Mixer {
   at::Tensor extend(const MixerInput& in, MixerState& base) const override {
     auto& state = dynamic_cast<SupraState&>(base);
     const Scan scan = recurrence(in, state.scan, in.tokens() == 1 ? Form::Recurrent : Form::Chunked);
-    state.scan = scan.state;
-    return outputs(scan.out);
+    state.scan = scan.state.to(state.scan.scalar_type());
+    return outputs(scan.out).to(query_weight_.scalar_type());
   }
 
   std::vector<Parameter> parameters() override {
@@ -132,8 +134,14 @@ class SupraMixer : public Mixer {
   }
 
   /// u_t [B, H, T, d], with the sum of the weights as one more column if it is wanted.
+  ///
+  /// u_t is a sum of terms of both signs, of which sometimes little is left, and GroupNorm divides by that. Outside
+  /// training it is summed in float64: all forms then give the same float32 heads, at a cost that is small beside that
+  /// of the projections.
   Scan recurrence(const MixerInput& in, const at::Tensor& state, Form form) const {
     auto [q, k, v] = mapped(in);
+    const auto type = at::GradMode::is_enabled() ? q.scalar_type() : at::kDouble;
+    q = q.to(type), k = k.to(type), v = v.to(type);
     if (normalise_) v = at::constant_pad_nd(v, {0, 1}, 1);
     const std::int64_t heads = state_heads(in.config), group = in.config.heads / in.config.kv_heads;
     if (heads != k.size(1)) k = k.repeat_interleave(group, 1), v = v.repeat_interleave(group, 1);
@@ -145,7 +153,7 @@ class SupraMixer : public Mixer {
     }
     ScanOptions options;
     options.form = form;
-    return gated_scan(q, k, v, log_decay, state, options);
+    return gated_scan(q, k, v, log_decay, state.defined() ? state.to(type) : state, options);
   }
 
   at::Tensor outputs(const at::Tensor& u) const {
