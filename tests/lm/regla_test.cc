@@ -5,9 +5,11 @@
 #include <torch/types.h>
 
 #include <cmath>
+#include <map>
 #include <numbers>
 
 #include "tests/error_message.h"
+#include "unbend/lm/distill.h"
 
 namespace unbend::lm {
 namespace {
@@ -215,12 +217,135 @@ TEST(Regla, HasTheSizesOfTheBrief) {
   EXPECT_EQ(mixer_of(c, Json::object())->start(c, 2, at::kFloat)->bytes(), 2 * 4 * (9 * 64 * 64 + 3));
 }
 
+TEST(Regla, WarnsOfKeysTooFarApart) {
+  const Draw x;
+  const auto rope = rope_table(x.c, 0, x.tokens, at::kDouble);
+  const auto span = [&](double lowest) {
+    auto k = x.k.clone();
+    k.slice(0, 0, 5).sub_(lowest);  // early tokens, all channels
+    const MixerInput in{x.c, rope, x.z.unsqueeze(0), at::cat({x.q, k, x.v}, 1).unsqueeze(0), 0};
+    return mixer_of(x.c, Json::object())->gauges(in).at(0);
+  };
+  EXPECT_LT(span(0).value, 10);
+  EXPECT_EQ(span(0).warning, "");
+  EXPECT_NEAR(span(100).value, 100, 10);
+  EXPECT_NE(span(100).warning.find("forgotten"), std::string::npos);
+}
+
+Decoder small_teacher() {
+  auto c = config_of(4, 2, 8);
+  c.layers = 2, c.hidden = 32, c.ffn = 48, c.vocab = 40;
+  Random random(1);
+  return random_decoder(c, 1, .5, random);
+}
+
+/// Random sequences.
+struct Draws : BatchSource {
+  Random random;
+  std::int64_t rows;
+  explicit Draws(std::uint64_t seed = 4, std::int64_t rows = 2) : random(seed), rows(rows) {}
+  Batch next() override {
+    auto ids = at::empty({rows, 33}, at::kLong);
+    for (std::int64_t i = 0; i < ids.numel(); ++i)
+      ids.mutable_data_ptr<std::int64_t>()[i] = static_cast<std::int64_t>(random.below(40));
+    return {ids.slice(1, 0, 32).contiguous(), ids.slice(1, 1).contiguous()};
+  }
+  Json state() const override { return {}; }
+  void restore(const Json&) override {}
+};
+
+std::map<std::string, at::Tensor> weights_of(Decoder& decoder) {
+  std::map<std::string, at::Tensor> all;
+  for (const auto& p : weights(decoder)) all[p.name] = p.tensor->clone();
+  return all;
+}
+
+TEST(Regla, RandomProjectionsAreTheStudentsOwn) {
+  auto teacher = small_teacher();
+  const auto before = weights_of(teacher);
+  const auto recipe = regla_recipe();
+  const Json options =
+      recipe_options(recipe, {{"init", "random"}, {"warm_start", "none"}, {"keep_every", 2}});  // the second is kept
+  auto student = convert(teacher, recipe, options, 1), other = convert(teacher, recipe, options, 2);
+  EXPECT_EQ(student.own, (std::vector<std::string>{"layers.0.qkv.weight", "layers.0.output.weight"}));
+  for (const auto& [name, tensor] : weights_of(teacher)) EXPECT_TRUE(at::equal(tensor, before.at(name))) << name;
+  const auto others = weights_of(other.decoder);
+  for (const auto& [name, tensor] : weights_of(student.decoder)) {
+    const bool anew = name.starts_with("layers.0.qkv") || name.starts_with("layers.0.output");
+    EXPECT_EQ(at::equal(tensor, before.at(name)), !anew) << name;
+    EXPECT_EQ(at::equal(tensor, others.at(name)), !anew) << name;
+    if (anew) {
+      EXPECT_NEAR(tensor.std().item<double>(), 1 / std::sqrt(32.), .02) << name;
+    }
+  }
+  EXPECT_TRUE(convert(teacher, recipe, recipe.defaults, 1).own.empty());
+}
+
+/// Mean squared error of what the attention of layer 0 gives, on the teacher's inputs.
+double output_error(const Decoder& teacher, const Decoder& student) {
+  const at::NoGradGuard no_grad;
+  double error = 0;
+  teacher.hidden(
+      Draws(9, 32).next().ids, Form::Chunked, [&](std::int64_t i, const MixerInput& in, const at::Tensor& heads) {
+        const auto& layer = student.layers[static_cast<std::size_t>(i)];
+        const MixerInput mine{in.config, in.rope, in.x, layer.qkv(in.x), in.position};
+        const auto joined = [](const at::Tensor& x) { return x.transpose(1, 2).flatten(2); };
+        const auto expected = teacher.layers[static_cast<std::size_t>(i)].output(joined(heads));
+        error += at::mse_loss(layer.output(joined(layer.mixer->forward(mine, Form::Chunked))), expected).item<double>();
+      });
+  return error;
+}
+
+TEST(Regla, WarmStartFitsProjectionsToTheOutputsOfAttention) {
+  auto teacher = small_teacher();
+  const auto before = weights_of(teacher);
+  const auto recipe = regla_recipe();
+  std::map<std::string, double> errors;
+  for (const char* warm_start : {"gates", "projections"}) {
+    const Json options = recipe_options(recipe, {{"warm_start", warm_start}});
+    auto student = convert(teacher, recipe, options, 1);
+    const double untrained = output_error(teacher, student.decoder);
+    auto stage = recipe.stages(options)[0];
+    stage.steps = 400;
+    Draws source;
+    TrainOptions quiet;
+    quiet.quiet = true;
+    train(teacher, student, {stage}, source, quiet);
+    errors[warm_start] = output_error(teacher, student.decoder);
+    EXPECT_LT(errors[warm_start], untrained);
+    const bool all = warm_start == std::string("projections");
+    EXPECT_EQ(student.own.size(), all ? 4U : 0U);
+    for (const auto& [name, tensor] : weights_of(student.decoder)) {
+      const bool output = name.ends_with(".output.weight"), inputs = name.ends_with(".qkv.weight");
+      if (inputs) {  // 32 rows of q, 16 of k and 16 of v, which stays
+        EXPECT_EQ(at::equal(tensor.slice(0, 0, 48), before.at(name).slice(0, 0, 48)), !all) << name;
+        EXPECT_TRUE(at::equal(tensor.slice(0, 48), before.at(name).slice(0, 48))) << name;
+      } else {
+        EXPECT_EQ(at::equal(tensor, before.at(name)), !(all && output)) << name;
+      }
+    }
+  }
+  EXPECT_LT(errors["projections"], .95 * errors["gates"]);
+  for (const auto& [name, tensor] : weights_of(teacher)) EXPECT_TRUE(at::equal(tensor, before.at(name))) << name;
+}
+
+TEST(Regla, Stages) {
+  const auto recipe = regla_recipe();
+  const auto stages = [&](const Json& changes) { return recipe.stages(recipe_options(recipe, changes)); };
+  EXPECT_EQ(stages(Json::object()).size(), 2);
+  EXPECT_TRUE(stages(Json::object())[0].projections.empty());
+  EXPECT_EQ(stages({{"warm_start", "none"}}).size(), 1);
+  EXPECT_EQ(stages({{"warm_start", "projections"}, {"init", "random"}})[0].projections.size(), 4);
+}
+
 TEST(Regla, RefusesWhatCannotBe) {
   const auto c = config_of(4, 2, 4);
   const auto refused = [&](const Json& changes) { return error_message([&] { mixer_of(c, changes); }); };
   for (const char* option : {"feature", "shift", "gate", "gate_axis", "norm"})
     EXPECT_NE(refused({{option, "other"}}).find(option), std::string::npos);
   EXPECT_NE(refused({{"gate_rank", -1}}).find("gate_rank"), std::string::npos);
+  EXPECT_NE(refused({{"init", "random"}}).find("warm_start"), std::string::npos);
+  EXPECT_NE(refused({{"init", "zero"}}).find("init"), std::string::npos);
   EXPECT_NE(refused({{"feature", "none"}, {"denominator", true}}).find("denominator"), std::string::npos);
   EXPECT_NE(refused({{"window", 8}}).find("window"), std::string::npos);
   const auto ahead = mixer_of(c, {{"shift", "global"}});

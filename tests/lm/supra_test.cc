@@ -170,6 +170,32 @@ TEST(Supra, HasTheSizesOfTheBrief) {
   EXPECT_EQ(count(*mixer_of(config_of(4, 4, 8), Json::object())), 32 * 32 + 32);  // one kernel for both
 }
 
+TEST(Supra, WarnsOfDeadFeatures) {
+  const auto c = config_of(4, 2, 8);
+  const auto rope = rope_table(c, 0, 400, at::kDouble);
+  const MixerInput in{c, rope, at::zeros({1, 400, c.hidden}, at::kDouble), normal({1, 400, 64}, 1), 0};
+  const auto mixer = mixer_of(c, {{"qk_norm", true}});  // a norm does not hide them
+  const auto warnings = [&] {
+    std::string all;
+    for (const auto& gauge : mixer->gauges(in)) all += gauge.warning;
+    return all;
+  };
+  EXPECT_EQ(warnings(), "");
+  // All features of two heads of queries, half of those of the third.
+  auto bias = at::zeros({32});
+  bias.slice(0, 0, 20).fill_(-1e3);
+  set(*mixer, "query_bias", bias);
+  const auto gauges = mixer->gauges(in);
+  EXPECT_EQ(gauges[0].value, 20. / 32);
+  EXPECT_NE(gauges[0].warning.find("kernel_init"), std::string::npos);
+  EXPECT_EQ(gauges[1].value, 0);
+  EXPECT_GE(gauges[2].value, .5);
+  EXPECT_NE(gauges[2].warning.find("316"), std::string::npos);
+  set(*mixer, "query_bias", at::zeros({32})), set(*mixer, "key_bias", at::full({16}, -1e3));
+  EXPECT_EQ(mixer->gauges(in)[1].value, 1);
+  EXPECT_NE(warnings(), "");
+}
+
 TEST(Supra, WithNoLayerConvertedIsTheTeacher) {
   auto c = config_of(4, 2, 8);
   c.layers = 2;

@@ -77,6 +77,7 @@ Student load_delta(const std::filesystem::path& path, const Decoder& teacher, co
           path.string(), info.base_name, info.base_hash.substr(0, 12), base.path().string());
   const auto& recipe = find_recipe(info.recipe);
   auto student = convert(teacher, recipe, recipe_options(recipe, info.options), 0);
+  student.own.clear();  // all are in the file
   for (const auto& weight : weights(student.decoder))
     if (file.tensors.contains(weight.name)) student.own.push_back(weight.name);
   assign(stored(student), file.tensors, path.string());

@@ -81,9 +81,17 @@ double mean_of_last_tenth(const std::vector<double>& losses) {
   return sum / static_cast<double>(count);
 }
 
+bool contains(const std::vector<std::string>& list, const std::string& item) {
+  return std::ranges::find(list, item) != list.end();
+}
+
 /// Endings of the decoder's own weights that a stage trains.
 std::vector<std::string> own_weights(const Stage& stage, const TrainOptions& options) {
-  if (stage.kind != Stage::Kind::EndToEnd) return {};
+  if (stage.kind == Stage::Kind::Transfer) {
+    std::vector<std::string> all;
+    for (const auto& part : stage.projections) all.push_back(part == "o" ? ".output.weight" : ".qkv.weight");
+    return all;
+  }
   auto all = options.also;
   all.insert(all.end(), stage.also.begin(), stage.also.end());
   return all;
@@ -97,6 +105,19 @@ std::vector<std::string> own_weights(const std::vector<Stage>& stages, const Tra
     all.insert(all.end(), more.begin(), more.end());
   }
   return all;
+}
+
+/// The same projection, without a gradient to the rows of parts that are not in `parts`.
+Projection training_only(Projection projection, const std::vector<std::string>& parts) {
+  std::vector<at::Tensor> rows;
+  std::int64_t first = 0;
+  for (const auto& part : projection.parts) {
+    const auto weight = projection.weight.narrow(0, first, part.rows);
+    rows.push_back(contains(parts, part.name) ? weight : weight.detach());
+    first += part.rows;
+  }
+  projection.weight = at::cat(rows);
+  return projection;
 }
 
 std::string first_bad_layer(const Decoder& student, const at::Tensor& ids) {
@@ -317,26 +338,36 @@ class Trainer {
     }
   }
 
-  /// Heads of each converted layer against the teacher's, on the teacher's inputs; gradients stay within the layer's
-  /// mixer.
+  /// Heads of each converted layer against the teacher's, on the teacher's inputs; gradients stay within the layer.
   double transfer(const Stage& stage, const Batch& batch) {
     require(batch.ids.size(1) >= 2, "{}: a sequence of {} token teaches a mixer nothing: give at least 2",
             options_.title, batch.ids.size(1));
     double total = 0;
     std::int64_t layers = 0;
     const at::NoGradGuard no_grad;
-    teacher_.hidden(batch.ids, Form::Chunked,
-                    [&](std::int64_t layer, const MixerInput& input, const at::Tensor& heads) {
-                      auto& mixer = *student_.layers[layer].mixer;
-                      if (mixer.parameters().empty()) return;
-                      const at::AutoGradMode grad(true);
-                      const auto loss = at::mse_loss(mixer.forward(input, Form::Chunked), heads) *
-                                        (stage.mse_scale / static_cast<double>(options_.accumulate));
-                      if (loss.requires_grad()) loss.backward();
-                      total += loss.item<double>() * static_cast<double>(options_.accumulate);
-                      ++layers;
-                    });
+    teacher_.hidden(
+        batch.ids, Form::Chunked, [&](std::int64_t layer, const MixerInput& input, const at::Tensor& heads) {
+          auto& mixer = *student_.layers[layer].mixer;
+          if (mixer.parameters().empty()) return;
+          const at::AutoGradMode grad(true);
+          const auto error = stage.projections.empty() ? at::mse_loss(mixer.forward(input, Form::Chunked), heads)
+                                                       : output_error(stage, layer, input, heads);
+          const auto loss = error * (stage.mse_scale / static_cast<double>(options_.accumulate));
+          if (loss.requires_grad()) loss.backward();
+          total += loss.item<double>() * static_cast<double>(options_.accumulate);
+          ++layers;
+        });
     return total / static_cast<double>(std::max<std::int64_t>(1, layers));
+  }
+
+  /// What the layer's attention adds to the residual stream against the teacher's, with projections of the student's.
+  at::Tensor output_error(const Stage& stage, std::int64_t index, const MixerInput& input, const at::Tensor& heads) {
+    const auto& layer = student_.layers[index];
+    const MixerInput mine{input.config, input.rope, input.x, training_only(layer.qkv, stage.projections)(input.x),
+                          input.position};
+    const auto joined = [](const at::Tensor& x) { return x.transpose(1, 2).flatten(2); };
+    return at::mse_loss(layer.output(joined(layer.mixer->forward(mine, Form::Chunked))),
+                        teacher_.layers[index].output(joined(heads)));
   }
 
   /// The teacher's likeliest tokens and their log-probabilities, [B * T, top_k]; kept in a file per batch if a folder
@@ -432,6 +463,9 @@ TrainReport train(const Decoder& teacher, Decoder& student, const std::vector<St
     const auto own = own_weights(stage, options);
     require(own.empty() || student.type() != at::kBFloat16,
             "distill: stage {} trains the model's own weights, which needs them in float32 (--type f32)", stage.name);
+    for (const auto& part : stage.projections)
+      require(stage.kind == Stage::Kind::Transfer && contains({"q", "k", "v", "o"}, part),
+              "distill: stage {}: '{}' is no projection that trains in a transfer (q, k, v, o)", stage.name, part);
     const bool head = ends_with_any(student.config.tied ? "embedding" : "head", own);
     require(stage.kl == 0 || !head, "distill: stage {} trains the head, on next tokens only: kl must be 0, not {}",
             stage.name, stage.kl);
@@ -452,8 +486,7 @@ TrainReport train(const Decoder& teacher, Student& student, const std::vector<St
   const auto report = train(teacher, student.decoder, stages, source, options);
   const auto endings = own_weights(stages, options);
   for (const auto& weight : weights(student.decoder))
-    if (ends_with_any(weight.name, endings) && std::ranges::find(student.own, weight.name) == student.own.end())
-      student.own.push_back(weight.name);
+    if (ends_with_any(weight.name, endings) && !contains(student.own, weight.name)) student.own.push_back(weight.name);
   return report;
 }
 

@@ -36,8 +36,7 @@ struct Trainables {
 };
 
 /// Mixer parameters (Transfer), or mixer parameters and Lora factors, plus the decoder's own weights whose name ends in
-/// one of `also`
-/// ("output.weight"; "" for all of them). Those are made private to the student first.
+/// one of `also` ("output.weight"; "" for all of them). Those are made private to the student first.
 Trainables trainables(Decoder& student, Stage::Kind kind, const std::vector<std::string>& also = {});
 
 struct TrainOptions {

@@ -104,6 +104,7 @@ Student convert(const Decoder& teacher, const Recipe& recipe, const Json& option
     layer.mixer = recipe.mixer(teacher.config, options, static_cast<std::int64_t>(i), random);
     for (const auto& parameter : layer.mixer->parameters())
       *parameter.tensor = parameter.tensor->to(teacher.device(), residual);
+    if (recipe.weights) recipe.weights(layer, options, random);
     if (rank == 0) continue;
     for (auto* projection : {&layer.qkv, &layer.output, &layer.gate_up, &layer.down}) {
       add_lora(*projection, targets, rank, alpha, random);
@@ -114,6 +115,10 @@ Student convert(const Decoder& teacher, const Recipe& recipe, const Json& option
         }
     }
   }
+  auto original = teacher;
+  const auto before = weights(original), after = weights(student.decoder);
+  for (std::size_t i = 0; i < after.size(); ++i)
+    if (!after[i].tensor->is_same(*before[i].tensor)) student.own.push_back(after[i].name);
   return student;
 }
 

@@ -16,8 +16,8 @@ namespace unbend::lm {
 /// One stage of training a student, as plain values; see distill.h for what is done with them.
 struct Stage {
   enum class Kind {
-    Transfer,  ///< per layer: mean squared error of the mixer's heads to the teacher's, on the teacher's inputs; no
-               ///< head, no other layer
+    Transfer,  ///< per layer: mean squared error of the mixer's heads (see `projections`) to the teacher's, on the
+               ///< teacher's inputs; no head, no other layer
     EndToEnd,  ///< next-token cross-entropy and/or divergence from the teacher's next-token distribution
   };
   enum class Schedule { Cosine, Plateau };
@@ -38,6 +38,9 @@ struct Stage {
   /// EndToEnd: the decoder's own weights that train too, by the endings of their names in weights() ("" for all).
   /// If its head is among them, kl must be 0.
   std::vector<std::string> also;
+  /// Transfer: parts of the layer's projections ("q", "k", "v", "o") that train too, at learning_rate. The student then
+  /// projects the teacher's inputs itself, and the loss is on what the output projection makes of the heads.
+  std::vector<std::string> projections;
   double z_loss = 0;  ///< weight of (log of the sum of exp(logit))^2, where the head trains
 };
 
@@ -49,6 +52,8 @@ struct Recipe {
   std::function<std::unique_ptr<Mixer>(const DecoderConfig& config, const Json& options, std::int64_t layer,
                                        Random& random)>
       mixer;
+  /// If there is one: changes weights of a layer that is converted; they are then the student's own.
+  std::function<void(Layer& layer, const Json& options, Random& random)> weights;
   std::function<std::vector<Stage>(const Json& options)> stages;
   std::map<std::string, Json> presets;  ///< other defaults under each value of an option `preset`
 };

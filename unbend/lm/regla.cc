@@ -12,6 +12,7 @@ namespace unbend::lm {
 namespace {
 
 constexpr double kSmallestHead = 1e-30;  // heads and sums below count as 0
+constexpr double kLargestSpan = 80;      // exp(-88) is no normal float any more
 
 void check_choice(const char* option, const std::string& value, const std::vector<std::string>& choices) {
   for (const auto& choice : choices)
@@ -53,6 +54,10 @@ class ReglaMixer : public Mixer {
     gate_ = choice("gate", {"refined", "sigmoid", "scalar", "fast_decay", "none"});
     axis_ = choice("gate_axis", {"value", "key"}) == "value" ? DecayAxis::Value : DecayAxis::Key;
     norm_ = choice("norm", {"rms", "layer", "none"});
+    const bool anew = choice("init", {"teacher", "random"}) == "random";
+    require(choice("warm_start", {"gates", "projections", "none"}) != "gates" || !anew,
+            "regla: gates cannot be fitted to random projections: with init=random, warm_start must be projections or "
+            "none");
     if (feature_ != "safe_exp") shift_ = "none";
     scale_ = o.at("scale_s").get<bool>() && feature_ == "safe_exp" ? feature_scale(c.head_dim) : 1;
     denominator_ = o.at("denominator").get<bool>();
@@ -101,6 +106,15 @@ class ReglaMixer : public Mixer {
                                        {"norm_gain", &norm_gain_}})
       if (tensor->defined()) all.push_back({name, tensor});
     return all;
+  }
+
+  std::vector<Gauge> gauges(const MixerInput& in) const override {
+    if (feature_ != "safe_exp") return {};
+    const auto largest = (rotate_ ? in.heads() : in.unrotated()).k.amax(-1);  // [B, Hkv, T]
+    Gauge span{"span of keys", (largest.amax(-1) - largest.amin(-1)).max().item<double>(), ""};
+    if (span.value > kLargestSpan)
+      span.warning = "features of keys so far below the largest are 0: their tokens are forgotten";
+    return {span};
   }
 
   std::unique_ptr<Mixer> clone() const override {
@@ -233,12 +247,23 @@ Recipe regla_recipe() {
                           {"norm", "rms"},
                           {"denominator", false},
                           {"rope", true},
+                          {"init", "teacher"},
+                          {"warm_start", "gates"},
                           {"lora_rank", 0}});
   recipe.mixer = [](const DecoderConfig& config, const Json& options, std::int64_t,
                     Random& random) -> std::unique_ptr<Mixer> {
     return std::make_unique<ReglaMixer>(config, options, random);
   };
-  recipe.stages = [](const Json&) {
+  recipe.weights = [](Layer& layer, const Json& options, Random& random) {
+    if (options.at("init") != "random") return;
+    for (auto* projection : {&layer.qkv, &layer.output}) {
+      const auto& old = projection->weight;
+      const double deviation = 1 / std::sqrt(static_cast<double>(projection->in()));
+      projection->weight = random_normal(old.sizes(), deviation, random).to(old.device(), old.scalar_type());
+      if (projection->bias.defined()) projection->bias = at::zeros_like(projection->bias);
+    }
+  };
+  recipe.stages = [](const Json& options) {
     Stage all;
     all.name = "all";
     all.tokens = 65536;
@@ -251,6 +276,14 @@ Recipe regla_recipe() {
     transfer.name = "transfer";
     transfer.mixer_learning_rate = 1e-2;
     transfer.weight_decay = 0;
+    transfer.also.clear();
+    const auto warm_start = options.at("warm_start").get<std::string>();
+    if (warm_start == "projections") {
+      transfer.projections = {"q", "k", "o"};
+      if (options.at("init") == "random") transfer.projections.push_back("v");
+      transfer.learning_rate = 6e-4;
+    }
+    if (warm_start == "none") return std::vector<Stage>{all};
     return std::vector<Stage>{transfer, all};
   };
   return recipe;

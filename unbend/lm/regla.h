@@ -28,8 +28,12 @@ namespace unbend::lm {
 ///   norm          rms or layer, per head and with a gain, or none
 ///   denominator   true: divide h_t by the same sum without values (per value channel where f decays values)
 ///   rope          rotate q and k before the features, as the model that is converted does
+///   init          teacher, or random: projections q, k, v and o of converted layers start anew, N(0, 1 / inputs)
+///   warm_start    before all weights train: gates (gates and gains, to the teacher's heads), projections (the same and
+///                 W_q, W_k, W_o, with init=random W_v too, to the outputs of the teacher's attention) or none
 /// Baselines: feature=relu gate=none norm=none denominator=true is linear attention; feature=none gate=fast_decay is
 /// Mao 2022 (arXiv 2210.04243); gate=scalar is RFA's gate.
+/// A gauge says how far the largest entries of keys lie apart: below 80 or so, none of them underflows.
 Recipe regla_recipe();
 
 /// log f from the logits of g and r, finite and <= 0 for finite logits.

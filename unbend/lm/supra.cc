@@ -13,6 +13,7 @@ namespace unbend::lm {
 namespace {
 
 constexpr double kGroupNormEps = 1e-5, kSmallestSum = 1e-7;
+constexpr double kManyDead = .5, kManySilent = .01;  // shares that are warned of
 
 /// The slopes r^(h+1) of a power of two.
 std::vector<double> geometric_slopes(std::int64_t heads) {
@@ -98,6 +99,26 @@ class SupraMixer : public Mixer {
     return all;
   }
 
+  std::vector<Gauge> gauges(const MixerInput& in) const override {
+    const auto share = [](const at::Tensor& x) { return x.to(at::kDouble).mean().item<double>(); };
+    const auto parts = kernel_inputs(in);
+    const auto queries = kernel(parts[0], query_weight_, query_bias_) > 0;
+    const auto keys = kernel(parts[1], key_weight(), key_bias()) > 0;
+    const auto dead = [&](const char* name, const at::Tensor& alive) {
+      Gauge gauge{name, 1 - share(alive.flatten(0, 1).any(0)), ""};
+      if (gauge.value > kManyDead)
+        gauge.warning =
+            "features that are 0 for every token learn nothing any more: train anew with a lower rate or "
+            "kernel_init=identity";
+      return gauge;
+    };
+    Gauge silent{"silent queries", 1 - share(queries.unflatten(-1, {in.config.heads, in.config.head_dim}).any(-1)), ""};
+    if (silent.value > kManySilent)
+      silent.warning = fmt::format("such a head reads nothing, and GroupNorm multiplies its gradient by {:.0f}",
+                                   1 / std::sqrt(kGroupNormEps));
+    return {dead("dead features of queries", queries), dead("dead features of keys", keys), silent};
+  }
+
   std::unique_ptr<Mixer> clone() const override {
     auto copy = std::make_unique<SupraMixer>(*this);
     for (const auto& parameter : copy->parameters()) *parameter.tensor = parameter.tensor->detach().clone();
@@ -107,15 +128,16 @@ class SupraMixer : public Mixer {
  private:
   std::int64_t state_heads(const DecoderConfig& c) const { return shared_ ? c.kv_heads : c.heads; }
 
-  /// x [B, T, heads * d] to its features.
-  static at::Tensor features(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                             const at::Tensor& gain) {
-    const auto phi = at::relu(at::linear(x, weight, bias));
-    return gain.defined() ? at::layer_norm(phi, gain.sizes(), gain) : phi;
+  const at::Tensor& key_weight() const { return key_weight_.defined() ? key_weight_ : query_weight_; }
+  const at::Tensor& key_bias() const { return key_bias_.defined() ? key_bias_ : query_bias_; }
+
+  /// x [B, T, heads * d] to its features, not normalised.
+  static at::Tensor kernel(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+    return at::relu(at::linear(x, weight, bias));
   }
 
-  /// Features of queries and keys, the latter over sqrt(d), and the values.
-  Heads mapped(const MixerInput& in) const {
+  /// q, k and v as the kernels take them, [B, T, heads * d] each.
+  std::vector<at::Tensor> kernel_inputs(const MixerInput& in) const {
     const auto& c = in.config;
     const std::int64_t q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
     at::Tensor flat = in.qkv.to(query_weight_.scalar_type());
@@ -124,12 +146,18 @@ class SupraMixer : public Mixer {
       const auto joined = [](const at::Tensor& x) { return x.transpose(1, 2).flatten(2); };
       flat = at::cat({joined(rotated.q), joined(rotated.k), joined(rotated.v)}, -1);
     }
-    const auto parts = flat.split_with_sizes({q, kv, kv}, -1);
-    const bool one = !key_weight_.defined();
-    const auto queries = features(parts[0], query_weight_, query_bias_, query_gain_);
-    const auto keys =
-        features(parts[1], one ? query_weight_ : key_weight_, one ? query_bias_ : key_bias_, key_gain_) * c.scale();
-    const MixerInput out{c, in.rope, in.x, at::cat({queries, keys, parts[2]}, -1), in.position};
+    return flat.split_with_sizes({q, kv, kv}, -1);
+  }
+
+  /// Features of queries and keys, the latter over sqrt(d), and the values.
+  Heads mapped(const MixerInput& in) const {
+    const auto parts = kernel_inputs(in);
+    const auto normed = [](const at::Tensor& phi, const at::Tensor& gain) {
+      return gain.defined() ? at::layer_norm(phi, gain.sizes(), gain) : phi;
+    };
+    const auto queries = normed(kernel(parts[0], query_weight_, query_bias_), query_gain_);
+    const auto keys = normed(kernel(parts[1], key_weight(), key_bias()), key_gain_) * in.config.scale();
+    const MixerInput out{in.config, in.rope, in.x, at::cat({queries, keys, parts[2]}, -1), in.position};
     return rope_ == "after" ? out.heads() : out.unrotated();
   }
 
