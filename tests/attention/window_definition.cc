@@ -42,6 +42,24 @@ TEST(WindowDefinition, EqualsTheLoop) {
   }
 }
 
+TEST(WindowDefinition, ATerracedWindowIsTheOwnBlockAndTheOneBefore) {
+  constexpr int64_t kBlock = 4, kTokens = 19;
+  const auto q = random({1, 1, kTokens, 3}, 1), k = random({1, 1, kTokens, 3}, 2), v = random({1, 1, kTokens, 2}, 3);
+  auto blocks = at::full({kTokens, kTokens}, -INFINITY, q.options());
+  for (int64_t t = 0; t < kTokens; ++t) {
+    for (int64_t j = 0; j <= t; ++j)
+      if (j / kBlock >= t / kBlock - 1 || j < 2) blocks[t][j] = 0;
+  }
+  const auto expected = at::matmul(at::softmax(at::matmul(q, k.transpose(-1, -2)) * .7 + blocks, -1), v);
+  const auto positions = at::arange(kTokens, at::kLong);
+  const WindowOptions options{.window = kBlock + 1, .sinks = 2, .scale = .7, .step = kBlock};
+  EXPECT_TRUE(at::allclose(window_attention_at(q, k, v, positions, positions, options).out, expected, 1e-12, 1e-12));
+  EXPECT_EQ(options.span(), 2 * kBlock);
+  EXPECT_EQ(options.first(-1), -2 * kBlock);
+  EXPECT_EQ(options.first(11), 4);
+  EXPECT_EQ(options.first(12), 8);
+}
+
 TEST(WindowDefinition, RowsThatSeeNothingAreEmptyAndHarmless) {
   auto q = random({1, 1, 2, 3}, 1).requires_grad_(), k = random({1, 1, 2, 3}, 2).requires_grad_(),
        v = random({1, 1, 2, 3}, 3).requires_grad_();
@@ -66,6 +84,7 @@ TEST(WindowDefinition, RefusesWhatDoesNotFit) {
   EXPECT_THROW(window_attention(q.to(at::kHalf), k.to(at::kHalf), v.to(at::kHalf), options), Error);
   EXPECT_THROW(window_attention(q, k, v, {.window = 0}), Error);
   EXPECT_THROW(window_attention(q, k, v, {.window = 1, .sinks = -1}), Error);
+  EXPECT_THROW(window_attention(q, k, v, {.window = 1, .step = 0}), Error);
   EXPECT_THROW(window_attention(q, k, v, {.window = 1, .scale = NAN}), Error);
   EXPECT_THROW(window_attention_at(q, k, v, at::arange(4), at::arange(5), options), Error);
   EXPECT_THROW(window_attention_at(q, k, v, at::arange(5), at::arange(5).to(at::kInt), options), Error);

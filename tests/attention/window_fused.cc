@@ -15,12 +15,12 @@ at::Tensor random(at::IntArrayRef sizes, uint64_t seed, at::ScalarType dtype = a
 }
 
 struct Case {
-  int64_t batch, heads, kv_heads, tokens, d, dv, window, sinks;
+  int64_t batch, heads, kv_heads, tokens, d, dv, window, sinks, step = 1;
 };
 
 std::ostream& operator<<(std::ostream& out, const Case& c) {
   return out << "B" << c.batch << " H" << c.heads << "/" << c.kv_heads << " T" << c.tokens << " d" << c.d << "/" << c.dv
-             << " w" << c.window << " s" << c.sinks;
+             << " w" << c.window << " s" << c.sinks << " step" << c.step;
 }
 
 struct Inputs {
@@ -32,7 +32,7 @@ Inputs inputs_of(const Case& c, at::ScalarType dtype, double spread = 1.0) {
   return {(random({c.batch, c.heads, c.tokens, c.d}, 1) * spread).to(dtype),
           random({c.batch, c.kv_heads, c.tokens, c.d}, 2, dtype),
           random({c.batch, c.kv_heads, c.tokens, c.dv}, 3, dtype),
-          {.window = c.window, .sinks = c.sinks, .scale = 1 / std::sqrt(static_cast<double>(c.d))}};
+          {.window = c.window, .sinks = c.sinks, .scale = 1 / std::sqrt(static_cast<double>(c.d)), .step = c.step}};
 }
 
 Partial definition(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const WindowOptions& options) {
@@ -104,7 +104,10 @@ INSTANTIATE_TEST_SUITE_P(Shapes, WindowFused,
                                          Case{1, 9, 3, 131, 64, 64, 64, 4}, Case{1, 3, 1, 97, 16, 10, 33, 5},
                                          Case{1, 6, 2, 200, 16, 16, 100, 1}, Case{1, 2, 1, 80, 8, 8, 500, 0},
                                          Case{1, 2, 1, 75, 8, 8, 10, 90}, Case{1, 3, 1, 700, 8, 8, 1000, 4},
-                                         Case{1, 2, 1, 650, 8, 4, 600, 7}, Case{1, 2, 1, 45, 7, 5, 8, 2}));
+                                         Case{1, 2, 1, 650, 8, 4, 600, 7}, Case{1, 2, 1, 45, 7, 5, 8, 2},
+                                         Case{1, 9, 3, 131, 16, 16, 17, 0, 16}, Case{2, 2, 1, 75, 8, 8, 9, 3, 8},
+                                         Case{1, 4, 2, 203, 8, 6, 71, 5, 70}, Case{1, 2, 2, 30, 8, 8, 3, 1, 7},
+                                         Case{1, 2, 1, 40, 8, 8, 101, 0, 100}, Case{1, 2, 1, 650, 8, 4, 257, 7, 256}));
 
 TEST(WindowFusedValues, ManySinksAreCutIntoPieces) {
   const Case c{1, 1, 1, 900, 4, 4, 64, 700};
@@ -194,8 +197,10 @@ TEST(WindowFusedGradients, EqualCentralDifferences) {
   }
 }
 
-TEST(WindowFusedGradients, DoubleBackwardGivesThePush) {
-  const Case c{1, 4, 2, 300, 4, 3, 40, 2};
+class WindowPush : public testing::TestWithParam<Case> {};
+
+TEST_P(WindowPush, IsTheDoubleBackward) {
+  const Case c = GetParam();
   const auto in = inputs_of(c, at::kDouble);
   const std::vector<at::Tensor> at_point{in.q, in.k, in.v};
   std::vector<at::Tensor> leaves, directions;
@@ -219,8 +224,11 @@ TEST(WindowFusedGradients, DoubleBackwardGivesThePush) {
   for (int i = 0; i < 3; ++i) EXPECT_LT(difference(pushed[i], (plus[i] - minus[i]) / (2 * h)), 1e-7) << kNames[i];
 }
 
+INSTANTIATE_TEST_SUITE_P(Windows, WindowPush,
+                         testing::Values(Case{1, 4, 2, 300, 4, 3, 40, 2}, Case{1, 4, 2, 300, 4, 3, 41, 2, 40}));
+
 TEST(WindowFusedGradients, SecondDerivativesInTheInputsEqualThoseOfTheDefinition) {
-  const Case c{1, 2, 1, 9, 3, 2, 4, 1};
+  const Case c{1, 2, 1, 9, 3, 2, 4, 1, 3};
   const auto in = inputs_of(c, at::kDouble);
   std::vector<std::vector<at::Tensor>> second;
   for (const Attention attention : {Attention(window_attention), Attention(definition)}) {

@@ -20,12 +20,14 @@ void keep(AutogradContext* context, const WindowOptions& options) {
   context->saved_data["window"] = options.window;
   context->saved_data["sinks"] = options.sinks;
   context->saved_data["scale"] = options.scale;
+  context->saved_data["step"] = options.step;
 }
 
 WindowOptions kept(AutogradContext* context) {
   return {.window = context->saved_data["window"].toInt(),
           .sinks = context->saved_data["sinks"].toInt(),
-          .scale = context->saved_data["scale"].toDouble()};
+          .scale = context->saved_data["scale"].toDouble(),
+          .step = context->saved_data["step"].toInt()};
 }
 
 // Directional derivatives of (out, max, lse) for the directions dq, dk, dv, block by block of queries:
@@ -44,12 +46,12 @@ variable_list push(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v
   constexpr int64_t kBlock = 256;
   for (int64_t t0 = 0; t0 < tokens; t0 += kBlock) {
     const int64_t count = std::min(kBlock, tokens - t0);
-    const int64_t band = std::max<int64_t>(0, t0 - options.window + 1), sinks = std::min(options.sinks, band);
+    const int64_t band = std::max<int64_t>(0, options.first(t0)), sinks = std::min(options.sinks, band);
     const auto keys = at::cat({positions.narrow(0, 0, sinks), positions.slice(0, band, t0 + count)});
     const auto at_keys = [&](const at::Tensor& x) { return x.index_select(3, keys); };
     const auto here = [&](const at::Tensor& x) { return x.narrow(3, t0, count); };
     const auto t = positions.narrow(0, t0, count).unsqueeze(1), j = keys.unsqueeze(0);
-    const auto hidden = ((j > t) | ((j <= t - options.window) & (j >= options.sinks)));
+    const auto hidden = ((j > t) | ((j <= t - t.remainder(options.step) - options.window) & (j >= options.sinks)));
     const auto k_t = at_keys(all_k).transpose(-1, -2), dk_t = at_keys(all_dk).transpose(-1, -2);
     const auto weights =
         (at::matmul(here(all_q), k_t) * options.scale - here(lse).unsqueeze(-1)).exp().masked_fill(hidden, 0);

@@ -8,16 +8,16 @@ namespace unbend {
 WindowCache::WindowCache(std::int64_t batch, std::int64_t kv_heads, std::int64_t dim, const WindowOptions& options,
                          const at::TensorOptions& tensor_options)
     : options_(options),
-      keys_(at::zeros({batch, kv_heads, options.sinks + options.window, dim}, tensor_options)),
+      keys_(at::zeros({batch, kv_heads, options.sinks + options.span(), dim}, tensor_options)),
       values_(at::zeros_like(keys_)),
-      positions_(at::full({options.sinks + options.window}, -1, at::kLong)) {}
+      positions_(at::full({options.sinks + options.span()}, -1, at::kLong)) {}
 
 std::int64_t WindowCache::slot(std::int64_t token) const {
-  return token < options_.sinks ? token : options_.sinks + (token - options_.sinks) % options_.window;
+  return token < options_.sinks ? token : options_.sinks + (token - options_.sinks) % options_.span();
 }
 
 WindowCache::Leaving WindowCache::leaving(const at::Tensor& k, const at::Tensor& v) const {
-  const std::int64_t tokens = k.size(2), first = position_ - options_.window;
+  const std::int64_t first = options_.first(position_ - 1), tokens = options_.first(position_ + k.size(2) - 1) - first;
   // Leaving token first+i is still in the ring, or (for a long chunk) among the new tokens themselves.
   std::vector<std::int64_t> old, fresh;
   auto valid = at::zeros({tokens}, keys_.options().device(at::kCPU));
@@ -46,7 +46,7 @@ void WindowCache::remember(const at::Tensor& k, const at::Tensor& v) {
   std::vector<std::int64_t> slots, sources, positions;
   for (std::int64_t i = 0; i < tokens; ++i) {
     const std::int64_t token = position_ + i;
-    if (token >= options_.sinks && i + options_.window < tokens) continue;  // pushed out again within this chunk
+    if (token >= options_.sinks && i + options_.span() < tokens) continue;  // pushed out again within this chunk
     slots.push_back(slot(token));
     sources.push_back(i);
     positions.push_back(token);
@@ -88,7 +88,7 @@ void WindowCache::pretend(std::int64_t tokens) {
   values_.uniform_(-1, 1);
   positions_.fill_(-1);
   for (std::int64_t token = 0; token < tokens; ++token) {
-    if (token >= options_.sinks && token < tokens - options_.window) token = tokens - options_.window;
+    if (token >= options_.sinks && token < tokens - options_.span()) token = tokens - options_.span();
     positions_[slot(token)].fill_(token);
   }
   position_ = tokens;

@@ -18,29 +18,33 @@ using namespace simd;
 
 struct Shape {
   int64_t batch, heads, kv_heads, group, tokens, d, dv;
-  int64_t window, sinks;
-  double scale;
-  int64_t tile;    // queries in a tile, a multiple of 16
-  int64_t tiles;   // per sequence
-  int64_t padded;  // tokens rounded up to whole tiles
+  WindowOptions options;  // window, sinks and step cut to the sequence's length
+  int64_t tile;           // queries in a tile, a multiple of 16
+  int64_t tiles;          // per sequence
+  int64_t padded;         // tokens rounded up to whole tiles
+
+  // The first query that no longer has key j in its window.
+  int64_t left(int64_t j) const { return ((j + options.window - 1) / options.step + 1) * options.step; }
 };
 
 Shape shape_of(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const WindowOptions& options) {
   Shape s;
   s.batch = q.size(0), s.heads = q.size(1), s.kv_heads = k.size(1), s.group = s.heads / s.kv_heads;
   s.tokens = q.size(2), s.d = q.size(3), s.dv = v.size(3);
-  s.window = std::min(options.window, std::max<int64_t>(s.tokens, 1));
-  s.sinks = std::min(options.sinks, s.tokens);
-  s.scale = options.scale;
+  const int64_t longest = std::max<int64_t>(s.tokens, 1);
+  s.options = {.window = std::min(options.window, longest),
+               .sinks = std::min(options.sinks, s.tokens),
+               .scale = options.scale,
+               .step = std::min(options.step, longest)};
   // A tile of n queries multiplies n - 1 keys outside the window of each: small windows want small tiles.
-  s.tile = s.window <= 96 ? 16 : s.window <= 512 ? 32 : 64;
+  s.tile = s.options.span() <= 96 ? 16 : s.options.span() <= 512 ? 32 : 64;
   s.tiles = (s.tokens + s.tile - 1) / s.tile;
   s.padded = s.tiles * s.tile;
   return s;
 }
 
 // Keys [begin, end) of one product, both even, as pairs of bfloat16 rows want it. Query t sees those in [first, last)
-// that are <= t and, if windowed, > t - window.
+// that are <= t and, if windowed, in its window.
 struct Piece {
   int64_t begin, end, first, last;
   bool windowed;
@@ -58,10 +62,10 @@ std::vector<Piece> pieces_of(const Shape& s, int64_t t0, int64_t longest) {
       pieces.push_back({begin, end, std::max(first, begin), std::min(last, end), windowed});
     }
   };
-  const int64_t sinks = std::min(s.sinks, t1);
+  const int64_t sinks = std::min(s.options.sinks, t1);
   if (sinks > 0) add(0, sinks, false);
   // The window's lower edge; a sink inside it is already counted.
-  const int64_t band = std::max(sinks, t0 - s.window + 1);
+  const int64_t band = std::max(sinks, s.options.first(t0));
   if (band < t1) add(band, t1, true);
   return pieces;
 }
@@ -173,7 +177,7 @@ WindowForward forward_kernel(const at::Tensor& q, const at::Tensor& k, const at:
     pack_rows(row<T>(v, b, h, 0), s.tokens, s.dv, v.stride(2), to);
   });
 
-  const C scale = static_cast<C>(s.scale);
+  const C scale = static_cast<C>(s.options.scale);
   at::parallel_for(0, s.batch * s.kv_heads * s.tiles, 1, [&](int64_t begin, int64_t end) {
     std::vector<at::Tensor> scratch;
     const int64_t widest = std::min(kForwardKeys, s.padded) + 2;
@@ -201,7 +205,7 @@ WindowForward forward_kernel(const at::Tensor& q, const at::Tensor& k, const at:
           }
           for (int64_t r = 0; r < count; ++r) {
             const auto visible = [&](const Piece& p) {
-              const int64_t t = t0 + r, lo = p.windowed ? std::max(p.first, t - s.window + 1) : p.first;
+              const int64_t t = t0 + r, lo = p.windowed ? std::max(p.first, s.options.first(t)) : p.first;
               return std::pair{lo - p.begin, std::min(t + 1, p.last) - p.begin};
             };
             Row<C>& state = rows[r];
@@ -328,7 +332,7 @@ WindowPull pull_kernel(const at::Tensor& q, const at::Tensor& k, const at::Tenso
   const auto dv = at::zeros({segments, s.batch, s.kv_heads, s.padded, s.dv}, options);
   const auto dq = at::empty({s.batch, s.heads, s.tokens, s.d}, q.options());
 
-  const C scale = static_cast<C>(s.scale);
+  const C scale = static_cast<C>(s.options.scale);
   const bool with_max = d_max != nullptr;
   at::parallel_for(0, segments * sequences, 1, [&](int64_t begin, int64_t end) {
     std::vector<at::Tensor> scratch;
@@ -395,7 +399,7 @@ WindowPull pull_kernel(const at::Tensor& q, const at::Tensor& k, const at::Tenso
               const int64_t j = piece.begin + r + i;
               key[i].key = static_cast<C>(j);
               key[i].lo = std::max<int64_t>(j - t0, 0);
-              key[i].hi = piece.windowed ? std::min(j + s.window - t0, s.tile) : s.tile;
+              key[i].hi = piece.windowed ? std::min(s.left(j) - t0, s.tile) : s.tile;
               if (j < piece.first || j >= std::min(piece.last, s.tokens)) key[i].hi = key[i].lo;
             }
             for (int64_t g = 0; g < s.group; ++g) {

@@ -26,6 +26,7 @@ void check_window_arguments(const at::Tensor& q, const at::Tensor& k, const at::
           "window_attention: q, k, v must have one dtype, not {}, {}, {}", c10::toString(dtype),
           c10::toString(k.scalar_type()), c10::toString(v.scalar_type()));
   require(options.window >= 1, "window_attention: window must be at least 1, not {}", options.window);
+  require(options.step >= 1, "window_attention: step must be at least 1, not {}", options.step);
   require(options.sinks >= 0, "window_attention: sinks must not be negative, as {} is", options.sinks);
   require(std::isfinite(options.scale), "window_attention: scale must be finite, not {}", options.scale);
 }
@@ -50,8 +51,9 @@ Partial window_attention_at(const at::Tensor& q, const at::Tensor& k, const at::
   const int64_t batch = q.size(0), heads = q.size(1), kv_heads = k.size(1), tokens = q.size(2);
 
   const auto t = query_positions.unsqueeze(1), j = key_positions.unsqueeze(0);
-  const auto visible = (j >= 0) & (j <= t) & ((j > t - options.window) | (j < options.sinks));  // [T, S]
-  const auto unseen = visible.any(1).logical_not();                                             // [T]
+  const auto edge = t - t.remainder(options.step) - options.window;
+  const auto visible = (j >= 0) & (j <= t) & ((j > edge) | (j < options.sinks));  // [T, S]
+  const auto unseen = visible.any(1).logical_not();                               // [T]
   const double infinity = std::numeric_limits<double>::infinity();
 
   // The queries of a group are rows of one product with their shared keys: broadcasting would copy the keys.

@@ -27,9 +27,10 @@ MixerLayout::MixerLayout(const DecoderConfig& c, const MixerSettings& s, CacheTy
   sink_keys = take(kv_heads * s.sinks * width * number);
   sink_values = take(kv_heads * s.sinks * width * number);
   if (!s.recurrent()) return;
-  state = take(s.groups * vectors(width) * features * kL * 4);
+  const std::int64_t copies = s.step > 1 ? 2 : 1;
+  state = take(copies * s.groups * vectors(width) * features * kL * 4);
   if (s.kind == MixerKind::Hybrid || (s.by_settings() && s.recurrence.norm == RecurrenceSettings::Norm::Sum))
-    mass = take(s.groups * features * 4);
+    mass = take(copies * s.groups * features * 4);
   if (s.kind == MixerKind::Hybrid) clock = take(s.groups * (s.window + 1) * 8);
   if (!s.by_settings()) return;
   past = take(std::max<std::int64_t>(s.recurrence.taps - 1, 0) * (heads + 2 * kv_heads) * width * 4);

@@ -59,6 +59,9 @@ struct RecurrenceSettings {
 struct MixerSettings {
   MixerKind kind = MixerKind::Softmax;
   std::int64_t window = 0, sinks = 0;
+  /// Hybrid without a gate: above 1, the window's lower edge moves in blocks of so many tokens (LoLCATs' terraced
+  /// window: a token's own block and the one before), and `window` is two blocks.
+  std::int64_t step = 1;
   std::int64_t groups = 0;                    ///< recurrences: one per kv head, or per query head
   bool linear = true;                         ///< Hybrid: false leaves window and sinks
   bool gate = true;                           ///< Hybrid
@@ -70,6 +73,11 @@ struct MixerSettings {
   bool convex = false;                        ///< Lizard
   double alpha = 1;                           ///< Lizard: where the file has none
 
+  /// The first token of the window at position t.
+  std::int64_t first(std::int64_t t) const { return step == 1 ? t - window + 1 : t / step * step - step; }
+  /// Tokens after which a key enters the recurrence; where step > 1, it waits there until its block has left the
+  /// window.
+  std::int64_t delay() const { return step == 1 ? window : step; }
   bool by_settings() const { return kind == MixerKind::Linear || kind == MixerKind::Lizard; }
   bool recurrent() const {
     return by_settings() || (kind == MixerKind::Hybrid && linear) || (kind == MixerKind::Liger && mix_linear != 0);
@@ -103,8 +111,8 @@ struct MixerLayout {
   std::int64_t keys = 0, values = 0;            ///< [Hkv][w][d] rings: token t in slot t mod w
   std::int64_t sink_keys = 0, sink_values = 0;  ///< [Hkv][s][d]
   std::int64_t clock = 0;    ///< double [groups][w + 1]: sum of log-decays up to each slot's token; now
-  std::int64_t state = 0;    ///< float [groups][d / lanes][k][lanes]
-  std::int64_t mass = -1;    ///< float [groups][k]; -1: none is kept
+  std::int64_t state = 0;    ///< float [groups][d / lanes][k][lanes]; behind it, if step > 1, the same of what waits
+  std::int64_t mass = -1;    ///< float [groups][k]; likewise; -1: none is kept
   std::int64_t past = 0;     ///< float [taps - 1][H + 2 Hkv][d]: the rows that convolutions need again
   std::int64_t largest = 0;  ///< float [Hkv]: of any key so far (SafeExp)
   std::int64_t bytes = 0;

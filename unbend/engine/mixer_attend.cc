@@ -45,7 +45,7 @@ void attend_one(const MixerLayout& at, const MixerWeights& weights, const Slice&
                 const MixerRows& rows, const MixerScratch& place, const float* read, float* out, std::int64_t head) {
   const auto& s = at.settings;
   const std::int64_t d = at.width, t = slice.position, w = s.window, kv = head * at.kv_heads / at.heads;
-  const std::int64_t near = std::min(t + 1, w), pinned = std::clamp<std::int64_t>(t - w + 1, 0, s.sinks);
+  const std::int64_t near = std::min(t + 1, w), pinned = std::clamp<std::int64_t>(s.first(t), 0, s.sinks);
   const auto scores = near + pinned + std::ssize(weights.meta);
   thread_local std::vector<float> buffer;
   buffer.resize(static_cast<std::size_t>((vectors(scores) + 2 * vectors(d)) * kL));
@@ -54,6 +54,8 @@ void attend_one(const MixerLayout& at, const MixerWeights& weights, const Slice&
   scale(q, d, at.scale);
   for (std::int64_t i = 0; i < near; ++i)
     weight[i] = dot(q, memory.key(kv, i), d);  // slots: their order is of no matter
+  for (std::int64_t j = std::max<std::int64_t>(t - w + 1, 0); j < s.first(t); ++j)
+    weight[j % w] = -std::numeric_limits<float>::infinity();
   for (std::int64_t i = 0; i < pinned; ++i) weight[near + i] = dot(q, memory.sink_key(kv, i), d);
   std::ranges::copy(weights.meta, weight + near + pinned);
   const float mass = exponentials(weight, scores);
@@ -73,13 +75,13 @@ void attend_block(const MixerLayout& at, const MixerWeights& weights, const Slic
                   const MixerRows& rows, const MixerScratch& place, std::size_t index, const float* scratch,
                   const float* read, float* out, std::int64_t head, std::int64_t from) {
   const auto& s = at.settings;
-  const std::int64_t d = at.width, w = s.window, kv = head * at.kv_heads / at.heads;
+  const std::int64_t d = at.width, kv = head * at.kv_heads / at.heads;
   const Band band(at, slice, const_cast<float*>(scratch) + place.bands[index], kv);
   const std::int64_t count = std::min(kBlock, slice.count - from);
-  const std::int64_t first = std::max<std::int64_t>(0, band.past + from - w + 1);  // columns of the band in reach
+  const std::int64_t t0 = slice.position + from, start = slice.position - band.past;
+  const std::int64_t first = std::max<std::int64_t>(0, s.first(t0) - start);  // columns of the band in reach
   const std::int64_t columns = band.past + from + count - first;
-  const std::int64_t t0 = slice.position + from;
-  const std::int64_t pinned = std::clamp<std::int64_t>(t0 + count - w, 0, s.sinks);
+  const std::int64_t pinned = std::clamp<std::int64_t>(s.first(t0 + count - 1), 0, s.sinks);
   const auto scores = columns + pinned + std::ssize(weights.meta);
   const std::int64_t stride = vectors(scores) * kL + kL, value_stride = band.value_stride;
 
@@ -95,10 +97,11 @@ void attend_block(const MixerLayout& at, const MixerWeights& weights, const Slic
   const float hidden = -std::numeric_limits<float>::infinity();
   for (std::int64_t i = 0; i < count; ++i) {
     float* row = weight + i * stride;
-    const std::int64_t last = band.past + from + i - first, begin = std::max<std::int64_t>(0, last - w + 1);
+    const std::int64_t last = band.past + from + i - first,
+                       begin = std::max<std::int64_t>(0, s.first(t0 + i) - start - first);
     std::fill(row, row + begin, hidden);
     std::fill(row + last + 1, row + columns, hidden);
-    const std::int64_t outside = std::clamp<std::int64_t>(t0 + i - w + 1, 0, s.sinks);
+    const std::int64_t outside = std::clamp<std::int64_t>(s.first(t0 + i), 0, s.sinks);
     std::array<float, 1024> key;
     for (std::int64_t j = 0; j < pinned; ++j) {
       if (j >= outside) {

@@ -153,6 +153,10 @@ MixerSettings read_mixer(const std::string& where, const DecoderConfig& config, 
     s.gate = false;
     s.window_factor = true;
     s.groups = config.heads;
+    if (options.contains("terraced") && json_get<bool>(options, "terraced", where)) {
+      s.step = s.window;
+      s.window *= 2;
+    }
   } else {
     s.kind = MixerKind::Liger;
     s.gate_form = gate_form(where, options);

@@ -64,6 +64,6 @@ inline std::int64_t decays(const MixerLayout& at) {
 }
 
 /// The first token whose recurrence has something to read: nothing has left the window before.
-inline std::int64_t first_read(const MixerSettings& s) { return s.kind == MixerKind::Hybrid ? s.window + s.sinks : 0; }
+inline std::int64_t first_read(const MixerSettings& s) { return s.kind == MixerKind::Hybrid ? s.delay() + s.sinks : 0; }
 
 }  // namespace unbend::engine

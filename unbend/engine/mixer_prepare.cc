@@ -30,7 +30,7 @@ void prepare_head(const MixerLayout& at, const MixerWeights& weights, const Slic
                   const MixerRows& rows, const MixerScratch& place, std::size_t index, float* scratch,
                   std::int64_t head) {
   const auto& s = at.settings;
-  const std::int64_t d = at.width, hkv = at.kv_heads, w = s.window;
+  const std::int64_t d = at.width, hkv = at.kv_heads, w = s.window, delay = s.delay();
   const auto key = [&](std::int64_t i) { return rows.k + ((slice.first + i) * hkv + head) * d; };
   const auto value = [&](std::int64_t i) { return rows.v + ((slice.first + i) * hkv + head) * d; };
 
@@ -56,21 +56,21 @@ void prepare_head(const MixerLayout& at, const MixerWeights& weights, const Slic
         clock[w] += log_decay;
         clock[t % w] = clock[w];
         *decay = std::exp(log_decay);
-        if (t < w + s.sinks) {
+        if (t < delay + s.sinks) {
           std::fill_n(features, d, 0.f);
           continue;
         }
-        if (i >= w)
-          copy(key(i - w), d, leaving.data());
+        if (i >= delay)
+          copy(key(i - delay), d, leaving.data());
         else
-          copy(memory.key(head, t), d, leaving.data());
+          copy(memory.key(head, t - delay), d, leaving.data());
         softmax_pair(leaving.data(), weights.key_map.data() + g * d * (d / 2), d, d / 2, features);
         scale(features, d, static_cast<float>(std::exp(clock[w] - before)));
       }
-      if (s.kind == MixerKind::Liger || i >= w)
-        copy(s.kind == MixerKind::Liger ? value(i) : value(i - w), d, values);
-      else if (t >= w)
-        copy(memory.value(head, t), d, values);
+      if (s.kind == MixerKind::Liger || i >= delay)
+        copy(s.kind == MixerKind::Liger ? value(i) : value(i - delay), d, values);
+      else if (t >= delay)
+        copy(memory.value(head, t - delay), d, values);
       else
         std::fill_n(values, d, 0.f);
     }

@@ -22,6 +22,12 @@ void scan_step(std::int64_t k, float* state, const float* features, Vector decay
   }
 }
 
+/// What waited enters the state.
+void admit(float* waiting, std::int64_t n, float* state) {
+  for (std::int64_t f = 0; f < n; ++f) state[f] += waiting[f];
+  std::fill_n(waiting, n, 0.f);
+}
+
 void scan_slice(const MixerLayout& at, const Slice& slice, float* state, std::int64_t group, std::int64_t block,
                 const MixerScratch& place, const float* scratch, float* read) {
   const auto& s = at.settings;
@@ -29,6 +35,7 @@ void scan_slice(const MixerLayout& at, const Slice& slice, float* state, std::in
   const std::int64_t left = std::min(kL, d - block * kL);
   const std::int64_t per_token = decays(at);
   const bool of_values = s.by_settings() && s.recurrence.decays_values && per_token > 1;
+  float* waiting = s.step > 1 ? state + s.groups * vectors(d) * k * kL : nullptr;
   for (std::int64_t i = 0; i < slice.count; ++i) {
     const std::int64_t row = slice.first + i;
     float* out = read + (row * at.heads + group * repeat) * d + block * kL;
@@ -42,12 +49,16 @@ void scan_slice(const MixerLayout& at, const Slice& slice, float* state, std::in
     const float* key_decay = per_token > 1 && !of_values ? decays : nullptr;
     const auto value = load(scratch + place.values + (row * at.kv_heads + kv) * d + block * kL, left);
     const float* query = scratch + place.query_features + (row * at.heads + group * repeat) * k;
+    if (waiting != nullptr) {
+      if ((slice.position + i) % s.step == 0) admit(waiting, k * kL, state);
+      scan_step<0, true>(k, waiting, features, decay, key_decay, value, nullptr, nullptr);
+    }
     for (std::int64_t r = 0; r < repeat;) {
       const auto reads = [&]<int kReads>() {
         const float* queries[kReads];
         Vector sums[kReads];
         for (int j = 0; j < kReads; ++j) queries[j] = query + (r + j) * k, sums[j] = hn::Zero(F32());
-        if (r == 0)
+        if (r == 0 && waiting == nullptr)
           scan_step<kReads, true>(k, state, features, decay, key_decay, value, queries, sums);
         else
           scan_step<kReads, false>(k, state, features, decay, key_decay, value, queries, sums);
@@ -68,6 +79,7 @@ void scan_mass(const MixerLayout& at, const Slice& slice, float* mass, std::int6
                const float* scratch, float* read) {
   const auto& s = at.settings;
   const std::int64_t k = at.features, repeat = at.heads / s.groups, per_token = decays(at);
+  float* waiting = s.step > 1 ? mass + s.groups * k : nullptr;
   for (std::int64_t i = 0; i < slice.count; ++i) {
     const std::int64_t row = slice.first + i;
     float* out = read + place.tokens * at.heads * at.width + row * at.heads + group * repeat;
@@ -77,9 +89,11 @@ void scan_mass(const MixerLayout& at, const Slice& slice, float* mass, std::int6
     }
     const float* features = scratch + place.key_features + (row * s.groups + group) * k;
     const float* decay = scratch + place.decay + (row * s.groups + group) * per_token;
+    if (waiting != nullptr && (slice.position + i) % s.step == 0) admit(waiting, k, mass);
+    float* sum = waiting != nullptr ? waiting : mass;
     for (std::int64_t f = 0; f < k; f += kL) {
       const auto by = per_token > 1 ? load(decay + f, k - f) : hn::Set(F32(), *decay);
-      store(hn::MulAdd(load(mass + f, k - f), by, load(features + f, k - f)), mass + f, k - f);
+      store(hn::MulAdd(load(sum + f, k - f), by, load(features + f, k - f)), sum + f, k - f);
     }
     for (std::int64_t r = 0; r < repeat; ++r)
       out[r] = dot(scratch + place.query_features + (row * at.heads + group * repeat + r) * k, mass, k);

@@ -12,7 +12,7 @@ namespace {
 
 struct DenominatorState : MixerState {
   WindowCache window;
-  at::Tensor log_decay;  // [B, G, w]: gates of the last w tokens, oldest first
+  at::Tensor log_decay;  // [B, G, w]: gates of the last w tokens, oldest first; terraced: [B, G, 0]
   at::Tensor scan;       // [B, G, d, d + 1]: features to values and their sum
 
   DenominatorState(WindowCache cache, at::Tensor gates, at::Tensor state)
@@ -44,15 +44,18 @@ class CommonDenominatorMixer : public Mixer {
 
   at::Tensor forward(const MixerInput& in, Form form) const override {
     const auto [q, k, v] = in.heads();
-    const auto window = window_attention(q, k, v, window_options(in));
-    const std::int64_t tokens = in.tokens();
-    if (!settings_.linear || tokens <= settings_.window) return window.out;
-    // Keys enter the state when they leave the window: shift them by w.
+    const auto options = window_options(in.config);
+    const auto window = window_attention(q, k, v, options);
+    const std::int64_t gone = options.first(in.tokens() - 1);
+    if (!settings_.linear || gone <= 0) return window.out;
+    // Keys enter the state when they leave the window: nothing does so at first.
+    const std::int64_t delay = -options.first(-1);
     const auto delayed = [&](const at::Tensor& x) {
-      return at::constant_pad_nd(x.slice(2, 0, tokens - settings_.window), {0, 0, settings_.window, 0});
+      return at::constant_pad_nd(x.slice(2, 0, gone), {0, 0, delay, 0});
     };
-    auto valid = at::zeros({tokens}, q.options());
-    if (tokens > settings_.window + settings_.sinks) valid.slice(0, settings_.window + settings_.sinks).fill_(1);
+    auto valid = at::zeros({delay + gone}, q.options());
+    if (gone > settings_.sinks) valid.slice(0, delay + settings_.sinks).fill_(1);
+    if (settings_.terraced) return combine(window, in_blocks(q, delayed(k), delayed(v), valid, {}, 0).out);
     const auto gates = log_decay(in);
     const auto past = at::constant_pad_nd(gates, {settings_.window, 0});
     return combine(window, linear(q, delayed(k), delayed(v), valid, gates, past, {}, form).out);
@@ -62,8 +65,8 @@ class CommonDenominatorMixer : public Mixer {
                                     const at::TensorOptions& options) const override {
     const std::int64_t groups = settings_.states;
     return std::make_unique<DenominatorState>(
-        WindowCache(batch, c.kv_heads, c.head_dim, {settings_.window, settings_.sinks, c.scale()}, options),
-        at::zeros({batch, groups, settings_.window}, options),
+        WindowCache(batch, c.kv_heads, c.head_dim, window_options(c), options),
+        at::zeros({batch, groups, settings_.terraced ? 0 : settings_.window}, options),
         at::zeros({batch, groups, c.head_dim, c.head_dim + 1}, options));
   }
 
@@ -71,6 +74,12 @@ class CommonDenominatorMixer : public Mixer {
     auto& state = dynamic_cast<DenominatorState&>(base);
     const auto [q, k, v] = in.heads();
     const auto leaving = state.window.leaving(k, v);
+    if (settings_.terraced) {
+      const auto scan = in_blocks(q, leaving.keys, leaving.values, leaving.valid, state.scan, in.position);
+      const auto window = state.window.attend(q, k, v);
+      state.scan = scan.state;
+      return settings_.linear ? combine(window, scan.out) : window.out;
+    }
     const auto gates = log_decay(in);
     const auto past = at::cat({state.log_decay, gates}, 2);
     const auto window = state.window.attend(q, k, v);
@@ -95,8 +104,9 @@ class CommonDenominatorMixer : public Mixer {
   }
 
  private:
-  WindowOptions window_options(const MixerInput& in) const {
-    return {settings_.window, settings_.sinks, in.config.scale()};
+  WindowOptions window_options(const DecoderConfig& c) const {
+    const std::int64_t step = settings_.terraced ? settings_.window : 1;
+    return {settings_.window + (settings_.terraced ? 1 : 0), settings_.sinks, c.scale(), step};
   }
 
   /// log gamma [B, G, T].
@@ -110,17 +120,47 @@ class CommonDenominatorMixer : public Mixer {
   /// window at each step; `past` [B, G, w+T] holds the gates of the w tokens before the first one too.
   Scan linear(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& valid,
               const at::Tensor& gates, const at::Tensor& past, const at::Tensor& initial, Form form) const {
-    const std::int64_t tokens = q.size(2), groups = settings_.states, repeat = groups / k.size(1);
-    const auto share = [&](const at::Tensor& x) { return repeat == 1 ? x : x.repeat_interleave(repeat, 1); };
+    const std::int64_t tokens = q.size(2);
     // A token that leaves now was written w steps ago: it has already decayed by the gates of the last w tokens.
     const auto sums = at::constant_pad_nd(past.to(at::kDouble).cumsum(2), {1, 0});
     const auto decayed =
         (sums.slice(2, settings_.window + 1) - sums.slice(2, 1, tokens + 1)).to(q.scalar_type()).exp() * valid;
-    const auto keys = softmax_pair_map(share(k), key_map_) * decayed.unsqueeze(-1);
-    const auto values = at::constant_pad_nd(share(v), {0, 1}, 1);  // the ones column sums the weights
     ScanOptions options;
     options.form = form;
-    return gated_scan(softmax_pair_map(q, query_map_), keys, values, gates.unsqueeze(-1), initial, options);
+    return gated_scan(softmax_pair_map(q, query_map_), keys(k) * decayed.unsqueeze(-1), values(v), gates.unsqueeze(-1),
+                      initial, options);
+  }
+
+  /// The same for a terraced window, whose blocks of w tokens enter the state whole: k, v [B, Hkv, n w, d] are the
+  /// blocks that leave, one as each block of queries begins. `position` is that of the first query. All forms are this
+  /// one.
+  Scan in_blocks(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& valid,
+                 const at::Tensor& initial, std::int64_t position) const {
+    const std::int64_t w = settings_.window, tokens = q.size(2), begun = position % w;
+    const std::int64_t blocks = (begun + tokens + w - 1) / w;
+    const auto cut = [&](const at::Tensor& x) { return x.unflatten(2, {x.size(2) / w, w}); };
+    auto sums = at::matmul(cut(keys(k) * valid.unsqueeze(-1)).transpose(-1, -2), cut(values(v)));
+    if (begun > 0) sums = at::constant_pad_nd(sums, {0, 0, 0, 0, 1, 0});  // nothing left for a block that had begun
+    auto states = sums.cumsum(2);                                         // [B, G, blocks, d, d + 1]
+    if (initial.defined()) states = states + initial.unsqueeze(2);
+    auto queries = softmax_pair_map(q, query_map_);
+    if (blocks == 1)
+      queries = queries.unsqueeze(2);
+    else
+      queries = cut(at::constant_pad_nd(queries, {0, 0, begun, blocks * w - begun - tokens}));
+    const std::int64_t group = q.size(1) / settings_.states;
+    const auto out = at::matmul(queries.unflatten(1, {settings_.states, group}), states.unsqueeze(2)).flatten(1, 2);
+    return {out.flatten(2, 3).narrow(2, blocks == 1 ? 0 : begun, tokens), states.select(2, blocks - 1).contiguous()};
+  }
+
+  /// What the state takes of keys and values of kv heads: one each per recurrence.
+  at::Tensor keys(const at::Tensor& k) const { return softmax_pair_map(shared(k), key_map_); }
+  at::Tensor values(const at::Tensor& v) const {
+    return at::constant_pad_nd(shared(v), {0, 1}, 1);  // the ones column sums the weights
+  }
+  at::Tensor shared(const at::Tensor& x) const {
+    const std::int64_t repeat = settings_.states / x.size(1);
+    return repeat == 1 ? x : x.repeat_interleave(repeat, 1);
   }
 
   at::Tensor combine(const Partial& window, const at::Tensor& linear) const {

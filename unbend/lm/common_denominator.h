@@ -16,9 +16,10 @@ struct CommonDenominator {
     WindowFactor,  ///< 1 / sigmoid(a): the window weighs sigmoid(a)
   };
   std::int64_t window = 64, sinks = 0;
-  std::int64_t states = 0;          ///< one per kv head or per query head: key maps, gates, recurrences
-  bool linear = true;               ///< false: only the window and its sinks (ablation)
-  bool gate = false;                ///< false: nothing decays
+  bool terraced = false;    ///< the window is a token's own block of `window` tokens and the one before; no gate
+  std::int64_t states = 0;  ///< one per kv head or per query head: key maps, gates, recurrences
+  bool linear = true;       ///< false: only the window and its sinks (ablation)
+  bool gate = false;        ///< false: nothing decays
   std::optional<double> gate_bias;  ///< the mixer has parameters of a gate, whose bias starts here
   Weight weight = Weight::LogScale;
   double weight_start = 0;

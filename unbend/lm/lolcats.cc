@@ -11,6 +11,7 @@ Recipe lolcats_recipe() {
   recipe.source = "Zhang et al. 2024, arXiv 2410.10254";
   recipe.defaults = common_options(64, 0);
   recipe.defaults.update({{"window_factor", -2.197},  // f = 0.1
+                          {"terraced", false},
                           {"linear", true},
                           {"lora_alpha", 16.0},
                           {"lora_targets", {"q", "k", "v", "o"}}});
@@ -18,6 +19,7 @@ Recipe lolcats_recipe() {
     CommonDenominator settings;
     settings.window = options.at("window").get<std::int64_t>();
     settings.sinks = options.at("sinks").get<std::int64_t>();
+    settings.terraced = options.at("terraced").get<bool>();
     settings.states = config.heads;
     settings.linear = options.at("linear").get<bool>();
     settings.weight = CommonDenominator::Weight::WindowFactor;
