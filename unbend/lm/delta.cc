@@ -54,22 +54,6 @@ DeltaInfo read_delta_info(const std::filesystem::path& path) {
   return parse_info(load_safetensors(path).metadata, path.string());
 }
 
-void assign(const std::vector<Parameter>& parameters, const std::map<std::string, at::Tensor>& tensors,
-            const std::string& where) {
-  for (const auto& [name, target] : parameters) {
-    const auto found = tensors.find(name);
-    require(found != tensors.end(), "{}: tensor {} is missing", where, name);
-    const auto& source = found->second;
-    require(source.sizes() == target->sizes(), "{}: tensor {} has shape {}, expected {}", where, name,
-            shape_string(source.sizes()), shape_string(target->sizes()));
-    require(at::isFloatingType(source.scalar_type()), "{}: tensor {} is not of a floating type", where, name);
-    check_finite(source, where + ": tensor " + name);
-    *target = source.to(target->options());
-  }
-  require(tensors.size() == parameters.size(), "{}: {} tensors where the recipe has {}", where, tensors.size(),
-          parameters.size());
-}
-
 Student load_delta(const std::filesystem::path& path, const Decoder& teacher, const engine::Gguf& base) {
   const auto file = load_safetensors(path);
   const auto info = parse_info(file.metadata, path.string());

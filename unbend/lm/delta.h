@@ -32,11 +32,6 @@ DeltaInfo read_delta_info(const std::filesystem::path& path);
 /// or if its tensors are not exactly those that its recipe and options make, and weights of the decoder.
 Student load_delta(const std::filesystem::path& path, const Decoder& teacher, const engine::Gguf& base);
 
-/// Copies tensors by name into `parameters`; Input error (naming `where`) unless names, shapes and floating types all
-/// fit.
-void assign(const std::vector<Parameter>& parameters, const std::map<std::string, at::Tensor>& tensors,
-            const std::string& where);
-
 /// Adds the low-rank corrections to the weights: the student without Lora, equal up to rounding and faster.
 Decoder merge_lora(const Decoder& student);
 

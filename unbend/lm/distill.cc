@@ -14,7 +14,6 @@
 #include "unbend/base/files.h"
 #include "unbend/base/interrupt.h"
 #include "unbend/base/progress.h"
-#include "unbend/lm/delta.h"
 #include "unbend/nets/head.h"
 #include "unbend/tensor/adamw.h"
 #include "unbend/tensor/check.h"

@@ -12,6 +12,7 @@
 #include "unbend/attention/form.h"
 #include "unbend/engine/config.h"
 #include "unbend/lm/rope.h"
+#include "unbend/tensor/parameter.h"
 
 namespace unbend::lm {
 
@@ -44,12 +45,6 @@ class MixerState {
   /// Looks from now on as if `tokens` tokens had been seen, with random contents: what decoding costs depends on the
   /// length only.
   virtual void pretend(std::int64_t tokens) = 0;
-};
-
-/// A named trainable tensor, by reference into its owner.
-struct Parameter {
-  std::string name;
-  at::Tensor* tensor;
 };
 
 /// A number that says whether a mixer does its part, and what is wrong with it if something is.

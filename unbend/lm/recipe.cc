@@ -5,7 +5,6 @@
 #include <ranges>
 
 #include "unbend/base/error.h"
-#include "unbend/lm/delta.h"
 #include "unbend/lm/hybrid.h"
 #include "unbend/lm/lawcat.h"
 #include "unbend/lm/liger.h"

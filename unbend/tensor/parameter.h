@@ -3,7 +3,9 @@
 
 #include <ATen/ATen.h>
 
+#include <map>
 #include <string>
+#include <vector>
 
 namespace unbend {
 
@@ -12,5 +14,10 @@ struct Parameter {
   std::string name;
   at::Tensor* tensor;
 };
+
+/// Copies tensors by name into `parameters`; Input error (naming `where`) unless names, shapes and floating types all
+/// fit and every number is finite.
+void assign(const std::vector<Parameter>& parameters, const std::map<std::string, at::Tensor>& tensors,
+            const std::string& where);
 
 }  // namespace unbend
