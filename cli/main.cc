@@ -92,6 +92,7 @@ int run(int argc, const char* const* argv) {
   add_method_verbs(app);
   add_lm_verbs(app);
   add_serve_verb(app);
+  add_vision_verbs(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::RuntimeError& end) {

@@ -1,37 +1,20 @@
 #include "studies/images.h"
 
-#include <fmt/format.h>
 #include <torch/types.h>
 
 #include <filesystem>
-#include <numeric>
-#include <optional>
-#include <vector>
 
 #include "studies/kept.h"
 #include "unbend/base/error.h"
-#include "unbend/base/progress.h"
-#include "unbend/tensor/adamw.h"
+#include "unbend/base/interrupt.h"
 #include "unbend/tensor/check.h"
 #include "unbend/tensor/checkpoint.h"
 #include "unbend/tensor/npy.h"
-#include "unbend/tensor/schedule.h"
 
 namespace unbend {
 namespace {
 
 constexpr int64_t kSide = 28;
-
-at::Tensor permutation(int64_t count, Random& random) {
-  std::vector<int64_t> order(count);
-  std::iota(order.begin(), order.end(), 0);
-  for (int64_t i = count; i > 1; --i) std::swap(order[i - 1], order[random.below(i)]);
-  return at::tensor(order, at::kLong);
-}
-
-ImageSet select(const ImageSet& set, const at::Tensor& indices) {
-  return {set.images.index_select(0, indices), set.labels.index_select(0, indices)};
-}
 
 }  // namespace
 
@@ -46,8 +29,8 @@ Digits load_digits() {
   check_indices(labels, 10, "the digits' labels");
   const ImageSet all{images.unsqueeze(1).to(at::kFloat) / 255, labels};
   Random random(1);
-  const auto order = permutation(10000, random);
-  return {select(all, order.narrow(0, 0, 8000)), select(all, order.narrow(0, 8000, 2000))};
+  const auto [train, test] = split(all, 8000, random);
+  return {train, test};
 }
 
 ImageSet colour_pairs(int64_t count, Random& random) {
@@ -74,66 +57,28 @@ ImageSet colour_pairs(int64_t count, Random& random) {
   return {images, labels};
 }
 
-ImageSource shuffled(const ImageSet& set, int64_t batch, uint64_t seed) {
-  const int64_t count = set.labels.size(0), steps = count / batch;
-  require(steps >= 1, "a batch of {} does not fit into {} images", batch, count);
-  return [=, random = Random(seed), order = at::Tensor()](int64_t step) mutable {
-    if (step % steps == 0) order = permutation(count, random);
-    return select(set, order.narrow(0, step % steps * batch, batch));
-  };
-}
-
 Pyramid train_classifier(const PyramidConfig& config, const ImageSource& source, const ImageTraining& training,
                          uint64_t seed, const StudyOptions& study) {
-  Random random(seed);
-  auto net = random_pyramid(config, random);
-  ParameterGroup decayed, rest;
-  decayed.lr = rest.lr = training.learning_rate;
-  decayed.weight_decay = .05, rest.weight_decay = 0;
-  for (const auto& p : parameters(net)) {
-    const bool matrix = p.tensor->dim() >= 2 && p.name != "class_token" && !p.name.ends_with("position");
-    (matrix ? decayed : rest).parameters.push_back(p.tensor->requires_grad_());
-  }
-  AdamW optimizer({decayed, rest});
-  const Pass pass{.training = true, .generator = at::make_generator<at::CPUGeneratorImpl>(random.bits())};
-  const auto kept = study.kept ? study.kept->next() : std::filesystem::path();
-  auto all = parameters(net);
-  for (const auto& p : statistics(net)) all.push_back(p);
-  if (const auto file = kept.empty() ? std::nullopt : latest_checkpoint(kept)) {
+  if (!study.kept) return train_classifier(config, source, training, seed, study.quiet);
+  const auto folder = study.kept->next();
+  const auto all = [](Pyramid& net) {
+    auto named = parameters(net);
+    for (const auto& p : statistics(net)) named.push_back(p);
+    return named;
+  };
+  if (const auto file = latest_checkpoint(folder)) {
+    Random random(seed);
+    auto net = random_pyramid(config, random);
     const auto stored = load_checkpoint(*file).tensors;
-    for (const auto& p : all) *p.tensor = stored.at(p.name);
+    for (const auto& p : all(net)) *p.tensor = stored.at(p.name);
     return net;
   }
-  Progress progress(training.name, training.steps, "steps", study.quiet);
-  for (int64_t step = 0; step < training.steps; ++step) {
-    const auto batch = source(step);
-    const auto loss = at::cross_entropy_loss(net.logits(batch.images, pass), batch.labels);
-    optimizer.zero_grad();
-    loss.backward();
-    optimizer.step(warmup_cosine(step, training.steps, .05, .05), 1);
-    if (step % 10 == 9) progress.update(step + 1, fmt::format("loss {:.3f}", loss.item<double>()));
-  }
-  progress.finish();
-  if (optimizer.skipped() > 0)
-    fail_computation("{}: gradients of {} steps were not finite", training.name, optimizer.skipped());
-  if (!kept.empty()) {
-    Checkpoint checkpoint;
-    for (const auto& p : all) checkpoint.tensors[p.name] = p.tensor->detach();
-    save_checkpoint(kept, training.steps, checkpoint);
-  }
+  auto net = train_classifier(config, source, training, seed, study.quiet);
+  if (interrupted()) return net;
+  Checkpoint checkpoint;
+  for (const auto& p : all(net)) checkpoint.tensors[p.name] = p.tensor->detach();
+  save_checkpoint(folder, training.steps, checkpoint);
   return net;
-}
-
-double accuracy(const Pyramid& net, const ImageSet& set, bool enlarged) {
-  const at::NoGradGuard no_grad;
-  const int64_t count = set.labels.size(0);
-  int64_t right = 0;
-  for (int64_t first = 0; first < count; first += 100) {
-    auto images = set.images.slice(0, first, first + 100);
-    if (enlarged) images = at::upsample_bilinear2d(images, {2 * images.size(2), 2 * images.size(3)}, false);
-    right += (net.logits(images).argmax(1) == set.labels.slice(0, first, first + 100)).sum().item<int64_t>();
-  }
-  return 100. * static_cast<double>(right) / static_cast<double>(count);
 }
 
 }  // namespace unbend

@@ -1,0 +1,127 @@
+"""`vision train` and `vision eval` on folders of pictures and on arrays. Usage: vision_test.py UNBEND"""
+import json
+import random
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+import zlib
+from pathlib import Path
+
+UNBEND = sys.argv.pop()
+SMALL = ["--side", "8", "--width", "8", "--depth", "1", "--threads", "1", "--quiet"]
+
+
+def unbend(*arguments):
+    return subprocess.run([UNBEND, "vision", *map(str, arguments)], capture_output=True, text=True, timeout=300)
+
+
+def png(rows):
+    """Rows of (red, green, blue)."""
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    raw = b"".join(b"\0" + bytes(value for pixel in row for value in pixel) for row in rows)
+    header = struct.pack(">IIBBBBB", len(rows[0]), len(rows), 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+
+
+def npy(kind, shape, data):
+    header = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}"
+    header += " " * (-(len(header) + 11) % 64) + "\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + data
+
+
+class Vision(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory(prefix="unbend-vision-")
+        self.addCleanup(folder.cleanup)
+        self.path = Path(folder.name)
+
+    def pictures(self, name, count, classes=("blue", "red"), seed=1):
+        """Noisy pictures of 12 x 10 in the colour of their class."""
+        draw = random.Random(seed)
+        colours = {"red": (200, 60, 60), "blue": (60, 60, 200), "green": (60, 200, 60)}
+        for colour in classes:
+            folder = self.path / name / colour
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixel = lambda: tuple(max(0, min(255, c + draw.randint(-50, 50))) for c in colours[colour])
+                (folder / f"{i}.png").write_bytes(png([[pixel() for _ in range(12)] for _ in range(10)]))
+        return self.path / name
+
+    def run_json(self, *arguments):
+        result = unbend(*arguments, "--json")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return json.loads(result.stdout)
+
+    def assert_refused(self, code, part, *arguments):
+        result = unbend(*arguments)
+        self.assertEqual(result.returncode, code, result.stderr)
+        self.assertRegex(result.stderr, r"\Aunbend: [^\n]+\n\Z")
+        self.assertIn(part, result.stderr)
+
+    def test_pictures(self):
+        data, more = self.pictures("data", 30), self.pictures("more", 10, seed=2)
+        for attention in ("soft++", "soft", "softmax"):
+            net = self.path / "net.safetensors"
+            made = self.run_json("train", data, "--attention", attention, "--batch", 16, "--out", net, *SMALL)
+            self.assertEqual(made["classes"], ["blue", "red"])
+            self.assertEqual((made["training"], made["held_out"]), (48, 12))
+            self.assertEqual(made["accuracy"], 100)
+            result = self.run_json("eval", net, more)
+            self.assertEqual((result["images"], result["accuracy"]), (20, 100))
+            self.assertEqual([c["class"] for c in result["classes"]], ["blue", "red"])
+        first = net.read_bytes()
+        again = unbend("train", data, "--attention", "softmax", "--batch", 16, "--out", net, *SMALL)
+        self.assertEqual(again.returncode, 0, again.stderr)
+        self.assertEqual(net.read_bytes(), first)  # the same run, the same bytes
+        self.assertIn("100.0 % of 12 held-out images", again.stdout)
+        text = unbend("eval", net, more)
+        self.assertIn("100.0 % of 20 images", text.stdout)
+        # Only some of the classes; and one that it does not know.
+        self.assertEqual(self.run_json("eval", net, self.pictures("reds", 3, ("red",)))["images"], 3)
+        self.assert_refused(3, "no class 'green', only blue, red", "eval", net, self.pictures("others", 2, ("red", "green")))
+
+    def test_arrays(self):
+        draw = random.Random(1)
+        images = bytes(draw.randint(0, 100) + 120 * (i % 2) for i in range(40) for _ in range(64))
+        data = self.path / "arrays"
+        data.mkdir()
+        (data / "images.npy").write_bytes(npy("|u1", (40, 8, 8), images))
+        (data / "labels.npy").write_bytes(npy("<i8", (40,), struct.pack("<40q", *(i % 2 for i in range(40)))))
+        net = self.path / "net.safetensors"
+        made = self.run_json("train", data, "--out", net, "--batch", 8, "--held-out", 0, *SMALL)
+        self.assertIsNone(made["accuracy"])
+        self.assertEqual(made["classes"], ["0", "1"])
+        self.assertEqual(self.run_json("eval", net, data)["accuracy"], 100)
+
+    def test_mistakes_are_named(self):
+        out = self.path / "refused.safetensors"
+        train = ("train", "--out", out, *SMALL)
+        self.assert_refused(3, "not a folder", *train, self.path / "missing")
+        empty = self.path / "empty"
+        empty.mkdir()
+        self.assert_refused(3, "neither images.npy", *train, empty)
+        (empty / "cats").mkdir()
+        self.assert_refused(3, "cats: no PNG or JPEG", *train, empty)
+        (empty / "cats" / "1.png").write_bytes(b"not a picture")
+        self.assert_refused(3, "1.png: not a PNG or JPEG", *train, empty)
+        (empty / "cats" / "1.png").write_bytes(png([[(1, 2, 3)]])[:60])
+        self.assert_refused(3, "1.png: the picture is damaged", *train, empty)
+        (empty / "cats" / "1.png").write_bytes(png([[(1, 2, 3)]]))
+        self.assert_refused(3, "one class, 'cats'", *train, empty)
+        data = self.pictures("data", 3)
+        self.assert_refused(3, "multiples of 4", "train", data, "--side", 10, "--out", out, "--quiet")
+        self.assert_refused(3, "do not divide a width", *train, data, "--heads", 3)
+        self.assert_refused(2, "--attention", *train, data, "--attention", "hard")
+        self.assert_refused(2, "--held-out", *train, data, "--held-out", 1)
+        self.assert_refused(2, "--epochs", *train, data, "--epochs", 0)
+        self.assertFalse(out.exists())
+        self.assert_refused(3, "missing.safetensors", "eval", self.path / "missing.safetensors", data)
+        (self.path / "text.safetensors").write_text("no network")
+        self.assert_refused(3, "text.safetensors", "eval", self.path / "text.safetensors", data)
+
+
+if __name__ == "__main__":
+    unittest.main()
