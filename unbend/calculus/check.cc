@@ -1,8 +1,11 @@
 #include "unbend/calculus/check.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <algorithm>
 #include <cmath>
 
+#include "unbend/base/error.h"
 #include "unbend/calculus/algebra.h"
 
 namespace unbend {

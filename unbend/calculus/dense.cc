@@ -1,5 +1,7 @@
 #include "unbend/calculus/dense.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <algorithm>
 
 #include "unbend/base/error.h"

@@ -1,5 +1,7 @@
 #include "unbend/calculus/implicit.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include "unbend/base/error.h"
 #include "unbend/calculus/algebra.h"
 

@@ -1,6 +1,8 @@
 // What the iterative solvers share: flat vectors, true residuals, the best x so far, how to end.
 #pragma once
 
+#include <ATen/core/grad_mode.h>
+
 #include <cmath>
 #include <limits>
 #include <string>

@@ -1,6 +1,7 @@
 #include "unbend/calculus/space.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <cmath>
@@ -129,7 +130,7 @@ Tensors random_signs(const Space& space, Random& random, int64_t many) {
   });
 }
 
-void flatten_into(const Tensors& x, const Space& space, at::Tensor flat) {
+void flatten_into(const Tensors& x, const Space& space, const at::Tensor& flat) {
   int64_t offset = 0;
   for (size_t i = 0; i < x.size(); ++i) {
     const int64_t n = space.leaves[i].numel();

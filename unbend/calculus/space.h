@@ -53,7 +53,7 @@ Tensors random_signs(const Space& space, Random& random, int64_t many = 0);
 at::Tensor flatten(const Tensors& x, const Space& space);
 Tensors unflatten(const at::Tensor& flat, const Space& space);
 /// The same into a tensor [n] that exists.
-void flatten_into(const Tensors& x, const Space& space, at::Tensor flat);
+void flatten_into(const Tensors& x, const Space& space, const at::Tensor& flat);
 /// The same for K vectors: [K, n].
 at::Tensor flatten_many(const Tensors& x, const Space& space);
 Tensors unflatten_many(const at::Tensor& flat, const Space& space);
