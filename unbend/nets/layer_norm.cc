@@ -1,5 +1,5 @@
 // LayerNorm as a triple. LibTorch's own push is a composition of some forty small operations; this one is its fused
-// backward kernel (what it does to x is symmetric) and two passes more.
+// kernels (what it does to x is symmetric) and one pass more.
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "unbend/attention/composite.h"
@@ -28,35 +28,36 @@ struct LayerNormPull : Function<LayerNormPull> {
     return {dx, dweight, dbias};
   }
 
-  // y = x' weight + bias with x' = (x - mean) inverse; dx' = inverse (dx - mean(dx) - x' mean(x' dx)).
-  static at::Tensor push(const variable_list& saved, const variable_list& d) {
+  // y = x' weight + bias with x' = (x - mean) inverse; dx' = inverse (dx - mean(dx) - x' mean(x' dx)). So the share of
+  // dweight and dbias is a LayerNorm with these, and that of dx the weight times a pull without weight.
+  static at::Tensor push(const variable_list& saved, const variable_list& d, double eps) {
     const auto &x = saved[0], &weight = saved[1], &mean = saved[3], &inverse = saved[4];
     at::Tensor pushed;
-    if (d[0].defined()) {
-      pushed = std::get<0>(at::native_layer_norm_backward(d[0], x, weight.sizes(), mean, inverse, {}, {},
-                                                          {true, false, false})) *
-               weight;
-    }
     if (d[1].defined()) {
-      const auto normal = (x - mean) * inverse;
-      pushed = pushed.defined() ? at::addcmul(pushed, normal, d[1]) : normal * d[1];
+      pushed = std::get<0>(at::native_layer_norm(x, weight.sizes(), d[1], d[2], eps));
+    } else if (d[2].defined()) {
+      pushed = d[2].expand_as(x);
     }
-    if (d[2].defined()) pushed = pushed.defined() ? pushed + d[2] : d[2].expand_as(x);
+    if (d[0].defined()) {
+      const auto normal = std::get<0>(
+          at::native_layer_norm_backward(d[0], x, weight.sizes(), mean, inverse, {}, {}, {true, false, false}));
+      pushed = pushed.defined() ? at::addcmul(pushed, normal, weight) : normal * weight;
+    }
     return pushed.defined() ? pushed.to(saved[5].scalar_type()) : pushed;
   }
 
   static variable_list backward(AutogradContext* context, variable_list directions) {
     const auto saved = context->get_saved_variables();
     variable_list gradients(8);
+    const double eps = context->saved_data["eps"].toDouble();
     if (context->needs_input_grad(0) || context->needs_input_grad(1)) {
-      const double eps = context->saved_data["eps"].toDouble();
       const auto definition = [&](const variable_list& in) -> variable_list {
         return {at::layer_norm(in[0], in[1].sizes(), in[1], in[2], eps)};
       };
       const auto second = pull_backward(definition, {saved[0], saved[1], saved[2]}, {saved[5]}, directions);
       gradients[0] = second[0], gradients[1] = second[1];
     }
-    gradients[5] = push(saved, directions);
+    gradients[5] = push(saved, directions, eps);
     return gradients;
   }
 };
