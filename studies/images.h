@@ -1,4 +1,5 @@
-// Small images for studies of image networks: real digits, a task that no local feature solves, trainings that are kept.
+// Small images for studies of image networks: real digits, a task that no local feature solves, trainings that are
+// kept.
 #pragma once
 
 #include "studies/study.h"
