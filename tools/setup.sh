@@ -19,6 +19,8 @@ TORCH_VERSION=2.13.0
 TRANSFORMERS_VERSION=4.57.6
 OPENAI_VERSION=3.57.0
 JSONSCHEMA_VERSION=4.26.0
+JAX_VERSION=0.10.2
+SCIPY_VERSION=1.17.1
 FLA_VERSION=0.6.0
 EINOPS_VERSION=0.8.2
 
@@ -49,7 +51,7 @@ pip_install() { venv; say "pip install $*"; .venv/bin/pip install -q --disable-p
 have_python() { .venv/bin/python -c "import importlib.metadata as m, sys; sys.exit(0 if m.version('$1').split('+')[0] == '$2' else 1)" 2>/dev/null; }
 
 part_system() {
-  apt_install g++ cmake ninja-build ccache git python3 unzip libhwy-dev libgtest-dev libgmock-dev libbenchmark-dev \
+  apt_install g++ cmake ninja-build ccache git python3 python3-dev unzip libhwy-dev libgtest-dev libgmock-dev libbenchmark-dev \
     nlohmann-json3-dev libcli11-dev libfmt-dev libssl-dev libxml2-dev zlib1g-dev
 }
 
@@ -137,11 +139,13 @@ part_convert() {  # the version of transformers is llama.cpp's own choice for it
     pip_install "torch==$TORCH_VERSION" "transformers==$TRANSFORMERS_VERSION" safetensors sentencepiece protobuf
 }
 
-part_peers() {  # tokenizers comes with transformers, gguf with llama.cpp's sources; chromium for the chat page
+part_peers() {  # tokenizers comes with transformers, gguf with llama.cpp's sources; chromium for the chat page; JAX, SciPy
   part_convert
   apt_install chromium
   have_python openai $OPENAI_VERSION && have_python jsonschema $JSONSCHEMA_VERSION ||
     pip_install "openai==$OPENAI_VERSION" "jsonschema==$JSONSCHEMA_VERSION"
+  have_python jax $JAX_VERSION && have_python scipy $SCIPY_VERSION ||
+    pip_install "jax==$JAX_VERSION" "scipy==$SCIPY_VERSION"
 }
 
 part_fla() {  # in a folder of its own: only its plain PyTorch files are used, and the package itself needs Triton

@@ -1,0 +1,20 @@
+// The Python module, in parts. Everything here takes and gives flat lists of tensors: python/unbend/ puts them into the
+// shapes that callers use.
+#pragma once
+
+#include <pybind11/functional.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+#include <torch/csrc/utils/pybind.h>
+
+namespace unbend {
+
+/// Work runs without the interpreter's lock; Python functions that it calls take it again.
+using Released = pybind11::call_guard<pybind11::gil_scoped_release>;
+
+void bind_maps(pybind11::module_& module);
+void bind_solvers(pybind11::module_& module);
+void bind_spectra(pybind11::module_& module);
+void bind_mixers(pybind11::module_& module);
+
+}  // namespace unbend

@@ -1,0 +1,52 @@
+"""Linear-time attention and its neighbours: fused kernels, differentiable."""
+from . import _core
+
+
+def gated_scan(q, k, v, log_decay=None, initial_state=None, *, form="chunked", chunk=16, axis="key"):
+    """S_t = exp(log_decay_t) * S_{t-1} + k_t^T v_t, o_t = q_t S_t. Returns (o, last state).
+
+    q [B, H, T, dk]; k [B, Hkv, T, dk]; v [B, Hkv, T, dv], with H a multiple of Hkv; log_decay none, or [B, Hkv, T, 1],
+    [.., dk] (axis "key") or [.., dv] (axis "value"), at most 0; initial_state [B, Hkv, dk, dv]. form: "chunked",
+    "recurrent" or "parallel" (O(T^2)): equal up to rounding. Differentiable in all five tensors, any number of times.
+    (Yang et al. 2024, arXiv 2312.06635.)
+    """
+    return _core.gated_scan(q, k, v, log_decay, initial_state, form, chunk, axis)
+
+
+def window_attention(q, k, v, window, *, sinks=0, scale=None, step=1, partial=False):
+    """Causal softmax attention in a sliding window, with the first `sinks` tokens visible to all. O(T (window + sinks)).
+
+    q [B, H, T, d]; k [B, Hkv, T, d]; v [B, Hkv, T, dv]. scale: 1/sqrt(d) unless given. step > 1: the window's edge moves
+    in such steps. With partial, (out, largest score, log of the sum of exponentials), so that results over disjoint
+    keys can be merged. Differentiable twice.
+    """
+    out = _core.window_attention(q, k, v, window, sinks, scale, step)
+    return out if partial else out[0]
+
+
+def soft_attention(q, landmarks, v, *, normalize=False):
+    """C A^+ C^T v with Gaussian kernels C = K(q, landmarks), A = K(landmarks, landmarks): softmax-free attention, O(n).
+
+    q [B, H, n, d]; landmarks [B, H, m, d]; v [B, H, n, dv]. normalize: SOFT++. (Lu et al. 2024, arXiv 2207.03341.)
+    """
+    return _core.soft_attention(q, landmarks, v, normalize)
+
+
+def gaussian_kernel(x, y):
+    """exp(-|x_i - y_j|^2 / 2) for x [.., n, d] and y [.., m, d]: [.., n, m]."""
+    return _core.gaussian_kernel(x, y)
+
+
+def rms_norm(x, weight, eps=1e-6, dtype=None):
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimension; the result's dtype is x's unless given."""
+    return _core.rms_norm(x, weight, eps, x.dtype if dtype is None else dtype)
+
+
+def layer_norm(x, weight, bias, eps=1e-5):
+    """(x - mean) / sqrt(variance + eps) * weight + bias over the last dimension, with a fused push."""
+    return _core.layer_norm(x, weight, bias, eps)
+
+
+def swiglu(gate_up):
+    """silu(first half) * second half of the last dimension."""
+    return _core.swiglu(gate_up)
