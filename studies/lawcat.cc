@@ -9,6 +9,7 @@
 
 #include "studies/curves.h"
 #include "studies/gauge_table.h"
+#include "studies/needles.h"
 #include "studies/passkey.h"
 #include "studies/smollm2.h"
 #include "studies/study.h"
@@ -136,6 +137,54 @@ void several(const StudyOptions& options, StudyResult& result) {
   result.plots.push_back(curves.plot());
 }
 
+// ---- Needles in text
+
+void needles(const StudyOptions& options, StudyResult& result) {
+  const std::vector<std::int64_t> lengths{512, 1024, 2048, 4096};
+  constexpr std::int64_t kTexts = 32, kJudged = 2048, kDepths = 10;
+  Curves curves{"A needle in text, students trained on 512 bytes", "bytes", "answers right as a whole (%)", {}};
+  Curves depths{fmt::format("The same at {} bytes, seed 1, by the needle's depth", kJudged),
+                "depth (%)",
+                "answers right as a whole (%)",
+                {}};
+  for (const auto length : lengths) {
+    curves.x.push_back(static_cast<double>(length));
+    curves.points.push_back(fmt::format("{}", length));
+  }
+  for (int i = 0; i < kDepths; ++i) {
+    depths.x.push_back(5 + 10. * i);
+    depths.points.push_back(fmt::format("{:.0f} %", depths.x.back()));
+  }
+  for (const auto& [name, haystack] : {std::pair<std::string, std::string>{"niah1", "seven digits in noise"},
+                                       {"niah2", "seven digits in the Bible"},
+                                       {"niah3", "a UUID in the Bible"}}) {
+    const auto task = needle_task(name);
+    for (int seed = 1; seed <= (name == "niah1" ? options.seeds : 1); ++seed) {  // only niah1 has a bar
+      const auto number = static_cast<std::uint64_t>(seed);
+      const auto teacher = needle_teacher(task, number, options);
+      const auto student = needle_student(teacher, task, "lawcat", number, options);
+      for (const auto& [model, decoder] : {std::pair{"teacher", &teacher}, {"LAWCAT", &student}}) {
+        std::vector<double> curve, by_depth;
+        for (const auto length : lengths) {
+          curve.push_back(needle_accuracy(*decoder, task, length, kTexts));
+          record(
+              result, fmt::format("needle, {}: {} at {} bytes", haystack, model, length), "-", curve.back(), "%",
+              name == "niah1" && model == std::string("LAWCAT") && length == kJudged ? Bar::at_least(80) : Bar::none());
+        }
+        curves.add(fmt::format("{}, {}", model, haystack), curve);
+        if (seed > 1) continue;
+        for (const double depth : depths.x)
+          by_depth.push_back(needle_accuracy(*decoder, task, kJudged, kTexts, depth / 100));
+        depths.add(fmt::format("{}, {}", model, haystack), by_depth);
+      }
+    }
+  }
+  for (const auto& c : {curves, depths}) {
+    result.tables.push_back(c.table(1));
+    result.plots.push_back(c.plot());
+  }
+}
+
 }  // namespace
 
 StudyResult study_lawcat(const StudyOptions& options) {
@@ -147,13 +196,13 @@ StudyResult study_lawcat(const StudyOptions& options) {
   passkey(options, result);
   if (options.full) {
     several(options, result);
+    needles(options, result);
     add_smollm2(result, *smol, "lawcat", options);
   } else {
     result.notes.push_back(
         "quick form: one passkey, LAWCAT and the variant with rotary positions; the full form adds four more, and four "
-        "passkeys and SmolLM2");
+        "passkeys, needles in text and SmolLM2");
   }
-  result.notes.push_back("not here yet: needles in text");
   return result;
 }
 

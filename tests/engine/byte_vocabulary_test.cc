@@ -4,23 +4,13 @@
 #include <gtest/gtest.h>
 
 #include "unbend/base/error.h"
-#include "unbend/base/files.h"
-#include "unbend/engine/gguf_write.h"
 #include "unbend/engine/tokenizer.h"
 
 namespace unbend::engine {
 namespace {
 
-Tokenizer load(int size) {
-  const TemporaryFolder folder;
-  auto entries = byte_vocabulary(size);
-  entries.push_back(encode_entry("general.architecture", "llama"));
-  write_gguf(folder.path() / "bytes.gguf", entries, {});
-  return Tokenizer::load(folder.path() / "bytes.gguf");
-}
-
 TEST(ByteVocabulary, IdsAreTheBytes) {
-  const auto tokenizer = load(257);
+  const auto tokenizer = byte_tokenizer(257);
   EXPECT_EQ(tokenizer.size(), 257);
   EXPECT_EQ(tokenizer.eos(), 256);
   EXPECT_TRUE(tokenizer.is_end(256));
@@ -41,7 +31,7 @@ TEST(ByteVocabulary, IdsAreTheBytes) {
 }
 
 TEST(ByteVocabulary, MayHaveUnusedTokens) {
-  const auto tokenizer = load(300);
+  const auto tokenizer = byte_tokenizer(300);
   EXPECT_EQ(tokenizer.size(), 300);
   EXPECT_EQ(tokenizer.encode("<|unused 257|>").size(), 14);
   EXPECT_THROW(byte_vocabulary(256), Error);

@@ -10,6 +10,8 @@
 
 #include "tests/error_message.h"
 #include "tests/lm/tokenizers.h"
+#include "unbend/engine/byte_vocabulary.h"
+#include "unbend/engine/gguf_write.h"
 #include "unbend/engine/reference.h"
 #include "unbend/lm/evaluate.h"
 #include "unbend/lm/export.h"

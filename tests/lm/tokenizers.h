@@ -5,20 +5,12 @@
 #include <optional>
 #include <string>
 
-#include "unbend/base/files.h"
 #include "unbend/engine/byte_vocabulary.h"
-#include "unbend/engine/gguf_write.h"
 #include "unbend/engine/tokenizer.h"
 
 namespace unbend::lm {
 
-inline engine::Tokenizer byte_tokenizer(int size = 257) {
-  const TemporaryFolder folder;
-  auto entries = engine::byte_vocabulary(size);
-  entries.push_back(engine::encode_entry("general.architecture", "llama"));
-  engine::write_gguf(folder.path() / "bytes.gguf", entries, {});
-  return engine::Tokenizer::load(folder.path() / "bytes.gguf");
-}
+using engine::byte_tokenizer;
 
 /// "bytes", or "words" of SmolLM2; null if that model is not there.
 inline const engine::Tokenizer* test_tokenizer(const std::string& name) {

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "unbend/base/error.h"
+#include "unbend/base/files.h"
 #include "unbend/engine/gguf_write.h"
 
 namespace unbend::engine {
@@ -51,6 +52,14 @@ std::vector<std::string> byte_vocabulary(int size) {
   entry("eos_token_id", std::uint64_t{kBytes});
   entry("add_bos_token", false);
   return entries;
+}
+
+Tokenizer byte_tokenizer(int size) {
+  auto entries = byte_vocabulary(size);
+  entries.push_back(encode_entry("general.architecture", "llama"));
+  const TemporaryFolder folder;
+  write_gguf(folder.path() / "bytes.gguf", entries, {});
+  return Tokenizer::load(folder.path() / "bytes.gguf");
 }
 
 }  // namespace unbend::engine

@@ -1,0 +1,89 @@
+#include "studies/needles.h"
+
+#include <torch/types.h>
+
+#include "studies/bytes.h"
+#include "studies/training.h"
+#include "unbend/base/error.h"
+#include "unbend/engine/byte_vocabulary.h"
+#include "unbend/lm/task_source.h"
+
+namespace unbend {
+namespace {
+
+constexpr std::uint64_t kTestSeed = 1'000'003;  // no training seed comes near it
+
+lm::TaskOptions of_length(std::int64_t length, std::uint64_t seed) {
+  lm::TaskOptions options;
+  options.size = length, options.seed = seed;
+  return options;
+}
+
+}  // namespace
+
+NeedleTask needle_task(const std::string& name) {
+  const auto& task = lm::find_task(name);
+  const auto tokenizer = engine::byte_tokenizer();
+  const auto text = king_james_bytes();
+  const auto with = [&](const at::Tensor& bytes) { return lm::task_text(tokenizer, bytes.to(at::kLong).unsqueeze(0)); };
+  return {&task, with(text.training), with(text.held_out)};
+}
+
+lm::Decoder needle_teacher(const NeedleTask& task, std::uint64_t seed, const StudyOptions& study) {
+  lm::DecoderConfig config;
+  config.layers = 4, config.hidden = 128, config.heads = config.kv_heads = 4, config.head_dim = 32, config.ffn = 384;
+  config.vocab = task.training.tokenizer.size(), config.context = 4096, config.tied = false;
+  Random random(seed);
+  auto teacher = lm::random_decoder(config, 1, .5, random);
+  lm::Stage stage;
+  stage.name = "needle teacher";
+  stage.learning_rate = 2e-3;
+  stage.weight_decay = .1;
+  stage.warmup = .1, stage.floor = .5;
+  double accuracy = 0;
+  for (std::int64_t done = 0, part = 0; done < 1200 && accuracy < 90; done += stage.steps, ++part) {
+    stage.steps = part == 0 ? 300 : 100;
+    const auto number = seed + 1000 * static_cast<std::uint64_t>(part);
+    const auto source = lm::task_source(*task.task, task.training, of_length(kNeedleLength, number), 16);
+    train_in_study(teacher, teacher, stage, *source, {""}, study);
+    accuracy = needle_accuracy(teacher, task, kNeedleLength, 64);
+  }
+  if (accuracy < 90)
+    fail_computation("the teacher of {}, seed {}, finds {:.1f} % only", task.task->name, seed, accuracy);
+  return teacher;
+}
+
+lm::Decoder needle_student(const lm::Decoder& teacher, const NeedleTask& task, const std::string& recipe,
+                           std::uint64_t seed, const StudyOptions& study) {
+  const auto& found = lm::find_recipe(recipe);
+  const Json options{{"lora_rank", 8}, {"lora_alpha", 16.}, {"lora_targets", {"q", "k", "v", "o"}}};
+  auto student = lm::convert(teacher, found, lm::recipe_options(found, options), seed);
+  const auto source = lm::task_source(*task.task, task.training, of_length(kNeedleLength, seed + 100), 8);
+  lm::Stage transfer;
+  transfer.kind = lm::Stage::Kind::Transfer;
+  transfer.name = "needle transfer";
+  transfer.steps = 125;
+  transfer.mixer_learning_rate = 1e-2;
+  transfer.beta2 = .999;
+  transfer.clip = 0;
+  transfer.warmup = 0;
+  train_in_study(teacher, student.decoder, transfer, *source, {}, study);
+  lm::Stage lora;
+  lora.name = "needle LoRA";
+  lora.steps = 125;
+  lora.learning_rate = 2e-3;
+  lora.mixer_learning_rate = 0;
+  lora.beta2 = .999;
+  lora.warmup = 0;
+  train_in_study(teacher, student.decoder, lora, *source, {}, study);
+  return std::move(student.decoder);
+}
+
+double needle_accuracy(const lm::Decoder& decoder, const NeedleTask& task, std::int64_t length, std::int64_t count,
+                       double depth) {
+  auto options = of_length(length, kTestSeed);
+  options.count = count, options.depth = depth;
+  return 100 * lm::ask(decoder, lm::make_probes(*task.task, task.test, options)).exact;
+}
+
+}  // namespace unbend
