@@ -37,10 +37,13 @@ at::Tensor reshaped(const at::Tensor& x, const std::vector<int64_t>& shape) {
   return x.reshape(whole);
 }
 
-at::Tensor per_channel(const at::Tensor& v, const at::Tensor& x) {
+at::Tensor per_channel(const at::Tensor& v, int64_t dimension, const at::Tensor& x) {
   if (v.numel() == 1) return v;
+  if (dimension < 0) dimension += x.dim();
+  require(dimension >= 1 && dimension < x.dim() && x.size(dimension) == v.numel(), "{} channels, but a value of [{}]",
+          v.numel(), fmt::join(x.sizes(), ", "));
   std::vector<int64_t> shape(x.dim(), 1);
-  shape[1] = -1;
+  shape[dimension] = -1;
   return v.view(shape);
 }
 
@@ -122,19 +125,32 @@ at::Tensor Convolution::operator()(const at::Tensor& x) const {
 }
 
 at::Tensor Pooling::operator()(const at::Tensor& x) const {
-  return maximum ? at::max_pool2d(x, kernel, stride, padding, dilation) : at::avg_pool2d(x, kernel, stride, padding);
+  const auto dims = static_cast<int64_t>(kernel.size());
+  require(dims >= 1 && dims <= 3 && x.dim() > dims, "a pool over {} dimensions of [{}]", dims,
+          fmt::join(x.sizes(), ", "));
+  auto size = kernel;
+  for (int64_t d = 0; d < dims; ++d)
+    if (size[d] == 0) size[d] = x.size(d - dims);
+  if (dims == 3)
+    return maximum ? at::max_pool3d(x, size, stride, padding, dilation, ceil)
+                   : at::avg_pool3d(x, size, stride, padding);
+  if (dims == 1)
+    return maximum ? at::max_pool1d(x, size, stride, padding, dilation, ceil)
+                   : at::avg_pool1d(x, size, stride, padding);
+  return maximum ? at::max_pool2d(x, size, stride, padding, dilation, ceil) : at::avg_pool2d(x, size, stride, padding);
 }
 
 at::Tensor value_of(const Operation& operation, const std::vector<at::Tensor>& inputs) {
   const auto& x = inputs.front();
-  return std::visit(
-      Overload{[&](const MeanOver& o) { return x.mean(o.dimensions, o.keep); },
-               [&](const ChannelAffine& o) { return x * per_channel(o.scale, x) + per_channel(o.shift, x); },
-               [&](const Reshape& o) { return reshaped(x, o.shape); },
-               [&](const Addition&) { return x + inputs.at(1); },
-               [&](const Concatenation& o) { return at::cat(inputs, o.dimension); },
-               [&](const auto& layer) { return layer(x); }},
-      operation);
+  return std::visit(Overload{[&](const MeanOver& o) { return x.mean(o.dimensions, o.keep); },
+                             [&](const ChannelAffine& o) {
+                               return x * per_channel(o.scale, o.dimension, x) + per_channel(o.shift, o.dimension, x);
+                             },
+                             [&](const Reshape& o) { return reshaped(x, o.shape); },
+                             [&](const Addition&) { return x + inputs.at(1); },
+                             [&](const Concatenation& o) { return at::cat(inputs, o.dimension); },
+                             [&](const auto& layer) { return layer(x); }},
+                    operation);
 }
 
 at::Tensor run(const Network& network, const at::Tensor& x,

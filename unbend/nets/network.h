@@ -39,10 +39,12 @@ struct Convolution {
   at::Tensor operator()(const at::Tensor& x) const;
 };
 
-/// Pooling over the last two dimensions of [B, C, H, W]. Averages count cells of the padding as zeros.
+/// Pooling over the last one, two or three dimensions of [B, C, ..], as many as `kernel` has entries; an entry 0 is the
+/// whole extent. Averages count cells of the padding as zeros. The first of equal maxima is the one.
 struct Pooling {
   bool maximum = true;
   std::vector<int64_t> kernel, stride, padding = {0, 0}, dilation = {1, 1};
+  bool ceil = false;  ///< of maxima: windows that do not fit whole count too
   at::Tensor operator()(const at::Tensor& x) const;
 };
 
@@ -52,9 +54,10 @@ struct MeanOver {
   bool keep = true;
 };
 
-/// x * scale + shift, one number per channel (dimension 1): batch normalisation of a trained network, or a scalar [1].
+/// x * scale + shift, one number per channel or a scalar each: batch normalisation of a trained network.
 struct ChannelAffine {
   at::Tensor scale, shift;
+  int64_t dimension = 1;  ///< that of the channels, counted from the end if negative; never that of the samples
 };
 
 /// To [B, ..] of `shape`; one entry may be -1.
