@@ -93,6 +93,7 @@ int run(int argc, const char* const* argv) {
   add_lm_verbs(app);
   add_serve_verb(app);
   add_vision_verbs(app);
+  add_net_verbs(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::RuntimeError& end) {

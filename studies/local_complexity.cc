@@ -10,6 +10,7 @@
 #include "studies/kept.h"
 #include "studies/study.h"
 #include "unbend/base/error.h"
+#include "unbend/nets/regions.h"
 #include "unbend/nets/watched_training.h"
 
 namespace unbend {
@@ -140,6 +141,39 @@ Table moments_table(const std::vector<WatchedRun>& runs, const std::vector<doubl
   return table;
 }
 
+// The first training points of three classes.
+std::pair<at::Tensor, std::vector<std::string>> three_points(const ImageSet& train) {
+  std::vector<at::Tensor> points;
+  std::vector<std::string> labels;
+  for (int64_t i = 0; points.size() < 3 && i < train.size(); ++i) {
+    const auto label = fmt::format("a {}", train.labels[i].item<int64_t>());
+    if (std::ranges::find(labels, label) != labels.end()) continue;
+    points.push_back(train.images[i].flatten()), labels.push_back(label);
+  }
+  return {at::stack(points), labels};
+}
+
+// Regions on the plane through three training points, along one training.
+void pictures(const WatchedRun& run, const ImageSet& train, StudyResult& result) {
+  constexpr double kNear = .5;
+  const auto [points, labels] = three_points(train);
+  const auto slice = slice_through(points);
+  Table table{fmt::format("Linear regions on the plane through {}, seed 1 (side {:.2f})", fmt::join(labels, ", "),
+                          2 * slice.unit),
+              {"step", "regions", fmt::format("within {:g} of the three points", kNear), "boundary's length"},
+              {}};
+  for (const auto& [step, network] : run.kept) {
+    const auto regions = linear_regions(network, slice);
+    std::vector<int64_t> near;
+    for (const auto& mark : slice.marks) near.push_back(regions_near(regions, mark, kNear));
+    table.rows.push_back({fmt::format("{}", step), fmt::format("{}", regions.count()),
+                          fmt::format("{}", fmt::join(near, ", ")),
+                          fmt::format("{:.1f}", length(decision_boundary(regions)) * slice.unit)});
+    result.drawings.push_back(draw(regions, fmt::format("Step {}", step), labels));
+  }
+  result.tables.push_back(table);
+}
+
 }  // namespace
 
 StudyResult study_local_complexity(const StudyOptions& options) {
@@ -177,6 +211,7 @@ StudyResult study_local_complexity(const StudyOptions& options) {
   for (const auto& run : runs) log.add(run, settings.attacks);
   log.show(result);
   result.tables.push_back(moments_table(runs, settings.attacks));
+  pictures(runs.front(), train, result);
   result.notes.push_back(
       "setting: 1,000 training and 1,000 test digits of MNIST, 14 x 14 (means of 2 x 2 pixels); 196-128-128-128-10, "
       "ReLU, squared error on one-hot labels, AdamW 1e-3, weight decay 0.01, batch 200; complexity at 100 points each, "

@@ -148,6 +148,8 @@ HtmlReport study_report(const StudyResult& result, const StudyOptions& options) 
   if (!result.plots.empty() || !result.bar_plots.empty()) report.heading("Plots");
   for (const LinePlot& plot : result.plots) report.plot(plot);
   for (const BarPlot& plot : result.bar_plots) report.plot(plot);
+  if (!result.drawings.empty()) report.heading("Pictures");
+  for (const Drawing& drawing : result.drawings) report.drawing(drawing);
   if (!result.tables.empty()) report.heading("Measurements");
   for (const Table& table : result.tables) report.table(table);
   if (!result.notes.empty()) report.heading("Notes").list(result.notes);

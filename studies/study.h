@@ -49,6 +49,7 @@ struct StudyResult {
   std::vector<Table> tables;
   std::vector<LinePlot> plots;
   std::vector<BarPlot> bar_plots;
+  std::vector<Drawing> drawings;
 };
 
 class KeptTrainings;  // studies/kept.h

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "unbend/base/drawing.h"
 #include "unbend/base/json.h"
 #include "unbend/report/table.h"
 
@@ -72,6 +73,7 @@ class HtmlReport {
   HtmlReport& table(const Table& table);
   HtmlReport& plot(const LinePlot& plot);
   HtmlReport& plot(const BarPlot& plot);
+  HtmlReport& drawing(const Drawing& drawing);
   HtmlReport& text_block(std::string_view title, std::string_view text);  ///< preformatted; `title` may be empty
 
   std::string html() const;

@@ -1,0 +1,15 @@
+// The group `unbend net`.
+#include "cli/net.h"
+
+#include "cli/verbs.h"
+
+namespace unbend {
+
+void add_net_verbs(CLI::App& app) {
+  auto* net = app.add_subcommand("net", "read and shape networks");
+  net->require_subcommand(1);
+  net->footer("Examples:\n  unbend net regions --model net.pt --input x.npy --out regions.html");
+  add_net_regions_verb(*net);
+}
+
+}  // namespace unbend
