@@ -56,9 +56,8 @@ Times run(const Case& c, int rounds) {
   const auto many = c.points.repeat({2 * c.frame.size(0), 1});
   for (int i = 0; i < rounds; ++i) {  // in turns, so that all meet the same state of the machine
     t.forward = std::min(t.forward, measure([&] { c.network(c.points); }));
-    t.complexity = std::min(t.complexity, measure([&] {
-      t.crossed = local_complexity(c.network, c.points, c.frame, c.options).mean();
-    }));
+    t.complexity = std::min(
+        t.complexity, measure([&] { t.crossed = local_complexity(c.network, c.points, c.frame, c.options).mean(); }));
     t.forward = std::min(t.forward, measure([&] { c.network(c.points); }));
     if (i % 4 == 0) {
       t.vertices = std::min(t.vertices, measure([&] { c.network(many); }));
@@ -95,9 +94,9 @@ int main(int argc, char** argv) {
     double radius;
   };
   const Setting settings[] = {
-      {"relu", Activation::Relu, at::kFloat, 25, .05},   {"relu", Activation::Relu, at::kFloat, 25, .5},
-      {"relu", Activation::Relu, at::kFloat, 25, 5},     {"relu", Activation::Relu, at::kFloat, 5, .05},
-      {"relu", Activation::Relu, at::kFloat, 50, .05},   {"gelu", Activation::Gelu, at::kFloat, 25, .05},
+      {"relu", Activation::Relu, at::kFloat, 25, .05},      {"relu", Activation::Relu, at::kFloat, 25, .5},
+      {"relu", Activation::Relu, at::kFloat, 25, 5},        {"relu", Activation::Relu, at::kFloat, 5, .05},
+      {"relu", Activation::Relu, at::kFloat, 50, .05},      {"gelu", Activation::Gelu, at::kFloat, 25, .05},
       {"relu f64", Activation::Relu, at::kDouble, 25, .05}, {"gelu f64", Activation::Gelu, at::kDouble, 25, .05},
   };
   for (const auto& s : settings) {

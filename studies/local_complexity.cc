@@ -126,12 +126,9 @@ Table moments_table(const std::vector<WatchedRun>& runs, const std::vector<doubl
     };
     using M = const TrainingMoment&;
     auto& row = table.rows.emplace_back();
-    row = {fmt::format("{}", runs.front().moments[i].step),
-           cell(6, [](M m) { return m.loss; }),
-           cell(3, [](M m) { return m.train_accuracy; }),
-           cell(3, [](M m) { return m.test_accuracy; }),
-           cell(2, [](M m) { return m.train_complexity; }),
-           cell(2, [](M m) { return m.test_complexity; }),
+    row = {fmt::format("{}", runs.front().moments[i].step), cell(6, [](M m) { return m.loss; }),
+           cell(3, [](M m) { return m.train_accuracy; }),   cell(3, [](M m) { return m.test_accuracy; }),
+           cell(2, [](M m) { return m.train_complexity; }), cell(2, [](M m) { return m.test_complexity; }),
            cell(2, [](M m) { return m.random_complexity; })};
     for (size_t a = 0; a < radii.size(); ++a) {
       row.push_back(cell(3, [a](M m) { return m.robustness[a].cross_entropy; }));

@@ -117,9 +117,9 @@ TEST(LocalComplexity, WorkedExample) {
 // any crossings to nearly all.
 TEST(LocalComplexity, KernelIsTheDefinition) {
   const std::vector<std::vector<int64_t>> shapes = {{6, 5}, {9, 33, 3}, {12, 40, 17, 29, 4}, {20, 64, 64, 64, 10}};
-  for (const Elementwise activation : {Elementwise{Activation::Relu}, Elementwise{Activation::LeakyRelu, .1},
-                                       Elementwise{Activation::LeakyRelu, -.3}, Elementwise{Activation::Identity},
-                                       Elementwise{Activation::Gelu}, Elementwise{Activation::Tanh}}) {
+  for (const Elementwise activation :
+       {Elementwise{Activation::Relu}, Elementwise{Activation::LeakyRelu, .1}, Elementwise{Activation::LeakyRelu, -.3},
+        Elementwise{Activation::Identity}, Elementwise{Activation::Gelu}, Elementwise{Activation::Tanh}}) {
     for (const auto& widths : shapes) {
       const auto net = random_network(widths, activation, widths.size());
       const auto x = points(37, widths[0], 7);
@@ -142,8 +142,8 @@ TEST(LocalComplexity, FloatAgreesUpToTies) {
   const auto x = points(200, 50, 4, at::kFloat), frame = orthoplex_frame(50, 20, 5);
   for (const double r : {.01, .1, 1.}) {
     const auto fused = local_complexity(net, x, frame, {.radius = r, .include_output = true});
-    const auto exact = local_complexity_naive(to(net, at::kDouble), x.to(at::kDouble), frame,
-                                              {.radius = r, .include_output = true});
+    const auto exact =
+        local_complexity_naive(to(net, at::kDouble), x.to(at::kDouble), frame, {.radius = r, .include_output = true});
     for (size_t i = 0; i < fused.layers.size(); ++i) {
       const auto wrong = (fused.layers[i].crossings - exact.layers[i].crossings).abs().sum().item<int64_t>();
       EXPECT_LE(wrong, 4) << "of " << 200 * fused.layers[i].neurons << " at r " << r;

@@ -60,9 +60,7 @@ TEST(LinearRegions, LinesInGeneralPosition) {
     const auto net = random_network({2, 14, 3}, {}, seed);
     const auto w = std::get<Linear>(net.nodes[0].operation).weight;
     const auto b = std::get<Linear>(net.nodes[0].operation).bias;
-    const auto z = [&](int64_t i, double x, double y) {
-      return (w[i][0] * x + w[i][1] * y + b[i]).item<double>();
-    };
+    const auto z = [&](int64_t i, double x, double y) { return (w[i][0] * x + w[i][1] * y + b[i]).item<double>(); };
     // 1 + lines through the square + their crossings inside it.
     int64_t expected = 1;
     for (int64_t i = 0; i < 14; ++i) {
@@ -115,7 +113,9 @@ TEST(LinearRegions, ConvolutionsAndResidualConnections) {
   Random random(5);
   Network net;
   const int c = append(
-      net, Convolution{normal_tensor({3, 1, 3, 3}, .5, random), normal_tensor({3}, .3, random), {1, 1}, {1, 1}, {1, 1}, {0, 0}},
+      net,
+      Convolution{
+          normal_tensor({3, 1, 3, 3}, .5, random), normal_tensor({3}, .3, random), {1, 1}, {1, 1}, {1, 1}, {0, 0}},
       "conv");
   append(net, ChannelAffine{uniform_tensor({3}, 1, random) + 2, normal_tensor({3}, .3, random)}, "norm");
   const int r = append(net, Elementwise{}, "relu");
@@ -199,7 +199,12 @@ TEST(LinearRegions, RefusesBadInput) {
     append(net, make_layer_norm(2), "norm");
     linear_regions(net, plane());
   });
-  says("more than 10", [] { linear_regions(random_network({2, 30, 2}, {}, 1), plane(), 10); }, ErrorKind::Computation);
+  says(
+      "more than 10",
+      [] {
+        linear_regions(random_network({2, 30, 2}, {}, 1), plane(), 10);
+      },
+      ErrorKind::Computation);
   says("'layer1' does not take [3, 2]", [] { linear_regions(random_network({3, 3, 2}, {}, 1), plane()); });
   says("on one line", [] { slice_through(at::tensor({0., 0., 1., 1., 3., 3.}, at::kDouble).view({3, 2})); });
   says("equal", [] { slice_through(at::tensor({0., 0., 0., 0., 3., 3.}, at::kDouble).view({3, 2})); });

@@ -75,7 +75,9 @@ HWY_NOINLINE void strip(const std::vector<const T*>& rows, const std::vector<int
   const auto count = static_cast<int64_t>(rows.size());
   for (int64_t first = 0; first < count;) {
     const int64_t left = count - first, blocks = (left + kMost - 1) / kMost;
-    const auto run = [&]<int R>() { block<R, V>(rows.data() + first, listed, w, column, out + first * stride, stride); };
+    const auto run = [&]<int R>() {
+      block<R, V>(rows.data() + first, listed, w, column, out + first * stride, stride);
+    };
     const int64_t height = (left + blocks - 1) / blocks;
     switch (height) {
       case 6: run.template operator()<6>(); break;
@@ -148,7 +150,7 @@ struct Shared {
 
 template <class T>
 bool is_crossed(T low, T high) {
-  return low <= 0 && high >= 0 && (low != 0 || high != 0);
+  return (low <= 0) & (high >= 0) & ((low != 0) | (high != 0));
 }
 
 // ---- One probe after the other, with the scratch of one thread
@@ -170,7 +172,8 @@ class Worker {
   // layer with values that are not finite, or -1.
   int count(const T* u, int64_t* counts, int64_t step) {
     rows_ = {u};
-    for (int64_t p = 0; p < half_; ++p) rows_.push_back(shared_.directions.template const_data_ptr<T>() + p * first().stride);
+    for (int64_t p = 0; p < half_; ++p)
+      rows_.push_back(shared_.directions.template const_data_ptr<T>() + p * first().stride);
     coefficients_.clear(), reaches_.clear();
     plain_ = false;
     first_range(u);
@@ -253,10 +256,17 @@ class Worker {
     }
   }
 
+  // The numbers below `width` that are wanted, without branches.
+  template <class Wanted>
+  static void list(std::vector<int32_t>& numbers, int64_t width, const Wanted& wanted) {
+    numbers.resize(width + 1);
+    int64_t count = 0;
+    for (int64_t j = 0; j < width; ++j) numbers[count] = static_cast<int32_t>(j), count += wanted(j) ? 1 : 0;
+    numbers.resize(count);
+  }
+
   void list_crossed(int64_t width) {
-    crossed_.clear();
-    for (int64_t j = 0; j < width; ++j)
-      if (is_crossed(low_[j], high_[j])) crossed_.push_back(static_cast<int32_t>(j));
+    list(crossed_, width, [&](int64_t j) { return is_crossed(low_[j], high_[j]); });
   }
 
   // Value of neuron j at vertex i: P times +, P times -, and the centre.
@@ -271,29 +281,25 @@ class Worker {
   void activate(const Layer<T>& layer, const Layer<T>& next) {
     if (!plain_) {
       list_alive(layer);
-      plain_ = !layer.piecewise || !worth_it();
+      plain_ = !layer.piecewise || !worth_it(layer);
       if (plain_) write_vertices(layer);
     }
     plain_ ? plain_step(layer, next) : combined_step(layer, next);
   }
 
-  // Whether rows that combine cost less than the vertices: products, and putting vertices together.
-  bool worth_it() const {
-    const auto alive = static_cast<int64_t>(alive_.size()), crossed = static_cast<int64_t>(crossed_.size());
-    const auto rows = static_cast<int64_t>(rows_.size());
-    return rows * alive + 2 * half_ * (corrections() + crossed) < 2 * half_ * (alive + crossed);
+  // Whether rows that combine cost less than the vertices. A correction costs about three products at every vertex, and
+  // many of them make the crossed neurons dear, which are put together one by one.
+  bool worth_it(const Layer<T>& layer) const {
+    const auto rows = std::ssize(rows_), alive = std::ssize(alive_);
+    const auto added = layer.slope == 1 ? 0 : std::ssize(crossed_), all = corrections() + added;
+    return 2 * all <= half_ && rows * alive + 6 * half_ * all < 2 * half_ * (alive + added);
   }
 
   // Neurons whose slope is not 0, and the slopes.
   void list_alive(const Layer<T>& layer) {
-    alive_.clear();
-    size_t next_crossed = 0;
-    for (int64_t j = 0; j < layer.width; ++j) {
-      const bool here = next_crossed < crossed_.size() && crossed_[next_crossed] == j;
-      if (here) ++next_crossed;
-      factor_[j] = (here ? rows_[0][j] : low_[j]) > 0 ? T(1) : layer.slope;
-      if (factor_[j] != 0) alive_.push_back(static_cast<int32_t>(j));
-    }
+    for (int64_t j = 0; j < layer.width; ++j) factor_[j] = low_[j] > 0 ? T(1) : layer.slope;
+    for (const int32_t k : crossed_) factor_[k] = rows_[0][k] > 0 ? T(1) : layer.slope;
+    list(alive_, layer.width, [&](int64_t j) { return factor_[j] != 0; });
   }
 
   void combined_step(const Layer<T>& layer, const Layer<T>& next) {
@@ -333,7 +339,6 @@ class Worker {
   void plain_step(const Layer<T>& layer, const Layer<T>& next) {
     T* values = const_cast<T*>(rows_[0]);  // plain rows lie in our own buffer
     const int64_t count = shared_.vertices();
-    alive_.clear();
     if (layer.piecewise) {
       for (int64_t i = 0; i < count; ++i) {
         T* row = values + i * shared_.stride;
@@ -343,9 +348,8 @@ class Worker {
       auto rows = at::from_blob(values, {count, layer.width}, {shared_.stride, 1}, layer.weight.options());
       rows.copy_(layer.activation(rows));
     }
-    for (int64_t j = 0; j < layer.width; ++j) {
-      if (!layer.piecewise || layer.slope != 0 || high_[j] > 0) alive_.push_back(static_cast<int32_t>(j));
-    }
+    const bool all = !layer.piecewise || layer.slope != 0;
+    list(alive_, layer.width, [&](int64_t j) { return all || high_[j] > 0; });
     multiply(next, count);
   }
 
@@ -377,15 +381,15 @@ class Worker {
   }
 
   const Shared<T>& shared_;
-  const int64_t half_;                         // P
-  bool plain_ = false;                         // rows are the vertices' values
-  std::vector<const T*> rows_;                 // centre, half differences, corrections; or vertices
-  std::vector<T> coefficients_, reaches_;      // of corrections: at the 2 P vertices, and the largest magnitude
+  const int64_t half_;                     // P
+  bool plain_ = false;                     // rows are the vertices' values
+  std::vector<const T*> rows_;             // centre, half differences, corrections; or vertices
+  std::vector<T> coefficients_, reaches_;  // of corrections: at the 2 P vertices, and the largest magnitude
   std::vector<T> new_coefficients_, new_reaches_;
-  std::vector<T> low_, high_, factor_;         // per neuron; factor_ is the slope
-  std::vector<int32_t> alive_, crossed_;       // neurons, increasing
+  std::vector<T> low_, high_, factor_;    // per neuron; factor_ is the slope
+  std::vector<int32_t> alive_, crossed_;  // neurons, increasing
   std::vector<T> scaled_;
-  std::array<std::vector<T>, 2> buffers_;      // rows of this layer and of the next, in turns
+  std::array<std::vector<T>, 2> buffers_;  // rows of this layer and of the next, in turns
   int flip_ = 0;
 };
 

@@ -32,7 +32,8 @@ void orthonormalise(at::Tensor block, const at::Tensor& done) {
   if (done.size(0) > 0) {
     const auto along = products(block, done);
     each_chunk(block.size(1), [&](int64_t first, int64_t count) {
-      block.narrow(1, first, count).copy_(columns_of(block, first, count) - at::mm(along, columns_of(done, first, count)));
+      block.narrow(1, first, count)
+          .copy_(columns_of(block, first, count) - at::mm(along, columns_of(done, first, count)));
     });
   }
   const auto factor = at::linalg_cholesky(products(block, block));

@@ -13,9 +13,10 @@ constexpr double kInterpolated = .99, kLeft = .8;
 void check(const TrainingCurves& c) {
   const size_t n = c.steps.size();
   require(n >= 3, "phases: {} points of training are too few", n);
-  require(c.complexity.size() == n && c.train_accuracy.size() == n && (c.robustness.empty() || c.robustness.size() == n),
-          "phases: curves of {}, {} and {} points for {} steps", c.complexity.size(), c.train_accuracy.size(),
-          c.robustness.size(), n);
+  require(
+      c.complexity.size() == n && c.train_accuracy.size() == n && (c.robustness.empty() || c.robustness.size() == n),
+      "phases: curves of {}, {} and {} points for {} steps", c.complexity.size(), c.train_accuracy.size(),
+      c.robustness.size(), n);
   require(c.steps[0] >= 0 && std::ranges::is_sorted(c.steps, std::less_equal()), "phases: steps must increase");
   for (const auto* curve : {&c.complexity, &c.train_accuracy, &c.robustness})
     require(std::ranges::all_of(*curve, [](double x) { return std::isfinite(x); }), "phases: values must be finite");
@@ -47,12 +48,9 @@ Phases find_phases(const TrainingCurves& curves) {
   Phases phases;
   if (interpolated < n) phases.interpolation = steps[interpolated];
 
-  size_t bottom = 0;  // where the ascent begins
-  for (size_t i = 1; i + 1 < n && i < interpolated; ++i) {
-    if (lc[i] > lc[i - 1] || lc[i] >= lc[i + 1]) continue;
-    bottom = i, phases.descent_end = steps[i];
-    break;
-  }
+  const auto before = lc.begin() + static_cast<int64_t>(std::min(interpolated, n - 1)) + 1;
+  const size_t bottom = std::min_element(lc.begin(), before) - lc.begin();  // where the ascent begins
+  if (bottom > 0) phases.descent_end = steps[bottom];
   const size_t top = std::max_element(lc.begin() + static_cast<int64_t>(bottom), lc.end()) - lc.begin();
   phases.peak = steps[top];
   for (size_t i = top + 1; i < n && !phases.migration; ++i) {

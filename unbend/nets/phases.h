@@ -18,12 +18,12 @@ struct TrainingCurves {
 };
 
 struct Phases {
-  std::optional<int64_t> descent_end;  ///< first local minimum before train accuracy 0.99; else the curve's start
+  std::optional<int64_t> descent_end;    ///< lowest complexity up to interpolation; none if that is the start
   std::optional<int64_t> interpolation;  ///< first step with train accuracy 0.99 or more
-  int64_t peak = 0;                    ///< highest complexity after the descent
-  std::optional<int64_t> migration;    ///< first step after the peak with less than 0.8 of its complexity
-  double end_over_peak = 1;            ///< complexity at the end, over that of the peak
-  std::optional<int64_t> fragile;      ///< step of the lowest robustness from interpolation on
+  int64_t peak = 0;                      ///< highest complexity after the descent
+  std::optional<int64_t> migration;      ///< first step after the peak with less than 0.8 of its complexity
+  double end_over_peak = 1;              ///< complexity at the end, over that of the peak
+  std::optional<int64_t> fragile;        ///< step of the lowest robustness from interpolation on
   double robustness_low = 0, robustness_end = 0;
 
   /// "before interpolation", "interpolation", "region migration": where the training stands at its end.

@@ -56,7 +56,7 @@ constexpr int64_t kPlaces = 3;
 
 struct Cutting {
   std::vector<Polygon> polygons;
-  std::vector<int64_t> parents;      // of each polygon after a layer, among those before it
+  std::vector<int64_t> parents;       // of each polygon after a layer, among those before it
   std::vector<std::vector<bool>> up;  // [regions after, neurons]: whether the pre-activation is positive
 };
 

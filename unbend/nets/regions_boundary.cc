@@ -55,8 +55,10 @@ template <class F>
 bool clip(Point& from, Point& to, const F& f) {
   const double a = f(from), b = f(to);
   if (a < 0 && b < 0) return false;
-  if (a < 0) from = between(from, to, a / (a - b));
-  else if (b < 0) to = between(from, to, a / (a - b));
+  if (a < 0)
+    from = between(from, to, a / (a - b));
+  else if (b < 0)
+    to = between(from, to, a / (a - b));
   return true;
 }
 
@@ -97,7 +99,8 @@ std::vector<Segment> decision_boundary(const LinearRegions& regions) {
         Point from = ends[0], to = ends[1];
         bool left = true;
         for (int k = 0; left && k < outputs.count; ++k)
-          if (k != i && k != j) left = clip(from, to, [&](const Point& p) { return outputs.at(i, p) - outputs.at(k, p); });
+          if (k != i && k != j)
+            left = clip(from, to, [&](const Point& p) { return outputs.at(i, p) - outputs.at(k, p); });
         if (left) add(from, to, i, j);
       }
     }
@@ -143,7 +146,7 @@ Drawing draw(const LinearRegions& regions, const std::string& title, const std::
   for (size_t i = 0; i < labels.size(); ++i) drawing.marks.push_back({regions.slice.marks[i], labels[i]});
   for (size_t k = 0; k < seen.size(); ++k) {
     if (!seen[k]) continue;
-    const auto name = outputs == 1       ? std::string(k == 1 ? "above 0" : "below 0")
+    const auto name = outputs == 1      ? std::string(k == 1 ? "above 0" : "below 0")
                       : classes.empty() ? fmt::format("class {}", k)
                                         : classes[k];
     drawing.legend.emplace_back(static_cast<int>(k % 8), name);

@@ -161,13 +161,14 @@ struct Trainer {
   int64_t step = 0;
   at::Tensor order;  // of the epoch
 
-  Trainer(Data d, const WatchedTraining& s) : data(std::move(d)), settings(s), optimizer([&] {
-    run.network = initial(data, s);
-    ParameterGroup group;
-    group.lr = s.learning_rate, group.weight_decay = s.weight_decay;
-    for (const auto& p : parameters(run.network)) group.parameters.push_back(*p.tensor);
-    return std::vector{group};
-  }()) {}
+  Trainer(Data d, const WatchedTraining& s)
+      : data(std::move(d)), settings(s), optimizer([&] {
+          run.network = initial(data, s);
+          ParameterGroup group;
+          group.lr = s.learning_rate, group.weight_decay = s.weight_decay;
+          for (const auto& p : parameters(run.network)) group.parameters.push_back(*p.tensor);
+          return std::vector{group};
+        }()) {}
 
   void save() {
     if (settings.checkpoints.empty()) return;
