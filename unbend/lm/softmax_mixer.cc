@@ -29,7 +29,7 @@ struct SoftmaxState : MixerState {
 
   void reserve(std::int64_t needed) {
     if (needed <= keys.size(2)) return;
-    const std::int64_t capacity = std::max(needed, std::min(2 * keys.size(2), needed + 4096));
+    const std::int64_t capacity = std::max(needed, std::min(2 * keys.size(2), needed + 1024));
     for (auto* buffer : {&keys, &values}) {
       auto shape = buffer->sizes().vec();
       shape[2] = capacity;
