@@ -14,6 +14,7 @@
 #include "studies/memory.h"
 #include "studies/study.h"
 #include "unbend/attention/gaussian.h"
+#include "unbend/base/fit.h"
 #include "unbend/nets/classifier.h"
 #include "unbend/nets/grid_attention.h"
 
@@ -55,17 +56,6 @@ Cost cost(TokenMixing mixing, int64_t side, int repeats) {
   return result;
 }
 
-// Least-squares slope of log y against log x.
-double exponent(const std::vector<double>& x, const std::vector<double>& y) {
-  double sum_x = 0, sum_y = 0, sum_xx = 0, sum_xy = 0;
-  const auto n = static_cast<double>(x.size());
-  for (size_t i = 0; i < x.size(); ++i) {
-    const double a = std::log(x[i]), b = std::log(y[i]);
-    sum_x += a, sum_y += b, sum_xx += a * a, sum_xy += a * b;
-  }
-  return (n * sum_xy - sum_x * sum_y) / (n * sum_xx - sum_x * sum_x);
-}
-
 void costs(StudyResult& result) {
   const std::vector<int64_t> sides{14, 28, 56, 112, 224};
   Table table{"One layer, 2 heads of 32, 49 landmarks, forward and backward",
@@ -92,9 +82,9 @@ void costs(StudyResult& result) {
     return std::vector<double>(v.end() - count, v.end());
   };
   record(result, "cost: exponent of SOFT's time in n, 3,136 to 50,176 tokens", "linear (abstract)",
-         exponent(tail(n, 3), tail(soft, 3)), "", Bar::within(1, .15));
+         log_log_slope(tail(n, 3), tail(soft, 3)), "", Bar::within(1, .15));
   record(result, "cost: exponent of exact softmax (blocked), 784 to 12,544 tokens", "quadratic",
-         exponent(tail(tokens_softmax, 3), tail(softmax, 3)), "", Bar::at_least(1.7));
+         log_log_slope(tail(tokens_softmax, 3), tail(softmax, 3)), "", Bar::at_least(1.7));
   record(result, "cost: exact softmax over SOFT at 12,544 tokens", "-", softmax.back() / soft[3], "x",
          Bar::at_least(10));
   record(result, "cost: memory of SOFT's tensors at 50,176 tokens, in n m numbers of float32", "linear (abstract)",

@@ -74,6 +74,34 @@ TEST(AdamW, GroupsKeepTheirRates) {
   EXPECT_LT((b - (b0 + 0.0005)).abs().max().item<double>(), 1e-12);
 }
 
+TEST(AdamW, GroupsAreIndependentBitForBit) {
+  struct Settings {
+    double lr, decay, eps;
+  };
+  const std::vector<Settings> all{{.02, .1, 1e-12}, {.005, .4, 1.5625e-14}, {.1, 0, 1e-2}, {.02, 0, 0}};
+  const auto at = [](std::size_t i) { return parameter({5, 7}, at::kDouble, 20 + i); };
+  std::vector<ParameterGroup> groups;
+  std::vector<at::Tensor> alone;
+  for (std::size_t i = 0; i < all.size(); ++i)
+    groups.push_back({{at(i)}, all[i].lr, all[i].decay, .9, .95, all[i].eps});
+  AdamW together(groups);
+  for (int t = 1; t <= 10; ++t) {
+    for (const auto& group : groups) set_grad(group.parameters[0], t);
+    together.step(1. / t);
+  }
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const auto p = at(i);
+    AdamW single({{{p}, all[i].lr, all[i].decay, .9, .95, all[i].eps}});
+    for (int t = 1; t <= 10; ++t) {
+      set_grad(p, t);
+      single.step(1. / t);
+    }
+    EXPECT_TRUE(p.equal(groups[i].parameters[0])) << i;
+    for (std::size_t j = 0; j < i; ++j) EXPECT_FALSE(alone[j].equal(p)) << i << " and " << j;
+    alone.push_back(p);
+  }
+}
+
 TEST(AdamW, GradientsOfOtherLayoutsCount) {
   const auto p = parameter({3, 5}, at::kFloat, 4), q = p.detach().clone().set_requires_grad(true);
   const auto g = at::randn({5, 3});
