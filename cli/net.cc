@@ -10,6 +10,7 @@ void add_net_verbs(CLI::App& app) {
   net->require_subcommand(1);
   net->footer("Examples:\n  unbend net regions --model net.pt --input x.npy --out regions.html");
   add_net_regions_verb(*net);
+  add_net_parameterize_verbs(*net);
 }
 
 }  // namespace unbend

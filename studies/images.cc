@@ -16,21 +16,39 @@ namespace {
 
 constexpr int64_t kSide = 28;
 
-}  // namespace
-
-Digits load_digits() {
-  const std::filesystem::path folder = "build/data/digits";
+/// images [count, 1, side, side] and labels [count], as tools/setup.sh images leaves them.
+ImageSet load_set(const char* name, int64_t count, int64_t side) {
+  const auto folder = std::filesystem::path("build/data") / name;
   if (!std::filesystem::exists(folder / "images.npy"))
     fail_input("{} is missing: run tools/setup.sh images from the repository's root, and the study there",
                folder.string());
   const auto images = load_npy(folder / "images.npy"), labels = load_npy(folder / "labels.npy");
-  check_shape(images, {10000, kSide, kSide}, "the digits' images");
-  check_shape(labels, {10000}, "the digits' labels");
+  check_shape(images, {count, side, side}, "the digits' images");
+  check_shape(labels, {count}, "the digits' labels");
   check_indices(labels, 10, "the digits' labels");
-  const ImageSet all{images.unsqueeze(1).to(at::kFloat) / 255, labels};
+  return {images.unsqueeze(1), labels};
+}
+
+}  // namespace
+
+Digits load_digits() {
+  const auto [images, labels] = load_set("digits", 10000, kSide);
+  const ImageSet all{images.to(at::kFloat) / 255, labels};
   Random random(1);
   const auto [train, test] = split(all, 8000, random);
   return {train, test};
+}
+
+ImageSet load_small_digits() {
+  const auto [images, labels] = load_set("digits8", 1797, 8);
+  return {images.to(at::kFloat), labels};
+}
+
+Examples standardised(const ImageSet& set, int64_t count, at::ScalarType type) {
+  const auto rows = set.images.flatten(1).to(at::kDouble);
+  const auto scaled = (rows - rows.mean()) / rows.std();
+  const int64_t used = count > 0 ? count : set.size();
+  return {scaled.narrow(0, 0, used).to(type), set.labels.narrow(0, 0, used)};
 }
 
 ImageSet colour_pairs(int64_t count, Random& random) {

@@ -34,6 +34,16 @@ TEST(Images, ColourPairsAreWhatTheySay) {
   EXPECT_NEAR(static_cast<double>(same), 100, 30);
 }
 
+TEST(Images, StandardisedOverTheWholeSet) {
+  const ImageSet set{at::arange(40).to(at::kFloat).view({10, 1, 2, 2}), at::arange(10)};
+  const auto all = standardised(set, 0, at::kDouble), some = standardised(set, 3, at::kFloat);
+  EXPECT_EQ(all.inputs.sizes(), (at::IntArrayRef{10, 4}));
+  EXPECT_NEAR(all.inputs.mean().item<double>(), 0, 1e-12);
+  EXPECT_NEAR(all.inputs.std().item<double>(), 1, 1e-12);
+  EXPECT_TRUE(at::allclose(some.inputs, all.inputs.narrow(0, 0, 3).to(at::kFloat)));
+  EXPECT_TRUE(some.targets.equal(at::arange(3)));
+}
+
 TEST(Images, AnEpochShowsEachImageOnce) {
   const ImageSet set{at::arange(12).to(at::kFloat).view({12, 1, 1, 1}), at::arange(12)};
   auto source = shuffled(set, 4, 1);

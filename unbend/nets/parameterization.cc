@@ -222,6 +222,12 @@ std::optional<Role> role_of(std::string_view name, int64_t dims) {
   return embeds ? std::optional(Role::Embedding) : std::nullopt;
 }
 
+std::optional<std::string> block_of(std::string_view name) {
+  const auto all = parts(name);
+  const auto block = block_part(all);
+  return block == all.end() ? std::nullopt : std::optional(*block);
+}
+
 std::vector<NamedShape> shapes(const std::vector<Parameter>& parameters) {
   std::vector<NamedShape> all;
   for (const auto& p : parameters) all.push_back({p.name, p.tensor->sizes().vec()});
@@ -242,9 +248,8 @@ ScaledRules parameterize(const std::vector<NamedShape>& tensors, const NetworkSi
   for (const auto& tensor : tensors) {
     bool skip = false;
     const auto role = role_in(tensor, options, skip);
-    const auto name_parts = parts(tensor.name);
-    if (const auto block = block_part(name_parts); block != name_parts.end() && !skip) blocks.insert(*block);
-    post_norm = post_norm || is_post_norm(name_parts);
+    if (const auto block = block_of(tensor.name); block && !skip) blocks.insert(*block);
+    post_norm = post_norm || is_post_norm(parts(tensor.name));
     if (role) {
       rules.tensors.push_back(rule(tensor, *role, settings, f));
       roles.insert(*role);

@@ -28,6 +28,9 @@ Role find_role(std::string_view name);
 /// mixtures of experts are not covered by the rules.
 std::optional<Role> role_of(std::string_view name, int64_t dims);
 
+/// The number of the block that a tensor of this name belongs to; nothing outside of blocks.
+std::optional<std::string> block_of(std::string_view name);
+
 /// The size that rules depend on. `depth` counts blocks (transformer layers, not their two branches).
 struct NetworkSize {
   int64_t width, depth;
