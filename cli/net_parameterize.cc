@@ -4,7 +4,9 @@
 #include <fmt/format.h>
 #include <torch/types.h>
 
+#include <algorithm>
 #include <cmath>
+#include <functional>
 #include <set>
 
 #include "cli/net.h"
@@ -284,7 +286,7 @@ void coordcheck(const TextNetArguments& a) {
   const auto family = a.family(text);
   const auto batches = [&](uint64_t seed) { return character_windows(text, a.context, a.rows, seed); };
   std::vector<NamedCheck> checks;
-  LinePlot lazy{"What the first block's tangent misses in one step",
+  LinePlot lazy{"What the tangent of the first perceptron misses in one step",
                 {a.axis, Scale::Log2},
                 {"relative distance", Scale::Log10},
                 {}};
@@ -339,7 +341,7 @@ void coordcheck(const TextNetArguments& a) {
     report.heading("Exponents").table(table).heading("Activations");
     for (const auto& quantity : checks[0].check.quantities)
       for (const bool change : {false, true}) report.plot(coordinate_plot(checks, quantity, a.steps, change, a.axis));
-    lazy.caption = "One Adam step of the first block, exact tangent, float64. Where it falls, blocks become linear.";
+    lazy.caption = "One Adam step of its two matrices, exact tangent, float64. Where it falls, blocks become linear.";
     report.heading("Laziness").plot(lazy).write(a.out);
   }
   if (a.json) return print_json(json);
@@ -347,7 +349,7 @@ void coordcheck(const TextNetArguments& a) {
   for (const auto& series : lazy.series) {
     std::string values;
     for (const double y : series.y) values += fmt::format(" {:.3g}", y);
-    fmt::print("what the first block's tangent misses, {}:{}\n", series.name, values);
+    fmt::print("what the tangent of the first perceptron misses, {}:{}\n", series.name, values);
   }
 }
 

@@ -68,7 +68,7 @@ class Net(unittest.TestCase):
         nanogpt = self.run_json("parameterize", "--width", 1024, "--compat", "nanogpt")
         self.assertEqual(nanogpt["multipliers"]["generation_logits"], 1)
         text = unbend("parameterize", "--width", 1024, "--depth", 32, "--out", self.path / "rules.html")
-        self.assertRegex(text.stdout, r"block_weight +192 +0.01 +0.0009766 +0.4 +1.562e-14")
+        self.assertRegex(text.stdout, r"block_weight +128 +0.01 +0.0009766 +0.4 +1.562e-14")
         self.assertIn("Learning rate of hidden weights", (self.path / "rules.html").read_text())
 
     def test_own_file(self):

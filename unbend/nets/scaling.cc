@@ -239,7 +239,7 @@ TangentDistance block_laziness(ScaledNetwork& net, const Examples& examples, int
   for (std::size_t i = 0; i < net.parameters.size(); ++i) {
     const auto& p = net.parameters[i];
     *p.tensor = p.tensor->detach().to(at::kDouble);
-    if (!p.name.starts_with(prefix)) continue;
+    if (!p.name.starts_with(prefix + "up.") && !p.name.starts_with(prefix + "down.")) continue;
     slots.push_back(p.tensor), rules.push_back(&net.rules.tensors[i]);
     at.push_back(p.tensor->clone());
     p.tensor->requires_grad_();
@@ -258,7 +258,7 @@ TangentDistance block_laziness(ScaledNetwork& net, const Examples& examples, int
         assign_all(w);
         Taps taps;
         net.logits(wide.inputs, &taps);
-        return {taps.streams.at(static_cast<std::size_t>(block))};
+        return {taps.perceptron.at(static_cast<std::size_t>(block))};
       },
       at, step);
   assign_all(at);

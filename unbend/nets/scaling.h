@@ -107,8 +107,8 @@ struct TangentDistance {
 };
 TangentDistance tangent_distance(const Function& f, const Tensors& at, const Tensors& step);
 
-/// The same for one block: its tensors make their first Adam step on these examples, and the function is the stream
-/// after it. In float64; the network's tensors become float64.
+/// The same for the perceptron of one block: its two matrices and biases make their first Adam step on these examples,
+/// and the function is what the branch gives. In float64; the network's tensors become float64.
 TangentDistance block_laziness(ScaledNetwork& net, const Examples& examples, int64_t block = 0);
 
 // ---- Text as examples
