@@ -16,5 +16,7 @@ void bind_maps(pybind11::module_& module);
 void bind_solvers(pybind11::module_& module);
 void bind_spectra(pybind11::module_& module);
 void bind_mixers(pybind11::module_& module);
+void bind_networks(pybind11::module_& module);
+void bind_parameterization(pybind11::module_& module);
 
 }  // namespace unbend

@@ -25,4 +25,6 @@ PYBIND11_MODULE(_core, module) {
   unbend::bind_solvers(module);
   unbend::bind_spectra(module);
   unbend::bind_mixers(module);
+  unbend::bind_networks(module);
+  unbend::bind_parameterization(module);
 }

@@ -4,6 +4,7 @@
     J @ v, J.T @ c                         # products, without f
     unbend.lsqr(J, residual).x             # solvers: cg, minres, gmres, lsqr, solve
     unbend.singular_triplets(J, 3).values  # spectra
+    unbend.propagate(net, x, scale=.1)     # what noise on its input does to a network's output
 """
 import torch  # noqa: F401  (its libraries must be there before ours)
 
@@ -11,10 +12,13 @@ from .attention import gated_scan, gaussian_kernel, layer_norm, rms_norm, soft_a
 from .errors import ComputationError, Error, InputError
 from .maps import (LinearMap, block_column, block_diagonal, block_row, check_linearization, check_properties, dense,
                    diagonal, dot_test, function_map, hessian, identity, implicit_derivative, linearize, low_rank, zero)
+from .networks import Network, local_complexity, propagate
+from .parameterization import Rules, parameterize
 from .solve import Solution, cg, gmres, lsqr, minres, solve, solve_directly
 from .spectra import (Eigenpairs, SingularTriplets, eigenpairs, estimate_diagonal, estimate_trace, log_determinant,
                       randomized_svd, singular_triplets, trace_of_function)
 
 __version__ = "0.1.0"
 __all__ = [name for name in globals() if not name.startswith("_") and name not in ("torch", "attention", "errors", "maps",
+                                                                                   "networks", "parameterization",
                                                                                    "spectra")]
