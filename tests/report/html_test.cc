@@ -112,6 +112,36 @@ TEST(Html, EscapesEveryCharacterThatMatters) {
   EXPECT_EQ(script_json("caf\xe9"), "\"caf\xef\xbf\xbd\"");
 }
 
+TEST(Html, DrawsCellsAndPathsWithoutScripts) {
+  HtmlReport report("r");
+  report.plot(CellPlot{"Phases",
+                       {"sigma", Scale::Log10},
+                       {"lambda"},
+                       {.1, 1, 10},
+                       {1, 2},
+                       {"good", "<bad>"},
+                       {0, 0, 1, 1, -1, 1},
+                       {false, false, true, false, false, false}});
+  report.plot(PathPlot{"Paths", {"x"}, {"y"}, {{"a", {0, 1}, {0, 2}}, {"a", {1, 1}, {1, 0}}}, {"", {0}, {0}}});
+  const std::string html = report.html();
+  const auto count = [&](const std::string& text) {
+    const std::regex pattern(text);
+    return std::distance(std::sregex_iterator(html.begin(), html.end(), pattern), std::sregex_iterator());
+  };
+  EXPECT_EQ(count("<rect class=\"c0\""), 1);  // two cells of one class are one run
+  EXPECT_EQ(count("<rect class=\"c1\""), 3);
+  EXPECT_EQ(count("<rect class=\"mark\""), 1);
+  EXPECT_EQ(count("<path class=\"path p0\""), 2);
+  EXPECT_EQ(count("<path class=\"cross\""), 1);
+  EXPECT_THAT(html, HasSubstr("&lt;bad&gt;"));
+  EXPECT_THAT(html, Not(HasSubstr("<script")));
+  EXPECT_THROW(HtmlReport("r").plot(CellPlot{"P", {}, {}, {1, 2}, {1, 2}, {"a"}, {0, 0, 0}}), Error);
+  EXPECT_THROW(HtmlReport("r").plot(CellPlot{"P", {}, {}, {1, 2}, {1, 2}, {"a"}, {0, 0, 0, 1}}), Error);
+  EXPECT_THROW(HtmlReport("r").plot(CellPlot{"P", {}, {}, {2, 1}, {1, 2}, {"a"}, {0, 0, 0, 0}}), Error);
+  EXPECT_THROW(HtmlReport("r").plot(PathPlot{"P", {}, {}, {}}), Error);
+  EXPECT_THROW(HtmlReport("r").plot(PathPlot{"P", {}, {}, {{"a", {0, kNaN}, {0, 0}}}}), Error);
+}
+
 TEST(Html, RefusesPlotsThatCannotBeDrawn) {
   const auto message = [](const Series& series, Scale scale = Scale::Linear) -> std::string {
     try {

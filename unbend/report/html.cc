@@ -7,6 +7,7 @@
 #include "unbend/base/error.h"
 #include "unbend/base/files.h"
 #include "unbend/report/assets.h"
+#include "unbend/report/svg.h"
 
 namespace unbend {
 namespace {
@@ -263,11 +264,9 @@ HtmlReport& HtmlReport::plot(const BarPlot& plot) {
   body_ += "<figure>\n" + caption_html(plot.title, plot.caption);
   if (!plot.value_label.empty()) body_ += fmt::format("<p class=\"axis\">{}</p>\n", escape_html(plot.value_label));
   if (plot.series.size() > 1) {
-    body_ += "<p class=\"legend\">";
-    for (std::size_t s = 0; s < plot.series.size(); ++s) {
-      body_ += fmt::format("<span><i class=\"c{}\"></i>{}</span>", s % 8, escape_html(plot.series[s].name));
-    }
-    body_ += "</p>\n";
+    std::vector<std::string> names;
+    for (const Bars& bars : plot.series) names.push_back(bars.name);
+    body_ += legend_html(names);
   }
   body_ += "<div class=\"bars\">\n";
   for (std::size_t i = 0; i < plot.categories.size(); ++i) {
@@ -286,6 +285,21 @@ HtmlReport& HtmlReport::text_block(std::string_view title, std::string_view text
   open_figures(false);
   if (!title.empty()) body_ += fmt::format("<h3>{}</h3>\n", escape_html(title));
   body_ += fmt::format("<pre>{}</pre>\n", escape_html(text));
+  return *this;
+}
+
+HtmlReport& HtmlReport::plot(const CellPlot& plot) {
+  const std::string svg = cell_svg(plot);
+  open_figures(true);
+  body_ += "<figure>\n" + caption_html(plot.title, plot.caption) + legend_html(plot.classes) + svg + "</figure>\n";
+  return *this;
+}
+
+HtmlReport& HtmlReport::plot(const PathPlot& plot) {
+  const std::string svg = path_svg(plot);
+  open_figures(true);
+  std::vector<std::string> names = path_names(plot);
+  body_ += "<figure>\n" + caption_html(plot.title, plot.caption) + legend_html(names) + svg + "</figure>\n";
   return *this;
 }
 

@@ -55,6 +55,30 @@ struct BarPlot {
   std::string caption = {};
 };
 
+/// A map of classes over a grid: phase diagrams.
+struct CellPlot {
+  std::string title;
+  Axis x, y;                          ///< labels and scales
+  std::vector<double> columns, rows;  ///< centres, increasing and evenly spaced on their scale
+  std::vector<std::string> classes;
+  std::vector<int> cells;         ///< [rows, columns], the class of each; -1: none
+  std::vector<bool> marked = {};  ///< likewise: cells with a frame
+  std::string caption = {};
+};
+
+/// Paths in the plane from their starts to their ends, and points that stay: trajectories.
+struct PathPlot {
+  struct Path {
+    std::string name;  ///< paths of the same name share a colour
+    std::vector<double> x, y;
+  };
+  std::string title;
+  Axis x, y;  ///< labels; both axes have the same unit length
+  std::vector<Path> paths;
+  Path points = {};
+  std::string caption = {};
+};
+
 /// A number that a reader should not miss, shown large: "1.8x", "decode speed at 32K", "control: 1.2x".
 struct KeyFigure {
   std::string value, label, detail = {};
@@ -74,6 +98,8 @@ class HtmlReport {
   HtmlReport& plot(const LinePlot& plot);
   HtmlReport& plot(const BarPlot& plot);
   HtmlReport& drawing(const Drawing& drawing);
+  HtmlReport& plot(const CellPlot& plot);
+  HtmlReport& plot(const PathPlot& plot);
   HtmlReport& text_block(std::string_view title, std::string_view text);  ///< preformatted; `title` may be empty
 
   std::string html() const;
