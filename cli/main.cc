@@ -95,6 +95,7 @@ int run(int argc, const char* const* argv) {
   add_serve_verb(app);
   add_vision_verbs(app);
   add_net_verbs(app);
+  add_gan_verbs(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::RuntimeError& end) {

@@ -145,9 +145,12 @@ Json study_json(const StudyResult& result, const StudyOptions& options) {
 HtmlReport study_report(const StudyResult& result, const StudyOptions& options) {
   HtmlReport report("Study: " + result.slug, result.title + " (" + form(options) + ")");
   report.heading("Claims").paragraph(summary(result) + ".").table(claims_table(result));
-  if (!result.plots.empty() || !result.bar_plots.empty()) report.heading("Plots");
+  if (!result.plots.empty() || !result.bar_plots.empty() || !result.cell_plots.empty() || !result.path_plots.empty())
+    report.heading("Plots");
   for (const LinePlot& plot : result.plots) report.plot(plot);
   for (const BarPlot& plot : result.bar_plots) report.plot(plot);
+  for (const CellPlot& plot : result.cell_plots) report.plot(plot);
+  for (const PathPlot& plot : result.path_plots) report.plot(plot);
   if (!result.drawings.empty()) report.heading("Pictures");
   for (const Drawing& drawing : result.drawings) report.drawing(drawing);
   if (!result.tables.empty()) report.heading("Measurements");

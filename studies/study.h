@@ -49,7 +49,9 @@ struct StudyResult {
   std::vector<Table> tables;
   std::vector<LinePlot> plots;
   std::vector<BarPlot> bar_plots;
-  std::vector<Drawing> drawings;
+  std::vector<Drawing> drawings = {};
+  std::vector<CellPlot> cell_plots = {};
+  std::vector<PathPlot> path_plots = {};
 };
 
 class KeptTrainings;  // studies/kept.h
