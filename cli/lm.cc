@@ -181,6 +181,7 @@ void add_lm_verbs(CLI::App& app) {
   cli::add_lm_eval_verb(*lm);
   cli::add_lm_measure_verbs(*lm);
   cli::add_lm_compare_verb(*lm);
+  cli::add_lm_curvature_verb(*lm);
 }
 
 }  // namespace unbend

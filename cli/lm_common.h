@@ -94,5 +94,6 @@ void add_lm_scratch_verb(CLI::App& lm);    ///< train
 void add_lm_eval_verb(CLI::App& lm);       ///< eval
 void add_lm_measure_verbs(CLI::App& lm);   ///< bench, linearize
 void add_lm_compare_verb(CLI::App& lm);    ///< compare
+void add_lm_curvature_verb(CLI::App& lm);  ///< curvature
 
 }  // namespace unbend::cli

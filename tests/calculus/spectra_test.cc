@@ -169,6 +169,27 @@ TEST(StochasticLanczos, LogDeterminantAndTraces) {
   EXPECT_THAT(log_determinant(-1 * three).message, HasSubstr("-3"));
 }
 
+TEST(StochasticLanczos, QuadraturesAreHistograms) {
+  Random random(4);
+  const LinearMap a = well_conditioned(flat_space(60), random, true);
+  const auto exact = at::linalg_eigvalsh(to_dense(a));
+  const SpectralQuadrature q = spectral_quadrature(a, {.samples = 200, .steps = 60});
+  ASSERT_EQ(q.nodes.size(), 200U);
+  const double middle = exact[30].item<double>();
+  double below = 0;
+  for (size_t s = 0; s < q.nodes.size(); ++s) {
+    double sum = 0;
+    for (size_t i = 0; i < q.nodes[s].size(); ++i) {
+      sum += q.weights[s][i];
+      if (q.nodes[s][i] < middle * (1 - 1e-9)) below += q.weights[s][i] / 200;
+      EXPECT_GT(q.nodes[s][i], exact[0].item<double>() - 1e-9);
+      EXPECT_LT(q.nodes[s][i], exact[59].item<double>() + 1e-9);
+    }
+    EXPECT_NEAR(sum, 60, 1e-9);
+  }
+  EXPECT_NEAR(below, 30, 1.5);
+}
+
 TEST(SpectraEdges, CausesAndMistakes) {
   Random random(1);
   const Space space = flat_space(5);
@@ -179,6 +200,7 @@ TEST(SpectraEdges, CausesAndMistakes) {
   EXPECT_EQ(golub_kahan(bad, 1).outcome, Outcome::NonfiniteResult);
   EXPECT_EQ(randomized_svd(bad, 1).outcome, Outcome::NonfiniteResult);
   EXPECT_EQ(log_determinant(bad).outcome, Outcome::NonfiniteResult);
+  EXPECT_EQ(spectral_quadrature(bad).outcome, Outcome::NonfiniteResult);
   const LinearMap plain = random_dense(space, space, random);
   EXPECT_THAT(error_message([&] { lanczos(plain, 1); }), HasSubstr("declared symmetric"));
   EXPECT_THAT(error_message([&] { golub_kahan(plain, 6); }), HasSubstr("6 singular values"));

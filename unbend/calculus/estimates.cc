@@ -36,13 +36,29 @@ Estimate mean_of(const std::vector<double>& samples) {
   return {mean, spread, std::isfinite(mean) ? Outcome::Converged : Outcome::NonfiniteResult, ""};
 }
 
-Estimate estimate_trace(const LinearMap& a, int64_t samples, Random& random) {
-  std::vector<double> traces;
+TraceByLeaf estimate_trace_by_leaf(const LinearMap& a, int64_t samples, Random& random) {
+  std::vector<double> whole;
+  std::vector<std::vector<double>> leaves(a.domain().leaves.size());
   for_samples("estimate_trace", a, samples, random, [&](const at::Tensor& products) {
-    const auto sums = products.sum(1, false, at::kDouble).cpu();
-    traces.insert(traces.end(), sums.const_data_ptr<double>(), sums.const_data_ptr<double>() + sums.numel());
+    const int64_t count = products.size(0);
+    auto sums = at::zeros({count}, at::kDouble);
+    int64_t begin = 0;
+    for (size_t leaf = 0; leaf < leaves.size(); ++leaf) {
+      const int64_t size = a.domain().leaves[leaf].numel();
+      const auto part = products.narrow(1, begin, size).sum(1, false, at::kDouble).cpu();
+      leaves[leaf].insert(leaves[leaf].end(), part.const_data_ptr<double>(), part.const_data_ptr<double>() + count);
+      sums += part;
+      begin += size;
+    }
+    whole.insert(whole.end(), sums.const_data_ptr<double>(), sums.const_data_ptr<double>() + count);
   });
-  return mean_of(traces);
+  TraceByLeaf result{mean_of(whole), {}};
+  for (const auto& leaf : leaves) result.leaves.push_back(mean_of(leaf));
+  return result;
+}
+
+Estimate estimate_trace(const LinearMap& a, int64_t samples, Random& random) {
+  return estimate_trace_by_leaf(a, samples, random).whole;
 }
 
 DiagonalEstimate estimate_diagonal(const LinearMap& a, int64_t samples, Random& random) {

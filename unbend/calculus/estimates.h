@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "unbend/calculus/linear_map.h"
 #include "unbend/calculus/outcome.h"
@@ -25,6 +26,14 @@ struct DiagonalEstimate {
 /// Throws Error (Input) for maps that are not square and samples < 1.
 Estimate estimate_trace(const LinearMap& a, int64_t samples, Random& random);
 DiagonalEstimate estimate_diagonal(const LinearMap& a, int64_t samples, Random& random);
+
+/// The trace as above, and those of the blocks on the diagonal that belong to the leaves of the map's space, from the
+/// same vectors.
+struct TraceByLeaf {
+  Estimate whole;
+  std::vector<Estimate> leaves;
+};
+TraceByLeaf estimate_trace_by_leaf(const LinearMap& a, int64_t samples, Random& random);
 
 /// Mean and standard error of samples: what estimates are made of.
 Estimate mean_of(const std::vector<double>& samples);

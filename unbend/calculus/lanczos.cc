@@ -113,17 +113,16 @@ Eigenpairs lanczos(const LinearMap& a, int64_t k, Which which, const SpectrumOpt
   return result;
 }
 
-Estimate trace_of_function(const LinearMap& a, const std::function<double(double)>& f,
-                           const QuadratureOptions& options) {
-  check_symmetric("trace_of_function", a);
-  require(options.samples >= 1 && options.steps >= 1, "trace_of_function: samples {} and steps {} must be at least 1",
+SpectralQuadrature spectral_quadrature(const LinearMap& a, const QuadratureOptions& options) {
+  check_symmetric("spectral_quadrature", a);
+  require(options.samples >= 1 && options.steps >= 1, "spectral_quadrature: samples {} and steps {} must be at least 1",
           options.samples, options.steps);
   const at::NoGradGuard no_gradients;
   const FlatMap map(a, krylov::work_type(a));
   const double eps = krylov::epsilon(krylov::work_type(a));
   const int64_t n = a.domain().dim(), steps = std::min(options.steps, n);
   Random random(options.seed);
-  std::vector<double> samples;
+  SpectralQuadrature result;
   for (int64_t s = 0; s < options.samples; ++s) {
     Basis basis(steps + 1, n, map.vector(n).options());
     basis.next().copy_(flatten(random_signs(a.domain(), random), a.domain()));
@@ -134,7 +133,7 @@ Estimate trace_of_function(const LinearMap& a, const std::function<double(double
     for (int64_t j = 0; j < steps; ++j) {
       map.push(basis.row(j), basis.next());
       const double before = krylov::flat_norm(basis.next());
-      if (!std::isfinite(before)) return {0, 0, Outcome::NonfiniteResult, "A gave values that are not finite"};
+      if (!std::isfinite(before)) return {{}, {}, Outcome::NonfiniteResult};
       largest = std::max(largest, before);
       alpha.push_back(basis.orthogonalise()[j].item<double>());
       const double size = krylov::flat_norm(basis.next());
@@ -149,18 +148,33 @@ Estimate trace_of_function(const LinearMap& a, const std::function<double(double
       t = t + at::diag(off, 1) + at::diag(off, -1);
     }
     const auto [nodes, vectors] = at::linalg_eigh(t);
-    double sum = 0;
+    result.nodes.emplace_back();
+    result.weights.emplace_back();
     for (int64_t i = 0; i < nodes.numel(); ++i) {
-      const double node = nodes[i].item<double>(), weight = std::pow(vectors[0][i].item<double>(), 2);
-      const double value = f(node);
+      result.nodes.back().push_back(nodes[i].item<double>());
+      result.weights.back().push_back(std::pow(vectors[0][i].item<double>(), 2) * static_cast<double>(n));
+    }
+  }
+  return result;
+}
+
+Estimate trace_of_function(const LinearMap& a, const std::function<double(double)>& f,
+                           const QuadratureOptions& options) {
+  const SpectralQuadrature quadrature = spectral_quadrature(a, options);
+  if (quadrature.outcome != Outcome::Converged) return {0, 0, quadrature.outcome, "A gave values that are not finite"};
+  std::vector<double> samples;
+  for (size_t s = 0; s < quadrature.nodes.size(); ++s) {
+    double sum = 0;
+    for (size_t i = 0; i < quadrature.nodes[s].size(); ++i) {
+      const double node = quadrature.nodes[s][i], value = f(node);
       if (!std::isfinite(value)) {
         return {
             0, 0, Outcome::Indefinite,
             fmt::format("the function is not finite at the node {:.6g}: A has eigenvalues outside its domain", node)};
       }
-      sum += weight * value;
+      sum += quadrature.weights[s][i] * value;
     }
-    samples.push_back(sum * static_cast<double>(n));
+    samples.push_back(sum);
   }
   return mean_of(samples);
 }

@@ -6,6 +6,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "unbend/calculus/estimates.h"
 #include "unbend/calculus/linear_map.h"
@@ -70,6 +71,15 @@ struct QuadratureOptions {
   int64_t steps = 30;    ///< of Lanczos for each: the quadrature is exact for polynomials of degree 2 steps - 1
   uint64_t seed = 1;
 };
+
+/// The nodes and weights behind trace_of_function, one quadrature per random vector: the mean over samples of
+/// sum_i weights_i f(nodes_i) estimates trace(f(A)), so that the weights are a histogram of eigenvalues. Weights of a
+/// sample add up to the dimension.
+struct SpectralQuadrature {
+  std::vector<std::vector<double>> nodes = {}, weights = {};
+  Outcome outcome = Outcome::Converged;  ///< NonfiniteResult if A gave values that are not finite
+};
+SpectralQuadrature spectral_quadrature(const LinearMap& a, const QuadratureOptions& options = {});
 
 /// trace(f(A)) of a symmetric map by stochastic Lanczos quadrature (Ubaru, Chen and Saad 2017). If f is not finite at a
 /// node, the outcome is Indefinite.

@@ -10,6 +10,7 @@
 #include "unbend/lm/liger.h"
 #include "unbend/lm/lizard.h"
 #include "unbend/lm/lolcats.h"
+#include "unbend/lm/lora.h"
 #include "unbend/lm/regla.h"
 #include "unbend/lm/supra.h"
 #include "unbend/lm/window.h"
@@ -17,19 +18,9 @@
 namespace unbend::lm {
 namespace {
 
-void add_lora(Projection& projection, const std::vector<std::string>& targets, std::int64_t rank, double alpha,
-              Random& random) {
-  for (auto& part : projection.parts)
-    if (std::find(targets.begin(), targets.end(), part.name) != targets.end())
-      part.lora = make_lora(projection.in(), part.rows, rank, alpha, random);
-}
-
 std::vector<std::string> lora_targets(const Json& options) {
   const auto targets = options.at("lora_targets").get<std::vector<std::string>>();
-  static const std::vector<std::string> known{"q", "k", "v", "o", "gate", "up", "down"};
-  for (const auto& target : targets)
-    if (std::find(known.begin(), known.end(), target) == known.end())
-      fail_usage("lora_targets: '{}' is not a projection of the decoder ({})", target, fmt::join(known, ", "));
+  check_lora_targets(targets);
   return targets;
 }
 
