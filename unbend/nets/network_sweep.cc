@@ -107,40 +107,18 @@ std::optional<GatedChain> gated_chain(const Network& network, const at::Tensor& 
 
 at::Tensor sample_jacobians(const std::function<at::Tensor(const at::Tensor&)>& f, const at::Tensor& x,
                             bool create_graph, at::Tensor& value) {
-  if (create_graph) {
-    const at::AutoGradMode with_gradients(true);
-    const auto leaf = x.detach().requires_grad_();
-    value = f(leaf).flatten(1);
-    require(value.requires_grad(), "the output does not depend on the input in a way that can be differentiated");
-    std::vector<at::Tensor> rows;
-    for (int64_t i = 0; i < value.size(1); ++i) {
-      const auto row = torch::autograd::grad({value.select(1, i).sum()}, {leaf}, {}, true, true, true)[0];
-      rows.push_back(row.defined() ? row.flatten(1) : at::zeros_like(x).flatten(1));
-    }
-    return at::stack(rows, 1);
+  const at::AutoGradMode with_gradients(true);
+  const auto leaf = x.detach().requires_grad_();
+  value = f(leaf).flatten(1);
+  require(value.requires_grad(), "the output does not depend on the input in a way that can be differentiated");
+  // One by one: batching rules are slower where values are large, as in convolutions.
+  std::vector<at::Tensor> rows;
+  for (int64_t i = 0; i < value.size(1); ++i) {
+    const auto row = torch::autograd::grad({value.select(1, i).sum()}, {leaf}, {}, true, create_graph, true)[0];
+    rows.push_back(row.defined() ? row.flatten(1) : at::zeros_like(x).flatten(1));
   }
-  LinearizeOptions options;
-  options.push = PushMode::None;
-  const auto l = linearize([&](const Tensors& in) { return Tensors{f(in[0])}; }, {x}, options);
-  value = l.value[0].flatten(1);
-  const auto batch = x.size(0), k = value.size(1);
-  const auto jacobian = at::empty({batch, k, x.numel() / batch}, x.options());
-  // Many cotangents at once pay only where spaces are small.
-  const int64_t block = std::clamp<int64_t>((int64_t{1} << 21) / std::max(x.numel(), value.numel()), 1, k);
-  for (int64_t first = 0; first < k; first += block) {
-    const int64_t rows = std::min(block, k - first);
-    const auto units = at::eye(k, value.options()).narrow(0, first, rows).unsqueeze(1).expand({rows, batch, k});
-    const auto shape = l.value[0].sizes().vec();
-    if (rows == 1) {
-      jacobian.select(1, first).copy_(l.jacobian.pull({units[0].reshape(shape)})[0].flatten(1));
-      continue;
-    }
-    auto many = shape;
-    many.insert(many.begin(), rows);
-    const auto pulled = l.jacobian.pull_many({units.reshape(many)})[0];  // [rows, B, ..]
-    jacobian.narrow(1, first, rows).copy_(pulled.flatten(2).transpose(0, 1));
-  }
-  return jacobian;
+  if (!create_graph) value = value.detach();
+  return at::stack(rows, 1);
 }
 
 at::Tensor sample_pushes(const std::function<at::Tensor(const at::Tensor&)>& f, const at::Tensor& x,
