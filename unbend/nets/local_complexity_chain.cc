@@ -269,10 +269,9 @@ class Worker {
     list(crossed_, width, [&](int64_t j) { return is_crossed(low_[j], high_[j]); });
   }
 
-  // Value of neuron j at vertex i: P times +, P times -, and the centre.
+  // Value of neuron j at vertex i: P times +, P times -.
   T value(int64_t i, int64_t j) const {
     T z = rows_[0][j];
-    if (i == 2 * half_) return z;
     for (int64_t c = 0; c < corrections(); ++c) z += coefficients_[c * 2 * half_ + i] * correction(c)[j];
     return i < half_ ? z + rows_[1 + i][j] : z - rows_[1 + i - half_][j];
   }
@@ -329,9 +328,18 @@ class Worker {
 
   // From rows that combine to the values at the vertices, as plain rows.
   void write_vertices(const Layer<T>& layer) {
+    const Lanes<T> d;
     T* buffer = other_buffer();
     for (int64_t i = 0; i < shared_.vertices(); ++i) {
-      for (int64_t j = 0; j < layer.width; ++j) buffer[i * shared_.stride + j] = value(i, j);
+      const bool centre = i == 2 * half_;
+      const auto sign = hn::Set(d, centre ? T(0) : i < half_ ? T(1) : T(-1));
+      const T* difference = rows_[1 + (centre ? 0 : i % half_)];
+      for (int64_t j = 0; j < layer.stride; j += kLanes<T>) {
+        auto z = hn::LoadU(d, rows_[0] + j);
+        for (int64_t c = 0; !centre && c < corrections(); ++c)
+          z = hn::MulAdd(hn::Set(d, coefficients_[c * 2 * half_ + i]), hn::LoadU(d, correction(c) + j), z);
+        hn::StoreU(hn::MulAdd(sign, hn::LoadU(d, difference + j), z), d, buffer + i * shared_.stride + j);
+      }
     }
     set_rows(buffer, shared_.vertices());
   }
