@@ -160,7 +160,7 @@ void pictures(const WatchedRun& run, const ImageSet& train, StudyResult& result)
               {"step", "regions", fmt::format("within {:g} of the three points", kNear), "boundary's length"},
               {}};
   for (const auto& [step, network] : run.kept) {
-    const auto regions = linear_regions(network, slice);
+    const auto regions = linear_regions(network, slice, 200000);
     std::vector<int64_t> near;
     for (const auto& mark : slice.marks) near.push_back(regions_near(regions, mark, kNear));
     table.rows.push_back({fmt::format("{}", step), fmt::format("{}", regions.count()),
