@@ -12,6 +12,14 @@ file(WRITE ${CMAKE_BINARY_DIR}/pch.cc "")
 add_library(unbend_pch STATIC ${CMAKE_BINARY_DIR}/pch.cc)
 target_link_libraries(unbend_pch PUBLIC unbend_flags fmt::fmt nlohmann_json::nlohmann_json ${TORCH_LIBRARIES})
 target_compile_options(unbend_pch PUBLIC ${TORCH_CXX_FLAGS})
+# at::parallel_for is a template: it runs on LibTorch's threads only where the code that calls it is compiled with OpenMP,
+# and silently on one thread otherwise. The runtime must be the wheel's own, which LibTorch uses: not the compiler's.
+file(GLOB torch_openmp ${TORCH_INSTALL_PREFIX}/lib/libgomp*.so*)
+if(NOT torch_openmp)
+  message(FATAL_ERROR "the OpenMP runtime of torch was not found in ${TORCH_INSTALL_PREFIX}/lib")
+endif()
+target_compile_options(unbend_pch PUBLIC $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-fopenmp>)
+target_link_libraries(unbend_pch PUBLIC ${torch_openmp})
 # The wheel carries the headers of another fmt (another inline namespace) than the system library, and no library.
 target_compile_definitions(unbend_pch PUBLIC FMT_HEADER_ONLY=1)
 target_precompile_headers(unbend_pch PRIVATE
