@@ -1,35 +1,16 @@
 """`gan stability` on parameters, CSV and .npy files. Usage: gan_test.py UNBEND"""
-import json
 import math
-import subprocess
 import sys
-import tempfile
 import unittest
-from pathlib import Path
+
+from verb_test_case import VerbTestCase
 
 UNBEND = sys.argv.pop()
 
 
-def unbend(*arguments):
-    return subprocess.run([UNBEND, "gan", "stability", *map(str, arguments)], capture_output=True, text=True, timeout=300)
 
-
-class Gan(unittest.TestCase):
-    def setUp(self):
-        folder = tempfile.TemporaryDirectory(prefix="unbend-gan-")
-        self.addCleanup(folder.cleanup)
-        self.path = Path(folder.name)
-
-    def run_json(self, *arguments):
-        result = unbend(*arguments, "--json")
-        self.assertEqual(result.returncode, 0, result.stderr)
-        return json.loads(result.stdout)
-
-    def assert_refused(self, code, part, *arguments):
-        result = unbend(*arguments)
-        self.assertEqual(result.returncode, code, result.stderr)
-        self.assertIn(part, result.stderr)
-        self.assertEqual(result.stderr.count("\n"), 1, result.stderr)
+class Gan(VerbTestCase):
+    program, verb = UNBEND, ("gan", "stability")
 
     def file(self, name, rows):
         path = self.path / name
@@ -64,7 +45,7 @@ class Gan(unittest.TestCase):
             self.assertIn(part, page)
         self.assertTrue(trajectory.read_bytes().startswith(b"\x93NUMPY"))
         self.assertIn("(301, 3, 2)", trajectory.read_bytes()[:128].decode("latin1"))
-        text = unbend("--true", true, "--generated", start, "--steps", 10)
+        text = self.run_verb("--true", true, "--generated", start, "--steps", 10)
         self.assertIn("what to turn", text.stdout)
 
     def test_kinked_kernels_are_simulated_only(self):

@@ -1,28 +1,23 @@
 """`net regions` on TorchScript files made here. Usage: net_regions_test.py UNBEND (Python with torch)"""
-import json
-import subprocess
 import sys
-import tempfile
 import unittest
 import xml.etree.ElementTree
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from verb_test_case import VerbTestCase
+
 UNBEND = sys.argv.pop()
 
 
-def unbend(*arguments):
-    return subprocess.run([UNBEND, "net", "regions", *map(str, arguments)], capture_output=True, text=True, timeout=300)
 
+class Regions(VerbTestCase):
+    program, verb = UNBEND, ("net", "regions")
 
-class Regions(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory(prefix="unbend-regions-")
-        self.addCleanup(folder.cleanup)
-        self.path = Path(folder.name)
+        super().setUp()
         torch.manual_seed(1)
         self.points = np.random.default_rng(1).uniform(size=(12, 6)).astype(np.float32)
         np.save(self.path / "x.npy", self.points)
@@ -36,15 +31,7 @@ class Regions(unittest.TestCase):
         return self.save(nn.Linear(6, 30), nn.ReLU(), nn.Linear(30, 20), nn.ReLU(), nn.Linear(20, 3))
 
     def run_json(self, *arguments):
-        result = unbend("--model", self.path / "net.pt", "--input", self.path / "x.npy", "--json", *arguments)
-        self.assertEqual(result.returncode, 0, result.stderr)
-        return json.loads(result.stdout)
-
-    def refused(self, code, part, *arguments):
-        result = unbend(*arguments)
-        self.assertEqual(result.returncode, code, result.stderr)
-        self.assertIn(part, result.stderr)
-        self.assertEqual(len(result.stderr.strip().splitlines()), 1)
+        return super().run_json("--model", self.path / "net.pt", "--input", self.path / "x.npy", *arguments)
 
     def test_complexity_and_slice(self):
         module = self.perceptron()
@@ -72,7 +59,7 @@ class Regions(unittest.TestCase):
     def test_files_and_text(self):
         self.perceptron()
         report, picture = self.path / "r.html", self.path / "p.svg"
-        result = unbend("--model", self.path / "net.pt", "--input", self.path / "x.npy", "--out", report, "--picture",
+        result = self.run_verb("--model", self.path / "net.pt", "--input", self.path / "x.npy", "--out", report, "--picture",
                         picture, "--threads", 1)
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertIn("linear regions on the plane through points 0, 1, 2", result.stdout)
@@ -89,7 +76,7 @@ class Regions(unittest.TestCase):
         self.assertIsNone(out["slice"])
         self.assertIn("smooth", out["no_slice"])
         self.assertGreater(out["radii"][-1]["complexity"], 0)
-        self.refused(3, "smooth", "--model", self.path / "net.pt", "--input", self.path / "x.npy", "--slice", 0, 1, 2)
+        self.assert_refused(3, "smooth", "--model", self.path / "net.pt", "--input", self.path / "x.npy", "--slice", 0, 1, 2)
 
     def test_convolutions(self):
         self.save(nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 2))
@@ -101,19 +88,19 @@ class Regions(unittest.TestCase):
     def test_refuses(self):
         self.perceptron()
         model, x = self.path / "net.pt", self.path / "x.npy"
-        self.refused(2, "--radius", "--model", model, "--input", x, "--radius", 0)
-        self.refused(2, "same radius twice", "--model", model, "--input", x, "--radius", 1, 1)
-        self.refused(3, "there is no point 12", "--model", model, "--input", x, "--slice", 0, 1, 12)
-        self.refused(3, "equal", "--model", model, "--input", x, "--slice", 0, 0, 1)
-        self.refused(3, "no layer 'nowhere'", "--model", model, "--input", x, "--layers", "nowhere")
-        self.refused(4, "more than 2 in this square", "--model", model, "--input", x, "--slice", 0, 1, 2, "--most", 2)
+        self.assert_refused(2, "--radius", "--model", model, "--input", x, "--radius", 0)
+        self.assert_refused(2, "same radius twice", "--model", model, "--input", x, "--radius", 1, 1)
+        self.assert_refused(3, "there is no point 12", "--model", model, "--input", x, "--slice", 0, 1, 12)
+        self.assert_refused(3, "equal", "--model", model, "--input", x, "--slice", 0, 0, 1)
+        self.assert_refused(3, "no layer 'nowhere'", "--model", model, "--input", x, "--layers", "nowhere")
+        self.assert_refused(4, "more than 2 in this square", "--model", model, "--input", x, "--slice", 0, 1, 2, "--most", 2)
         np.save(self.path / "i.npy", np.zeros((3, 6), dtype=np.int64))
-        self.refused(3, "floating-point", "--model", model, "--input", self.path / "i.npy")
+        self.assert_refused(3, "floating-point", "--model", model, "--input", self.path / "i.npy")
         np.save(self.path / "n.npy", np.full((3, 6), np.nan, dtype=np.float32))
-        self.refused(3, "not finite", "--model", model, "--input", self.path / "n.npy")
+        self.assert_refused(3, "not finite", "--model", model, "--input", self.path / "n.npy")
         np.save(self.path / "w.npy", np.zeros((3, 5), dtype=np.float32))
-        self.refused(3, "does not take", "--model", model, "--input", self.path / "w.npy")
-        self.refused(3, "x.npy", "--model", x, "--input", x)
+        self.assert_refused(3, "does not take", "--model", model, "--input", self.path / "w.npy")
+        self.assert_refused(3, "x.npy", "--model", x, "--input", x)
 
 
 if __name__ == "__main__":

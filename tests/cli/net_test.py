@@ -2,18 +2,14 @@
 import json
 import random
 import struct
-import subprocess
 import sys
-import tempfile
 import unittest
-from pathlib import Path
+
+from verb_test_case import VerbTestCase
 
 UNBEND = sys.argv.pop()
 SMALL = ["--base-width", "16", "--head-dim", "8", "--context", "12", "--rows", "4", "--threads", "1", "--quiet"]
 
-
-def unbend(*arguments):
-    return subprocess.run([UNBEND, "net", *map(str, arguments)], capture_output=True, text=True, timeout=300)
 
 
 def safetensors(path, shapes):
@@ -29,22 +25,8 @@ def safetensors(path, shapes):
     return path
 
 
-class Net(unittest.TestCase):
-    def setUp(self):
-        folder = tempfile.TemporaryDirectory(prefix="unbend-net-")
-        self.addCleanup(folder.cleanup)
-        self.path = Path(folder.name)
-
-    def run_json(self, *arguments):
-        result = unbend(*arguments, "--json")
-        self.assertEqual(result.returncode, 0, result.stderr)
-        return json.loads(result.stdout)
-
-    def assert_refused(self, code, part, *arguments):
-        result = unbend(*arguments)
-        self.assertEqual(result.returncode, code, result.stderr)
-        self.assertRegex(result.stderr, r"\Aunbend: [^\n]+\n\Z")
-        self.assertIn(part, result.stderr)
+class Net(VerbTestCase):
+    program, verb = UNBEND, ("net",)
 
     def text(self):
         draw = random.Random(1)
@@ -67,7 +49,7 @@ class Net(unittest.TestCase):
         self.assertEqual({t["weight_decay"] for t in independent["tensors"]}, {0, .1})
         nanogpt = self.run_json("parameterize", "--width", 1024, "--compat", "nanogpt")
         self.assertEqual(nanogpt["multipliers"]["generation_logits"], 1)
-        text = unbend("parameterize", "--width", 1024, "--depth", 32, "--out", self.path / "rules.html")
+        text = self.run_verb("parameterize", "--width", 1024, "--depth", 32, "--out", self.path / "rules.html")
         self.assertRegex(text.stdout, r"block_weight +128 +0.01 +0.0009766 +0.4 +1.562e-14")
         self.assertIn("Learning rate of hidden weights", (self.path / "rules.html").read_text())
 
@@ -81,7 +63,7 @@ class Net(unittest.TestCase):
         self.assertEqual((rules["width"], rules["depth"], rules["warnings"]), (48, 6, []))
         self.assertEqual({t["name"]: t["role"] for t in rules["tensors"]}["h.5.attn.c_attn.bias"], "block_bias")
         self.assertEqual(rules["multipliers"]["residual"], .5)
-        self.assertIn("count blocks", unbend("parameterize", file, "--depth", 12, *base).stdout)
+        self.assertIn("count blocks", self.run_verb("parameterize", file, "--depth", 12, *base).stdout)
         self.assert_refused(3, "two learning rates", "parameterize", file, "--tied", "--embedding-learning-rate", .1, *base)
         file = safetensors(self.path / "mask.safetensors", shapes | {"h.0.attn.bias": [1, 1, 4, 4], "cls": [48]})
         self.assert_refused(3, "2 tensors have no role", "parameterize", file, *base)
@@ -111,12 +93,12 @@ class Net(unittest.TestCase):
             self.assertLess(size["loss"][0], size["loss"][1])
         self.assertEqual(self.run_json(*arguments), result)
         self.assertIn("Loss over learning rates", (self.path / "transfer.html").read_text())
-        self.assertIn("2^-6", unbend(*arguments).stdout)
+        self.assertIn("2^-6", self.run_verb(*arguments).stdout)
 
     def test_mistakes_are_named(self):
         text = self.text()
         self.assert_refused(3, "outside of [1/2, 1]", "parameterize", "--alpha", .3)
-        self.assertEqual(unbend("parameterize", "--alpha", .3, "--force").returncode, 0)
+        self.assertEqual(self.run_verb("parameterize", "--alpha", .3, "--force").returncode, 0)
         self.assert_refused(2, "does not have", "parameterize", "--alpha", .7, "--parameterization", "mup")
         self.assert_refused(3, "heads of 32 where the base has 64", "parameterize", "--head-dim", 32, "--base-head-dim", 64)
         self.assert_refused(3, "above 0", "parameterize", "--base-depth", 0)

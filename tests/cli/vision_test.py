@@ -1,20 +1,15 @@
 """`vision train` and `vision eval` on folders of pictures and on arrays. Usage: vision_test.py UNBEND"""
-import json
 import random
 import struct
-import subprocess
 import sys
-import tempfile
 import unittest
 import zlib
-from pathlib import Path
+
+from verb_test_case import VerbTestCase
 
 UNBEND = sys.argv.pop()
 SMALL = ["--side", "8", "--width", "8", "--depth", "1", "--threads", "1", "--quiet"]
 
-
-def unbend(*arguments):
-    return subprocess.run([UNBEND, "vision", *map(str, arguments)], capture_output=True, text=True, timeout=300)
 
 
 def png(rows):
@@ -32,11 +27,8 @@ def npy(kind, shape, data):
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + data
 
 
-class Vision(unittest.TestCase):
-    def setUp(self):
-        folder = tempfile.TemporaryDirectory(prefix="unbend-vision-")
-        self.addCleanup(folder.cleanup)
-        self.path = Path(folder.name)
+class Vision(VerbTestCase):
+    program, verb = UNBEND, ("vision",)
 
     def pictures(self, name, count, classes=("blue", "red"), seed=1):
         """Noisy pictures of 12 x 10 in the colour of their class."""
@@ -50,17 +42,6 @@ class Vision(unittest.TestCase):
                 (folder / f"{i}.png").write_bytes(png([[pixel() for _ in range(12)] for _ in range(10)]))
         return self.path / name
 
-    def run_json(self, *arguments):
-        result = unbend(*arguments, "--json")
-        self.assertEqual(result.returncode, 0, result.stderr)
-        return json.loads(result.stdout)
-
-    def assert_refused(self, code, part, *arguments):
-        result = unbend(*arguments)
-        self.assertEqual(result.returncode, code, result.stderr)
-        self.assertRegex(result.stderr, r"\Aunbend: [^\n]+\n\Z")
-        self.assertIn(part, result.stderr)
-
     def test_pictures(self):
         data, more = self.pictures("data", 30), self.pictures("more", 10, seed=2)
         for attention in ("soft++", "soft", "softmax"):
@@ -73,11 +54,11 @@ class Vision(unittest.TestCase):
             self.assertEqual((result["images"], result["accuracy"]), (20, 100))
             self.assertEqual([c["class"] for c in result["classes"]], ["blue", "red"])
         first = net.read_bytes()
-        again = unbend("train", data, "--attention", "softmax", "--batch", 16, "--out", net, *SMALL)
+        again = self.run_verb("train", data, "--attention", "softmax", "--batch", 16, "--out", net, *SMALL)
         self.assertEqual(again.returncode, 0, again.stderr)
         self.assertEqual(net.read_bytes(), first)  # the same run, the same bytes
         self.assertIn("100.0 % of 12 held-out images", again.stdout)
-        text = unbend("eval", net, more)
+        text = self.run_verb("eval", net, more)
         self.assertIn("100.0 % of 20 images", text.stdout)
         # Only some of the classes; and one that it does not know.
         self.assertEqual(self.run_json("eval", net, self.pictures("reds", 3, ("red",)))["images"], 3)
