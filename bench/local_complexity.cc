@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "bench/peak.h"
-#include "unbend/nets/local_complexity.h"
+#include "unbend/tangent/local_complexity.h"
 
 namespace unbend {
 namespace {

@@ -13,7 +13,7 @@
 
 #include "unbend/base/error.h"
 #include "unbend/nets/network_file.h"
-#include "unbend/nets/stable_distribution.h"
+#include "unbend/tangent/stable_distribution.h"
 #include "unbend/tensor/npy.h"
 
 namespace unbend {

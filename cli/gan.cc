@@ -10,7 +10,7 @@
 #include "studies/gan_phases.h"
 #include "unbend/base/error.h"
 #include "unbend/base/interrupt.h"
-#include "unbend/nets/kernel_gan_rate.h"
+#include "unbend/tangent/kernel_gan_rate.h"
 #include "unbend/tensor/csv.h"
 #include "unbend/tensor/npy.h"
 

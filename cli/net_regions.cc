@@ -9,11 +9,11 @@
 #include "cli/verbs.h"
 #include "unbend/base/error.h"
 #include "unbend/base/files.h"
-#include "unbend/nets/local_complexity.h"
 #include "unbend/nets/network_file.h"
-#include "unbend/nets/regions.h"
 #include "unbend/report/drawing.h"
 #include "unbend/report/html.h"
+#include "unbend/tangent/local_complexity.h"
+#include "unbend/tangent/regions.h"
 #include "unbend/tensor/check.h"
 #include "unbend/tensor/npy.h"
 

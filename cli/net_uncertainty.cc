@@ -13,8 +13,9 @@
 #include "unbend/base/error.h"
 #include "unbend/base/progress.h"
 #include "unbend/nets/network_file.h"
-#include "unbend/nets/uncertainty.h"
+#include "unbend/nets/torchscript.h"
 #include "unbend/report/html.h"
+#include "unbend/tangent/uncertainty.h"
 #include "unbend/tensor/check.h"
 #include "unbend/tensor/npy.h"
 

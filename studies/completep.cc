@@ -14,7 +14,7 @@
 #include "studies/images.h"
 #include "unbend/base/fit.h"
 #include "unbend/base/progress.h"
-#include "unbend/nets/scaling.h"
+#include "unbend/tangent/scaling.h"
 
 namespace unbend {
 namespace {

@@ -3,9 +3,9 @@
 
 #include <vector>
 
-#include "unbend/nets/kernel_gan_batch.h"
-#include "unbend/nets/kernel_gan_local.h"
 #include "unbend/report/html.h"
+#include "unbend/tangent/kernel_gan_batch.h"
+#include "unbend/tangent/kernel_gan_local.h"
 
 namespace unbend {
 

@@ -11,7 +11,7 @@
 
 #include "studies/gan_phases.h"
 #include "studies/study.h"
-#include "unbend/nets/kernel_gan_rate.h"
+#include "unbend/tangent/kernel_gan_rate.h"
 
 namespace unbend {
 namespace {

@@ -5,7 +5,7 @@
 #include "studies/study.h"
 #include "unbend/base/random.h"
 #include "unbend/nets/classifier.h"
-#include "unbend/nets/scaling.h"
+#include "unbend/tangent/scaling.h"
 
 namespace unbend {
 

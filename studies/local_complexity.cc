@@ -10,8 +10,8 @@
 #include "studies/kept.h"
 #include "studies/study.h"
 #include "unbend/base/error.h"
-#include "unbend/nets/regions.h"
-#include "unbend/nets/watched_training.h"
+#include "unbend/tangent/regions.h"
+#include "unbend/tangent/watched_training.h"
 
 namespace unbend {
 namespace {

@@ -5,9 +5,9 @@
 #include <string_view>
 #include <vector>
 
-#include "unbend/nets/scaling.h"
 #include "unbend/report/html.h"
 #include "unbend/report/table.h"
+#include "unbend/tangent/scaling.h"
 
 namespace unbend {
 

@@ -20,7 +20,7 @@
 #include "unbend/base/error.h"
 #include "unbend/base/progress.h"
 #include "unbend/nets/images.h"
-#include "unbend/nets/uncertainty.h"
+#include "unbend/tangent/uncertainty.h"
 #include "unbend/tensor/adamw.h"
 #include "unbend/tensor/check.h"
 #include "unbend/tensor/npy.h"

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Propagation of input noise (unbend/nets/stable_distribution.h) beside PyTorch code of the published form, which takes one
+"""Propagation of input noise (unbend/tangent/stable_distribution.h) beside PyTorch code of the published form, which takes one
 gradient per output, and beside 1,000 Monte Carlo draws; in turns, in one run, on one thread, in CPU time.
 
 Usage: uncertainty.py BENCH_UNCERTAINTY [ROUNDS]

@@ -1,9 +1,9 @@
 #include "python/bindings/bindings.h"
 #include "unbend/base/error.h"
-#include "unbend/nets/local_complexity.h"
 #include "unbend/nets/network_file.h"
-#include "unbend/nets/stable_distribution.h"
-#include "unbend/nets/uncertainty.h"
+#include "unbend/tangent/local_complexity.h"
+#include "unbend/tangent/stable_distribution.h"
+#include "unbend/tangent/uncertainty.h"
 
 namespace py = pybind11;
 

@@ -1,12 +1,8 @@
 """`net uncertainty` on TorchScript files and arrays. Usage: net_uncertainty_test.py UNBEND (needs torch and numpy)"""
-import json
 import math
-import subprocess
 import sys
-import tempfile
 import unittest
 import warnings
-from pathlib import Path
 
 try:
     import numpy as np
@@ -15,6 +11,8 @@ try:
 except ImportError as error:
     print(f"skipped: {error} (tools/setup.sh torch)")
     sys.exit(77)
+
+from verb_test_case import VerbTestCase
 
 UNBEND = sys.argv.pop()
 warnings.filterwarnings("ignore")
@@ -36,11 +34,12 @@ class Gated(nn.Module):
         return x * torch.sigmoid(x)
 
 
-class Uncertainty(unittest.TestCase):
+class Uncertainty(VerbTestCase):
+    program = UNBEND
+    verb = ("net", "uncertainty")
+
     def setUp(self):
-        folder = tempfile.TemporaryDirectory(prefix="unbend-net-")
-        self.addCleanup(folder.cleanup)
-        self.path = Path(folder.name)
+        super().setUp()
         torch.jit.save(torch.jit.script(worked()), self.path / "net.pt")
         torch.jit.save(torch.jit.script(Gated()), self.path / "gated.pt")
         self.save("x", [[1, -0.4], [0.3, 0.2], [-2, 1]])
@@ -49,21 +48,9 @@ class Uncertainty(unittest.TestCase):
     def save(self, name, values, kind=np.float32):
         np.save(self.path / f"{name}.npy", np.asarray(values, kind))
 
-    def unbend(self, *arguments, model="net.pt"):
+    def run_verb(self, *arguments, model="net.pt"):
         files = [self.path / a if str(a).endswith((".npy", ".html")) or a == "out" else a for a in arguments]
-        return subprocess.run([UNBEND, "net", "uncertainty", "--model", self.path / model, "--input", self.path / "x.npy", "--threads", "1", "--quiet",
-                               *map(str, files)], capture_output=True, text=True, timeout=120)
-
-    def run_json(self, *arguments, **options):
-        result = self.unbend(*arguments, "--json", **options)
-        self.assertEqual(result.returncode, 0, result.stderr)
-        return json.loads(result.stdout)
-
-    def assert_refused(self, code, part, *arguments, **options):
-        result = self.unbend(*arguments, **options)
-        self.assertEqual(result.returncode, code, result.stderr)
-        self.assertRegex(result.stderr, r"\Aunbend: [^\n]+\n\Z")
-        self.assertIn(part, result.stderr)
+        return super().run_verb("--model", self.path / model, "--input", self.path / "x.npy", "--threads", 1, "--quiet", *files)
 
     def test_laws(self):
         full = self.run_json("--covariance", "s.npy", "--save", "out")
@@ -85,7 +72,7 @@ class Uncertainty(unittest.TestCase):
         result = self.run_json("--covariance", "loud.npy", "--classes", "--target", "labels.npy")
         self.assertAlmostEqual(result["classes"]["above"][0][1], 0.849150, 4)
         self.assertIn("risk_coverage_area", result["selective"])
-        self.assertIn("P(predicted > other)", self.unbend("--std", 0.1, "--classes").stdout)
+        self.assertIn("P(predicted > other)", self.run_verb("--std", 0.1, "--classes").stdout)
 
     def test_draws_targets_and_report(self):
         self.save("y", [[2.5, 1.5], [0, 0], [0, 0]])

@@ -19,13 +19,13 @@ class VerbTestCase(unittest.TestCase):
         return subprocess.run([self.program, *self.verb, *map(str, arguments)], capture_output=True, text=True,
                               timeout=300)
 
-    def run_json(self, *arguments):
-        result = self.run_verb(*arguments, "--json")
+    def run_json(self, *arguments, **options):  # of a verb's own run_verb
+        result = self.run_verb(*arguments, "--json", **options)
         self.assertEqual(result.returncode, 0, result.stderr)
         return json.loads(result.stdout)
 
-    def assert_refused(self, code, part, *arguments):
-        result = self.run_verb(*arguments)
+    def assert_refused(self, code, part, *arguments, **options):
+        result = self.run_verb(*arguments, **options)
         self.assertEqual(result.returncode, code, result.stderr)
         self.assertRegex(result.stderr, r"\Aunbend: [^\n]+\n\Z")
         self.assertIn(part, result.stderr)

@@ -1,4 +1,5 @@
 #include "unbend/nets/network_file.h"
+#include "unbend/nets/torchscript.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -88,6 +89,7 @@ TEST_F(NetworkFile, SaysWhatItCannotRead) {
   EXPECT_THAT(error_message([&] { read_network(file("missing.pt")); }), HasSubstr("no such file"));
   std::ofstream(file("text.pt")) << "no network";
   EXPECT_THAT(error_message([&] { read_network(file("text.pt")); }), HasSubstr("not a TorchScript file"));
+  EXPECT_THAT(error_message([&] { read_network(file("weights.pt")); }), HasSubstr("as torch.save writes it"));
   EXPECT_THAT(error_message([&] {
                 torchscript_function(file("mixed.traced.pt"))({at::ones({2, 7})});
               }),

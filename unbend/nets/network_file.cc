@@ -5,9 +5,7 @@
 #include <torch/csrc/jit/ir/ir.h>
 #include <torch/csrc/jit/passes/freeze_module.h>
 #include <torch/csrc/jit/passes/remove_mutation.h>
-#include <torch/csrc/jit/runtime/graph_executor.h>
 #include <torch/csrc/jit/runtime/operator.h>
-#include <torch/csrc/jit/serialization/import.h>
 
 #include <algorithm>
 #include <map>
@@ -19,25 +17,13 @@
 #include <utility>
 
 #include "unbend/base/error.h"
+#include "unbend/nets/torchscript.h"
 
 namespace unbend {
 namespace {
 
 namespace jit = torch::jit;
 using Ints = std::vector<int64_t>;
-
-std::string first_line(std::string_view text) { return std::string(text.substr(0, text.find('\n'))); }
-
-jit::Module load_module(const std::filesystem::path& path) {
-  require(std::filesystem::is_regular_file(path), "{}: there is no such file", path.string());
-  try {
-    auto module = jit::load(path.string(), at::kCPU);
-    module.eval();
-    return module;
-  } catch (const std::exception& error) {
-    fail_input("{}: not a TorchScript file, as torch.jit.save writes it: {}", path.string(), first_line(error.what()));
-  }
-}
 
 // What is known of a value of the graph while it is read.
 struct Meaning {
@@ -518,7 +504,7 @@ class Reader {
 }  // namespace
 
 Network read_network(const std::filesystem::path& path) {
-  const auto module = load_module(path);
+  const auto module = load_torchscript(path);
   std::shared_ptr<jit::Graph> graph;
   try {
     graph = jit::freeze_module(module).get_method("forward").graph()->copy();
@@ -527,30 +513,6 @@ Network read_network(const std::filesystem::path& path) {
     fail_input("{}: its operations cannot be read: {}", path.string(), first_line(error.what()));
   }
   return Reader(path.string()).read(*graph);
-}
-
-Function torchscript_function(const std::filesystem::path& path) {
-  auto module = std::make_shared<jit::Module>(load_module(path));
-  for (auto parameter : module->parameters()) parameter.requires_grad_(false);
-  return [module, name = path.string()](const Tensors& x) -> Tensors {
-    const jit::GraphOptimizerEnabledGuard as_written(false);  // profiled graphs do not have all derivatives
-    jit::IValue out;
-    try {
-      out = module->forward({x.begin(), x.end()});
-    } catch (const std::exception& error) {
-      std::string_view text = error.what();  // the reason is on the last line that says something
-      while (text.ends_with('\n')) text.remove_suffix(1);
-      fail_input("{}: the module does not take what it is given: {}", name, text.substr(text.rfind('\n') + 1));
-    }
-    if (out.isTensor()) return {out.toTensor()};
-    require(out.isTuple(), "{}: the module gives a {}, not tensors", name, out.tagKind());
-    Tensors all;
-    for (const auto& v : out.toTupleRef().elements()) {
-      require(v.isTensor(), "{}: the module gives a tuple with a {}, not tensors", name, v.tagKind());
-      all.push_back(v.toTensor());
-    }
-    return all;
-  };
 }
 
 }  // namespace unbend

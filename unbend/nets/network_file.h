@@ -3,7 +3,6 @@
 
 #include <filesystem>
 
-#include "unbend/calculus/linearize.h"
 #include "unbend/nets/network.h"
 
 namespace unbend {
@@ -15,10 +14,5 @@ namespace unbend {
 /// Input error that names the operation, its module and its line for everything else: operations that Network lacks,
 /// branches that depend on the input, batch statistics and dropout that stay active in evaluation, several inputs.
 Network read_network(const std::filesystem::path& path);
-
-/// Any module from tensors to a tensor or a tuple of tensors, as it evaluates, for linearize and the like: a plain
-/// function of as many inputs as the module has, each [B, ..]. Its weights are constants. Input error if the file is
-/// not a TorchScript file, and from the function if the module does not take what it is given.
-Function torchscript_function(const std::filesystem::path& path);
 
 }  // namespace unbend
