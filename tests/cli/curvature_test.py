@@ -41,7 +41,7 @@ class Curvature(VerbTestCase):
         call = ("curvature", self.model, "--text", "README.md")
         self.assert_refused(2, "too coarse", *call, "--type", "bf16")
         self.assert_refused(2, "q2", *call, "--targets", "q2")
-        self.assert_refused(3, "no such file", "curvature", self.path / "missing.gguf", "--text", "README.md")
+        self.assert_refused(3, "cannot open", "curvature", self.path / "missing.gguf", "--text", "README.md")
 
 
 if __name__ == "__main__":
