@@ -153,6 +153,15 @@ at::Tensor value_of(const Operation& operation, const std::vector<at::Tensor>& i
                     operation);
 }
 
+at::Tensor value_at(const NetworkNode& node, const std::vector<at::Tensor>& inputs) {
+  try {
+    return value_of(node.operation, inputs);
+  } catch (const c10::Error& error) {
+    fail_input("layer '{}' does not take [{}]: {}", node.name, fmt::join(inputs.front().sizes(), ", "),
+               error.what_without_backtrace());
+  }
+}
+
 at::Tensor run(const Network& network, const at::Tensor& x,
                const std::function<void(int value, const at::Tensor& x)>& show) {
   require(!network.nodes.empty(), "the network has no layers");
@@ -173,12 +182,7 @@ at::Tensor run(const Network& network, const at::Tensor& x,
     require(!node.inputs.empty(), "node '{}' has no input", node.name);
     std::vector<at::Tensor> inputs;
     for (const int input : node.inputs) inputs.push_back(values[input]);
-    try {
-      values[i + 1] = value_of(node.operation, inputs);
-    } catch (const c10::Error& error) {
-      fail_input("layer '{}' does not take [{}]: {}", node.name, fmt::join(inputs.front().sizes(), ", "),
-                 error.what_without_backtrace());
-    }
+    values[i + 1] = value_at(node, inputs);
     if (show) show(i + 1, values[i + 1]);
     for (const int input : node.inputs) {
       if (last[input] == i) values[input] = at::Tensor();

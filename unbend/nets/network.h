@@ -91,6 +91,8 @@ struct Network {
 
 /// The value of one operation.
 at::Tensor value_of(const Operation& operation, const std::vector<at::Tensor>& inputs);
+/// The same of a node; an input error names it if shapes do not fit.
+at::Tensor value_at(const NetworkNode& node, const std::vector<at::Tensor>& inputs);
 
 /// Runs the network and shows every value, in order, as it is made: 0 is the input. Values are dropped as soon as no
 /// later node needs them. Returns the output.

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "unbend/base/error.h"
+#include "unbend/nets/network_pull.h"
 #include "unbend/nets/network_sweep.h"
 #include "unbend/tensor/check.h"
 
@@ -241,7 +242,13 @@ Propagated propagate(const Network& network, const at::Tensor& x, const Noise& n
   }();
   return checked(in_parts(x, noise, k, trains, [&](const at::Tensor& part, const Noise& of_part) {
     if (const auto chain = gated_chain(network, part)) return through_chain(*chain, part, of_part, options);
-    return through_function(network, part, of_part, options, trains || options.create_graph, k);
+    const bool graph = trains || options.create_graph;
+    if (!graph && part.is_cpu() && !forward(options, columns(of_part, part), k)) {
+      at::Tensor value;
+      const auto jacobian = sample_jacobians(network, part, value);
+      return of_factor(noise.law, value, times_noise(jacobian, of_part, part));
+    }
+    return through_function(network, part, of_part, options, graph, k);
   }));
 }
 
