@@ -167,12 +167,12 @@ void add_parameterize(CLI::App& net) {
   verb->add_flag("--no-warmup", a->no_warmup, "the schedule starts at the full rate");
   verb->add_flag("--force", a->options.force, "allow any alpha, and no final norm");
   verb->add_flag("--tensors", a->tensors, "a row per tensor");
-  verb->add_option("--out", a->out, "HTML report to write");
+  verb->add_option("--report", a->out, "HTML report to write");
   verb->add_flag("--json", a->json, "print JSON: a training script can read its groups from it");
   verb->footer(
       "Examples:\n  unbend net parameterize --width 1024 --depth 32\n"
       "  unbend net parameterize model.safetensors --base-width 256 --base-depth 4 --learning-rate 0.01 --json\n"
-      "  unbend net parameterize model.gguf --parameterization mup --tensors --out rules.html");
+      "  unbend net parameterize model.gguf --parameterization mup --tensors --report rules.html");
   verb->callback([a] { print_rules(*a); });
 }
 
@@ -224,7 +224,7 @@ struct TextNetArguments {
     verb.add_option("--init-std", settings.init_std, "deviation of weights at the start")->capture_default_str();
     verb.add_flag("--tied", tied, "the embedding is the unembedding");
     verb.add_option("--threads", threads, "0 = one per core")->capture_default_str();
-    verb.add_option("--out", out, "HTML report to write");
+    verb.add_option("--report", out, "HTML report to write");
     verb.add_flag("--quiet", quiet, "show no progress");
     verb.add_flag("--json", json, "print JSON");
   }
@@ -429,7 +429,7 @@ void add_coordcheck(CLI::App& net) {
   a->add_to(*verb);
   verb->add_option("--learning-rate", a->settings.lr, "at the base size")->capture_default_str();
   verb->footer(
-      "Examples:\n  unbend net coordcheck --sizes 2,4,8,16,32 --out check.html\n"
+      "Examples:\n  unbend net coordcheck --sizes 2,4,8,16,32 --report check.html\n"
       "  unbend net coordcheck my-texts/ --axis width --sizes 64,128,256 --parameterization sp,completep --seeds 3");
   verb->callback([a] { coordcheck(*a); });
 }
@@ -443,8 +443,8 @@ void add_transfer(CLI::App& net) {
       ->delimiter(',')
       ->capture_default_str();
   verb->footer(
-      "Examples:\n  unbend net transfer --out transfer.html\n"
-      "  unbend net transfer my-texts/ --sizes 2,8,32 --steps 300 --rates 2^-6,2^-7,2^-8,2^-9 --seeds 2 --out "
+      "Examples:\n  unbend net transfer --report transfer.html\n"
+      "  unbend net transfer my-texts/ --sizes 2,8,32 --steps 300 --rates 2^-6,2^-7,2^-8,2^-9 --seeds 2 --report "
       "transfer.html\n"
       "  unbend net transfer --axis width --sizes 64,128,256 --parameterization sp,completep");
   verb->callback([a] { transfer(*a); });

@@ -233,13 +233,13 @@ void add_net_regions_verb(CLI::App& net) {
   verb->add_option("--most", a->most, "regions on the plane before it is given up")
       ->check(CLI::Range(1, 10000000))
       ->capture_default_str();
-  verb->add_option("--out", a->out, "report to write (.html)");
+  verb->add_option("--report", a->out, "report to write (.html)");
   verb->add_option("--picture", a->picture, "picture of the regions to write (.svg)");
   verb->add_option("--threads", a->threads, "0 = one per core")->check(CLI::Range(0, 4096))->capture_default_str();
   verb->add_flag("--json", a->json, "print JSON");
   verb->footer(
       "Examples:\n  unbend net regions --model net.pt --input x.npy\n"
-      "  unbend net regions --model net.pt --input x.npy --radius 0.02 0.2 --slice 0 5 9 --out regions.html\n"
+      "  unbend net regions --model net.pt --input x.npy --radius 0.02 0.2 --slice 0 5 9 --report regions.html\n"
       "  unbend net regions --model net.pt --input x.npy --layers encoder.0 --json");
   verb->callback([a] { regions(*a); });
 }

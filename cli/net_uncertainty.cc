@@ -102,8 +102,9 @@ void show_samples(const Arguments& a, const Propagated& p, Findings& f) {
     const auto labels = predicted_class(p), sure = confidence(p);
     const auto all = at::exp(log_above(p, labels));
     f.json["classes"] = {{"predicted", to_json(labels)}, {"confidence", to_json(sure)}, {"above", to_json(all)}};
-    Table table{
-        "Classes: P(predicted > other), for the closest other", {"sample", "class", "closest", "P", "confidence"}, {}};
+    Table table{"Classes: P(predicted > other), for the closest other",
+                {"sample", "class", "closest", "P", "sum of log P"},
+                {}};
     for (int64_t i = 0; i < shown; ++i) {
       const auto label = labels[i].item<int64_t>();
       auto row = all[i].clone();
@@ -324,7 +325,7 @@ void add_net_uncertainty_verb(CLI::App& net) {
       ->capture_default_str();
   verb->add_option("--rows", a->rows, "samples to show")->check(CLI::Range(1, 1000000))->capture_default_str();
   verb->add_option("--save", a->save, "folder for location.npy, scale.npy, and covariance.npy or factor.npy");
-  verb->add_option("--out", a->out, "HTML report to write");
+  verb->add_option("--report", a->out, "HTML report to write");
   verb->add_option("--seed", a->seed, "of the draws, and of the order of ties")->capture_default_str();
   verb->add_option("--threads", a->threads, "0 = one per core")->capture_default_str();
   verb->add_flag("--quiet", a->quiet, "show no progress");
@@ -333,7 +334,7 @@ void add_net_uncertainty_verb(CLI::App& net) {
       "Examples:\n  unbend net uncertainty --model net.pt --input x.npy --std 0.1\n"
       "  unbend net uncertainty --model net.pt --input x.npy --scale 0.05 --classes --target labels.npy\n"
       "  unbend net uncertainty --model pnn.pt --input x.npy --covariance s.npy --variance-head --target y.npy "
-      "--out report.html\n"
+      "--report report.html\n"
       "  unbend net uncertainty --model net.pt --input x.npy --std 0.1 --mode marginal --samples 10000 --json");
   verb->callback([a] { uncertainty(*a); });
 }

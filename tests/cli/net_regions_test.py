@@ -59,7 +59,7 @@ class Regions(VerbTestCase):
     def test_files_and_text(self):
         self.perceptron()
         report, picture = self.path / "r.html", self.path / "p.svg"
-        result = self.run_verb("--model", self.path / "net.pt", "--input", self.path / "x.npy", "--out", report, "--picture",
+        result = self.run_verb("--model", self.path / "net.pt", "--input", self.path / "x.npy", "--report", report, "--picture",
                         picture, "--threads", 1)
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertIn("linear regions on the plane through points 0, 1, 2", result.stdout)

@@ -49,7 +49,7 @@ class Net(VerbTestCase):
         self.assertEqual({t["weight_decay"] for t in independent["tensors"]}, {0, .1})
         nanogpt = self.run_json("parameterize", "--width", 1024, "--compat", "nanogpt")
         self.assertEqual(nanogpt["multipliers"]["generation_logits"], 1)
-        text = self.run_verb("parameterize", "--width", 1024, "--depth", 32, "--out", self.path / "rules.html")
+        text = self.run_verb("parameterize", "--width", 1024, "--depth", 32, "--report", self.path / "rules.html")
         self.assertRegex(text.stdout, r"block_weight +128 +0.01 +0.0009766 +0.4 +1.562e-14")
         self.assertIn("Learning rate of hidden weights", (self.path / "rules.html").read_text())
 
@@ -73,7 +73,7 @@ class Net(VerbTestCase):
 
     def test_coordinates(self):
         result = self.run_json("coordcheck", self.text(), "--sizes", "2,4,8", "--steps", 3, "--learning-rate", .01,
-                               "--parameterization", "sp,completep", "--out", self.path / "check.html", *SMALL)
+                               "--parameterization", "sp,completep", "--report", self.path / "check.html", *SMALL)
         self.assertEqual([p["name"] for p in result["parameterizations"]], ["sp", "completep"])
         sp, complete = result["parameterizations"]
         self.assertEqual([q["name"] for q in complete["quantities"]], ["stream", "attention", "perceptron", "logits"])
@@ -85,7 +85,7 @@ class Net(VerbTestCase):
     def test_transfer(self):
         arguments = ("transfer", self.text(), "--axis", "width", "--sizes", "16,32", "--rates", "2^-6,0.0001", "--steps", 20,
                      "--parameterization", "completep", *SMALL)
-        result = self.run_json(*arguments, "--out", self.path / "transfer.html")
+        result = self.run_json(*arguments, "--report", self.path / "transfer.html")
         self.assertEqual(result["rates"], [2 ** -6, .0001])
         for size in result["parameterizations"][0]["sizes"]:
             self.assertEqual(size["best_rate"], 2 ** -6)

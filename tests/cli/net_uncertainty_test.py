@@ -76,7 +76,7 @@ class Uncertainty(VerbTestCase):
 
     def test_draws_targets_and_report(self):
         self.save("y", [[2.5, 1.5], [0, 0], [0, 0]])
-        result = self.run_json("--std", 0.05, "--samples", 4000, "--rows", 1, "--target", "y.npy", "--out", "report.html")
+        result = self.run_json("--std", 0.05, "--samples", 4000, "--rows", 1, "--target", "y.npy", "--report", "report.html")
         self.assertAlmostEqual(result["draws"]["inside"], 0.95, delta=0.02)
         self.assertAlmostEqual(result["draws"]["std_ratio"], 1, delta=0.05)
         self.assertGreaterEqual(result["calibration"]["inside"], 1 / 3 - 1e-6)
