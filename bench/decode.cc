@@ -26,7 +26,9 @@ void decode(benchmark::State& bench, const std::string& recipe) {
   auto decoder = teacher();
   if (!recipe.empty()) {
     const auto& found = lm::find_recipe(recipe);
-    decoder = lm::convert(decoder, found, lm::recipe_options(found, {{"window", 256}, {"lora_rank", 0}}), 1).decoder;
+    Json options{{"lora_rank", 0}};
+    if (recipe != "supra") options["window"] = 256;
+    decoder = lm::convert(decoder, found, lm::recipe_options(found, options), 1).decoder;
   }
   auto state = decoder.start();
   state.pretend(bench.range(0));
@@ -47,6 +49,7 @@ BENCHMARK_CAPTURE(decode, softmax, "")->Apply(contexts);
 BENCHMARK_CAPTURE(decode, window, "window")->Apply(contexts);
 BENCHMARK_CAPTURE(decode, liger, "liger")->Apply(contexts);
 BENCHMARK_CAPTURE(decode, hybrid, "hybrid")->Apply(contexts);
+BENCHMARK_CAPTURE(decode, supra, "supra")->Apply(contexts);
 
 }  // namespace
 }  // namespace unbend
