@@ -20,10 +20,11 @@ ALLOWED = {
     "capi": {"base", "engine"},
     "tensor": {"base"},
     **{folder: {"base", "tensor"} for folder in FOUNDATIONS},
+    "transport": {"base"},
     "nets": {"base", "tensor"} | FOUNDATIONS,
     **{folder: BELOW_DOMAINS for folder in DOMAINS},
 }
-WITHOUT_LIBTORCH = {"base", "engine", "report", "serve", "capi"}
+WITHOUT_LIBTORCH = {"base", "engine", "report", "serve", "capi", "transport"}
 # Trees beside unbend/ and the other trees that each may include.
 TREES = {"cli": {"studies"}, "studies": set(), "python": {"studies"}, "bench": set(), "examples": set(),
          "tests": {"studies", "cli", "bench"}}

@@ -56,7 +56,7 @@ have_python() { .venv/bin/python -c "import importlib.metadata as m, sys; sys.ex
 
 part_system() {
   apt_install g++ cmake ninja-build ccache git python3 python3-dev unzip libhwy-dev libgtest-dev libgmock-dev libbenchmark-dev \
-    nlohmann-json3-dev libcli11-dev libfmt-dev libssl-dev libxml2-dev zlib1g-dev
+    nlohmann-json3-dev libcli11-dev libfmt-dev libssl-dev libxml2-dev zlib1g-dev libeigen3-dev
 }
 
 part_analysis() { apt_install clang-14 clang-tidy-14 clang-format-14 libclang-rt-14-dev; }
