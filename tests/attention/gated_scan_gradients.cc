@@ -240,6 +240,30 @@ TEST(GatedScanPush, RunsManyTimesOnOneRecording) {
   EXPECT_LT(distance(pushed(sum), pushed(a) + 2 * pushed(b)), 1e-12);
 }
 
+// What is larger than the caches is written past them; a head alone is not: the same numbers.
+TEST(GatedScanPull, LargeResultsAreThoseOfTheirHeads) {
+  at::manual_seed(6);
+  const int64_t heads = 4, length = 4200;
+  const auto make = [&](int64_t width) { return at::randn({1, length, heads, width}).transpose(1, 2); };
+  const variable_list x{make(64), make(64), make(64), at::log_sigmoid(make(64)) / 16};
+  const auto cotangent = make(64);
+  ASSERT_GE(x[0].nbytes(), size_t{4} << 20);
+  const auto both = [&](int64_t first, int64_t count) {
+    variable_list part;
+    for (const auto& t : x) part.push_back(t.narrow(1, first, count).detach().requires_grad_());
+    const auto out = gated_scan(part[0], part[1], part[2], part[3]).out;
+    auto all = grad({out}, part, {cotangent.narrow(1, first, count)});
+    all.push_back(out.detach());
+    return all;
+  };
+  const auto whole = both(0, heads);
+  for (int64_t head = 0; head < heads; ++head) {
+    const auto alone = both(head, 1);
+    for (size_t i = 0; i < alone.size(); ++i)
+      EXPECT_LT(distance(whole[i].narrow(1, head, 1), alone[i]), 1e-4) << "head " << head << ", result " << i;
+  }
+}
+
 // Hessian-vector products in both orders: gradient of <pull, u>, and of <cotangents, push>, and once more of that.
 TEST(GatedScanSecondOrder, EqualsTheDefinition) {
   for (const Decay decay : {Decay::None, Decay::Scalar, Decay::Key, Decay::Value}) {

@@ -33,6 +33,10 @@ struct Rows {
     data = storage.data_ptr<T>();
     width = storage.size(3);
     batch_ = storage.stride(0), head_ = storage.stride(1), time_ = storage.stride(2);
+    const auto whole = [](int64_t elements) { return elements * int64_t(sizeof(T)) % kLine == 0; };
+    streams_ = storage.numel() * int64_t(sizeof(T)) >= kStreamed &&
+               reinterpret_cast<std::uintptr_t>(data) % kLine == 0 && whole(width) && whole(batch_) && whole(head_) &&
+               whole(time_);
   }
   explicit operator bool() const { return data != nullptr; }
   T* row(int64_t batch, int64_t head, int64_t time) const {
@@ -58,7 +62,8 @@ struct Rows {
       }
     }
   }
-  /// Copies n rows of a tile back, times the rows of `factor` if there is one.
+  /// Copies n rows of a tile back, times the rows of `factor` if there is one. What is larger than the caches goes past
+  /// them: it is not read first, and pushes nothing out.
   void store(int64_t batch, int64_t head, int64_t time, int64_t n, const Tile<T>& from, int64_t first_row = 0,
              const Tile<T>* factor = nullptr) const {
     const Lanes<T> d;
@@ -67,15 +72,18 @@ struct Rows {
       const T *source = from.row(first_row + i), *scale = factor ? factor->row(i) : nullptr;
       for (int64_t m = 0; m < width; m += kLanes<T>) {
         const auto x = hn::LoadU(d, source + m), y = scale ? hn::Mul(x, hn::LoadU(d, scale + m)) : x;
-        if (width - m >= kLanes<T>)
+        if (streams_)  // then rows are whole vectors
+          hn::Stream(y, d, to + m);
+        else if (width - m >= kLanes<T>)
           hn::StoreU(y, d, to + m);
         else
           hn::BlendedStore(y, hn::FirstN(d, size_t(width - m)), d, to + m);
       }
     }
   }
-  /// Asks for n rows that are going to be written.
+  /// Asks for n rows that are going to be written, unless they go past the caches.
   void expect(int64_t batch, int64_t head, int64_t time, int64_t n) const {
+    if (streams_) return;
     for (int64_t i = 0; i < n; ++i) {
       const T* at = row(batch, head, time + i);
       for (int64_t m = 0; m < width; m += 64 / int64_t(sizeof(T))) __builtin_prefetch(at + m, /*rw=*/1);
@@ -83,7 +91,9 @@ struct Rows {
   }
 
  private:
+  static constexpr int64_t kLine = 64, kStreamed = int64_t{4} << 20;
   int64_t batch_ = 0, head_ = 0, time_ = 0;
+  bool streams_ = false;
 };
 
 // Element-wise work on whole padded rows.

@@ -179,6 +179,7 @@ void for_each_piece(const Problem<T>& p, int64_t unit, Make&& make) {
       token = head * length + stop;
     }
     if (task.chunk.decay.invalid) invalid = true;
+    hwy::FlushStream();
   });
   require(!invalid, "gated_scan: log_decay has an entry that is positive or NaN");
 }

@@ -133,7 +133,7 @@ class Simplex {
     int tail = node(top).last;  // of the new preorder so far
     int child = top, child_previous = node(top).previous, child_last = tail, child_size = node(top).size;
     int child_after = node(tail).next;  // what came behind the child's subtree
-    int above = parent;  // the new parent of `child`
+    int above = parent;                 // the new parent of `child`
     double child_flow = node(top).flow;
     int next_up = node(top).parent;
     node(top).parent = above, node(top).flow = flow, node(top).size = size;

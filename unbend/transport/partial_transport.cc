@@ -85,8 +85,8 @@ PartialPlan partial_transport(const Measure& mu, const Measure& nu, double lambd
       std::vector<double> columns;
       for (std::int64_t j = 0; j < pairs.columns(); ++j)
         columns.push_back(q.measure.masses[static_cast<std::size_t>(pairs.original(j))]);
-      const auto solution = unit > 0 ? assignment(pairs, lambda)
-                                     : network_simplex(pairs, lambda, p.measure.masses, columns, most_pivots);
+      const auto solution =
+          unit > 0 ? assignment(pairs, lambda) : network_simplex(pairs, lambda, p.measure.masses, columns, most_pivots);
       for (const auto& [i, j, mass] : solution.flows) take(i, pairs.original(j), unit > 0 ? unit : mass);
       for (std::size_t i = 0; i < p.atoms.size(); ++i) {
         plan.source_potentials[static_cast<std::size_t>(p.atoms[i])] = solution.row_potentials[i];
