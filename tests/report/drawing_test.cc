@@ -26,13 +26,20 @@ Drawing sample() {
 TEST(Drawing, PutsYUpwardsAndEscapes) {
   const auto svg = to_svg(sample());
   EXPECT_THAT(svg, HasSubstr("viewBox=\"0 0 600 300\""));
-  EXPECT_THAT(svg, HasSubstr("points=\"0.00,300.00 300.00,300.00 300.00,0.00 0.00,0.00\""));
+  EXPECT_THAT(svg, HasSubstr("d=\"M0 3000l3000 0 0-3000-3000 0z\""));
   EXPECT_THAT(svg, HasSubstr("fill-opacity=\"1.00\""));  // cut to what there is
   EXPECT_THAT(svg, HasSubstr("x1=\"300.00\" y1=\"300.00\" x2=\"300.00\" y2=\"0.00\""));
   EXPECT_THAT(svg, HasSubstr("cx=\"150.00\" cy=\"225.00\""));
   EXPECT_THAT(svg, HasSubstr("here &amp; there"));
   EXPECT_THAT(svg, HasSubstr("Map &lt;1&gt;"));
   EXPECT_THAT(svg, Not(HasSubstr("<1>")));
+}
+
+TEST(Drawing, WhatLooksTheSameIsOnePath) {
+  auto d = sample();
+  d.polygons.push_back({{{0, 0}, {.5, 0}, {0, .5}}, 7, 3});
+  const auto svg = to_svg(d);
+  EXPECT_THAT(svg, HasSubstr("fill-opacity=\"1.00\" d=\"M3000 3000l3000 0 0-3000zM0 3000l1500 0-1500-1500z\""));
 }
 
 TEST(Drawing, StandsInAReport) {

@@ -34,18 +34,34 @@ std::string to_svg(const Drawing& drawing) {
   };
   std::string svg = fmt::format(
       "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"drawing\" viewBox=\"0 0 {:.0f} {:.0f}\" role=\"img\" "
-      "aria-label=\"{}\">\n<g stroke=\"var(--ink, #1b1f24)\" stroke-opacity=\".45\" stroke-width=\".5\" "
-      "stroke-linejoin=\"round\">\n",
+      "aria-label=\"{}\">\n<g transform=\"scale(.1)\" stroke=\"var(--ink, #1b1f24)\" stroke-opacity=\".45\" "
+      "stroke-width=\"5\" stroke-linejoin=\"round\">\n",
       kWidth, height * scale, escape_html(drawing.title));
+  // Tens of thousands are common: in tenths of a unit, and neighbours in the list that look the same as one path.
+  std::string look, path;
+  const auto finish = [&] {
+    if (!path.empty()) svg += fmt::format("<path {} d=\"{}\"/>\n", look, path);
+    path.clear();
+  };
   for (const auto& polygon : drawing.polygons) {
-    std::string corners;
-    for (const Point& p : polygon.corners) {
-      const Point q = at(p);
-      corners += fmt::format("{}{:.2f},{:.2f}", corners.empty() ? "" : " ", q.x, q.y);
+    auto its =
+        fmt::format("fill=\"{}\" fill-opacity=\"{:.2f}\"", color(polygon.color), std::clamp(polygon.opacity, 0., 1.));
+    if (its != look) finish(), look = std::move(its);
+    long x = 0, y = 0;
+    for (std::size_t i = 0; i < polygon.corners.size(); ++i) {
+      const Point q = at(polygon.corners[i]);
+      const long to_x = std::lround(10 * q.x), to_y = std::lround(10 * q.y);
+      path += fmt::format("{}{}{}{}",
+                          i == 0     ? "M"
+                          : i == 1   ? "l"
+                          : to_x < x ? ""
+                                     : " ",
+                          to_x - x, to_y < y ? "" : " ", to_y - y);
+      x = to_x, y = to_y;
     }
-    svg += fmt::format("<polygon fill=\"{}\" fill-opacity=\"{:.2f}\" points=\"{}\"/>\n", color(polygon.color),
-                       std::clamp(polygon.opacity, 0., 1.), corners);
+    path += 'z';
   }
+  finish();
   svg += "</g>\n<g stroke=\"var(--ink, #1b1f24)\" stroke-width=\"2.4\" stroke-linecap=\"round\">\n";
   for (const auto& line : drawing.lines) {
     const Point a = at(line.from), b = at(line.to);

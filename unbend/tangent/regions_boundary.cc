@@ -140,8 +140,10 @@ Drawing draw(const LinearRegions& regions, const std::string& title, const std::
     const auto middle = centroid(regions.polygons[r]);
     const int kind = outputs == 1 ? (here.at(0, middle) > 0 ? 1 : 0) : here.largest(middle);
     seen[kind] = true;
-    drawing.polygons.push_back({regions.polygons[r], kind % 8, .2 + .45 * shade.uniform()});
+    drawing.polygons.push_back({regions.polygons[r], kind % 8, .2 + .05 * std::floor(10 * shade.uniform())});
   }
+  // They do not overlap, so their order is free: a picture is smaller where those that look the same stand together.
+  std::ranges::stable_sort(drawing.polygons, {}, [](const auto& p) { return std::pair(p.color, p.opacity); });
   for (const auto& s : boundary) drawing.lines.push_back({s.from, s.to});
   for (size_t i = 0; i < labels.size(); ++i) drawing.marks.push_back({regions.slice.marks[i], labels[i]});
   for (size_t k = 0; k < seen.size(); ++k) {
