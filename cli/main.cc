@@ -98,6 +98,7 @@ int run(int argc, const char* const* argv) {
   add_net_verbs(app);
   add_gan_verbs(app);
   add_forecast_verbs(app);
+  add_measure_verbs(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::RuntimeError& end) {

@@ -32,6 +32,7 @@ OPENAI_VERSION=3.57.0
 JSONSCHEMA_VERSION=4.26.0
 JAX_VERSION=0.10.2
 SCIPY_VERSION=1.17.1
+POT_VERSION=0.9.7.post1
 FLA_VERSION=0.6.0
 MUJOCO_VERSION=3.17.0
 MUJOCO_SHA256=d66928d86a2d1b601bbaa4dc11db50214d17d5301bb8afd84721313b67ff0874
@@ -230,13 +231,14 @@ part_convert() {  # the version of transformers is llama.cpp's own choice for it
     pip_install "torch==$TORCH_VERSION" "transformers==$TRANSFORMERS_VERSION" safetensors sentencepiece protobuf
 }
 
-part_peers() {  # tokenizers comes with transformers, gguf with llama.cpp's sources; chromium for the chat page; JAX, SciPy
+part_peers() {  # tokenizers comes with transformers, gguf with llama.cpp's sources; chromium for the chat page; JAX, SciPy, POT
   part_convert
   apt_install chromium
   have_python openai $OPENAI_VERSION && have_python jsonschema $JSONSCHEMA_VERSION ||
     pip_install "openai==$OPENAI_VERSION" "jsonschema==$JSONSCHEMA_VERSION"
   have_python jax $JAX_VERSION && have_python scipy $SCIPY_VERSION ||
     pip_install "jax==$JAX_VERSION" "scipy==$SCIPY_VERSION"
+  have_python POT $POT_VERSION || pip_install --only-binary :all: "POT==$POT_VERSION"
 }
 
 part_fla() {  # in a folder of its own: only its plain PyTorch files are used, and the package itself needs Triton

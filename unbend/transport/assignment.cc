@@ -77,7 +77,7 @@ class Assignment {
 
   RowMinimum scan(std::int64_t i) {
     if (++steps_ % 4096 == 0 && interrupted()) fail_computation("optimal partial transport: interrupted");
-    return least_reduced(pairs_, i, v_);
+    return two_least_reduced(pairs_, i, v_);
   }
 
   /// Shortest path in reduced costs from `start` to a free column or to a row that is better left alone.

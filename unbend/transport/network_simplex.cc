@@ -9,6 +9,7 @@ namespace unbend::transport {
 namespace {
 
 constexpr int kNone = -1;
+constexpr int kRowsPerPivot = 4;  // more rows: fewer pivots, each searched longer
 
 // A spanning tree over rows, columns and the root. Arcs lead from rows to columns, from rows to the root and from the
 // root to columns, so that an arc between a node and its parent leads up exactly where the node is a row. The tree is
@@ -79,10 +80,9 @@ class Simplex {
     positive_.clear();
     for (int v = 0; v < root_; ++v)
       if (potential(v) > tolerance_) positive_.push_back(v);
-    static const int R = getenv("R") ? atoi(getenv("R")) : 4;
     for (int quiet = 0, i = 0; quiet < rows_;) {
       Arc best = best_root_arc();
-      for (int k = 0; k < R; ++k, ++quiet) {
+      for (int k = 0; k < kRowsPerPivot; ++k, ++quiet) {
         const RowMinimum found = least_reduced(pairs_, i, prices());
         const double reduced = found.value - gain_ - potential(i);
         if (reduced < best.reduced) best = {i, rows_ + static_cast<int>(found.column), reduced};
@@ -166,8 +166,10 @@ class Simplex {
     const double of_rows = is_row(top) ? change : -change;
     int v = top;
     for (int left = node(top).size; left > 0; --left, v = node(v).next) {
-      const double moved = potential(v) += is_row(v) ? of_rows : -of_rows;
-      if (moved > tolerance_) positive_.push_back(v);
+      double& here = potential(v);
+      const double before = here;
+      here += is_row(v) ? of_rows : -of_rows;
+      if (here > tolerance_ && before <= tolerance_) positive_.push_back(v);
     }
   }
 

@@ -73,12 +73,13 @@ double Pairs::cost(std::int64_t row, std::int64_t column) const {
   return sum;
 }
 
-RowMinimum least_reduced(const Pairs& pairs, std::int64_t row, std::span<const double> prices) {
+template <bool kSecond>
+RowMinimum scan(const Pairs& pairs, std::int64_t row, std::span<const double> prices) {
   const Lanes d;
   auto best = hn::Set(d, INFINITY), second = best, at = hn::Zero(d);
   pairs.for_row(row, [&](std::int64_t j, Vector costs) {
     const auto reduced = hn::Sub(costs, hn::LoadU(d, prices.data() + j));
-    second = hn::Min(second, hn::Max(best, reduced));
+    if constexpr (kSecond) second = hn::Min(second, hn::Max(best, reduced));
     at = hn::IfThenElse(hn::Lt(reduced, best), hn::Set(d, static_cast<double>(j)), at);
     best = hn::Min(best, reduced);
   });
@@ -97,6 +98,14 @@ RowMinimum least_reduced(const Pairs& pairs, std::int64_t row, std::span<const d
     }
   }
   return found;
+}
+
+RowMinimum least_reduced(const Pairs& pairs, std::int64_t row, std::span<const double> prices) {
+  return scan<false>(pairs, row, prices);
+}
+
+RowMinimum two_least_reduced(const Pairs& pairs, std::int64_t row, std::span<const double> prices) {
+  return scan<true>(pairs, row, prices);
 }
 
 }  // namespace unbend::transport

@@ -84,10 +84,12 @@ class Pairs {
 struct RowMinimum {
   double value = std::numeric_limits<double>::infinity();
   std::int64_t column = -1;
-  double second = std::numeric_limits<double>::infinity();  ///< the next one
+  double second = std::numeric_limits<double>::infinity();  ///< the next one, where it was asked for
 };
 
-/// Over the window of `row`: the least of cost - prices[j] and the next one. `prices`: [padded].
+/// Over the window of `row`: the least of cost - prices[j]. `prices`: [padded].
 RowMinimum least_reduced(const Pairs& pairs, std::int64_t row, std::span<const double> prices);
+/// The same, and the next one.
+RowMinimum two_least_reduced(const Pairs& pairs, std::int64_t row, std::span<const double> prices);
 
 }  // namespace unbend::transport

@@ -66,12 +66,14 @@ PartialPlan partial_transport(const Measure& mu, const Measure& nu, double lambd
   if (p.atoms.empty() || q.atoms.empty()) {
     plan.gap = 0;
   } else {
-    const double unit = solver == Solver::Automatic ? common_mass(p.measure, q.measure) : 0;
+    const double unit = solver != Solver::NetworkSimplex ? common_mass(p.measure, q.measure) : 0;
+    require(unit > 0 || solver != Solver::Assignment, "solver assignment: the masses are not all equal");
     const auto take = [&](std::int64_t source, std::int64_t target, double mass) {
       plan.entries.push_back(
           {p.atoms[static_cast<std::size_t>(source)], q.atoms[static_cast<std::size_t>(target)], mass});
     };
-    if (unit > 0 && mu.dim == 1) {
+    const bool assign = solver == Solver::Assignment;
+    if (unit > 0 && mu.dim == 1 && !assign) {
       const auto rows = increasing(p.measure), columns = increasing(q.measure);
       const auto solution = line_assignment(in_order(p.measure, rows), in_order(q.measure, columns), lambda);
       for (const auto& [i, j, mass] : solution.flows)
@@ -86,8 +88,8 @@ PartialPlan partial_transport(const Measure& mu, const Measure& nu, double lambd
       for (std::int64_t j = 0; j < pairs.columns(); ++j)
         columns.push_back(q.measure.masses[static_cast<std::size_t>(pairs.original(j))]);
       const auto solution =
-          unit > 0 ? assignment(pairs, lambda) : network_simplex(pairs, lambda, p.measure.masses, columns, most_pivots);
-      for (const auto& [i, j, mass] : solution.flows) take(i, pairs.original(j), unit > 0 ? unit : mass);
+          assign ? assignment(pairs, lambda) : network_simplex(pairs, lambda, p.measure.masses, columns, most_pivots);
+      for (const auto& [i, j, mass] : solution.flows) take(i, pairs.original(j), assign ? unit : mass);
       for (std::size_t i = 0; i < p.atoms.size(); ++i) {
         plan.source_potentials[static_cast<std::size_t>(p.atoms[i])] = solution.row_potentials[i];
         dual += p.measure.masses[i] * solution.row_potentials[i];
@@ -98,7 +100,7 @@ PartialPlan partial_transport(const Measure& mu, const Measure& nu, double lambd
         plan.target_potentials[atom] = v;
         dual += nu.masses[atom] * v;
       }
-      plan.solver = unit > 0 ? "assignment" : "network simplex";
+      plan.solver = assign ? "assignment" : "network simplex";
       plan.steps = solution.steps;
     }
   }

@@ -32,8 +32,9 @@ struct PartialPlan {
 };
 
 enum class Solver {
-  Automatic,       ///< line in one dimension, assignment above, where all masses are equal; network simplex otherwise
-  NetworkSimplex,  ///< any masses
+  Automatic,       ///< line in one dimension where all masses are equal; network simplex otherwise
+  NetworkSimplex,  ///< any masses, any dimension
+  Assignment,      ///< shortest augmenting paths: only equal masses; slower than the simplex, independent of it
 };
 
 /// Measures of the same dimension; either may be empty, atoms may have no mass. Ties are broken by the order of the
