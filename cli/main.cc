@@ -99,6 +99,8 @@ int run(int argc, const char* const* argv) {
   add_gan_verbs(app);
   add_forecast_verbs(app);
   add_measure_verbs(app);
+  add_online_verbs(app);
+  add_fit_verbs(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::RuntimeError& end) {

