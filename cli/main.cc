@@ -101,6 +101,7 @@ int run(int argc, const char* const* argv) {
   add_measure_verbs(app);
   add_online_verbs(app);
   add_fit_verbs(app);
+  add_policy_verbs(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::RuntimeError& end) {

@@ -20,6 +20,7 @@ void add_gan_verbs(CLI::App& app);     ///< gan stability
 void add_measure_verbs(CLI::App& app);  ///< measure
 void add_online_verbs(CLI::App& app);  ///< online train, online predict, online sweep
 void add_fit_verbs(CLI::App& app);     ///< fit logistic, fit softmax, fit least-squares
+void add_policy_verbs(CLI::App& app);  ///< policy train, policy eval, policy render
 
 /// Prints to standard output, indented; invalid UTF-8 inside strings is replaced.
 void print_json(const Json& json);

