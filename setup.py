@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.resolve()
 
 class CMakeModule(build_ext):
     def build_extension(self, extension):
-        subprocess.run([ROOT / "tools/setup.sh", "system", "torch", "llama", "plots"], check=True)
+        subprocess.run([ROOT / "tools/setup.sh", "system", "torch", "llama", "plots", "mujoco", "scs"], check=True)
         subprocess.run([ROOT / "tools/build.sh", "unbend_python"], check=True)
         built = ROOT / "build/release/python/unbend" / ("_core" + sysconfig.get_config_var("EXT_SUFFIX"))
         if not built.exists():

@@ -102,6 +102,7 @@ int run(int argc, const char* const* argv) {
   add_online_verbs(app);
   add_fit_verbs(app);
   add_policy_verbs(app);
+  add_control_verbs(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::RuntimeError& end) {

@@ -11,16 +11,17 @@
 
 namespace unbend {
 
-void add_method_verbs(CLI::App& app);  ///< methods, study
-void add_lm_verbs(CLI::App& app);      ///< language models
-void add_serve_verb(CLI::App& app);    ///< serve
-void add_vision_verbs(CLI::App& app);  ///< vision train, vision eval
-void add_net_verbs(CLI::App& app);     ///< net
-void add_gan_verbs(CLI::App& app);     ///< gan stability
-void add_measure_verbs(CLI::App& app);  ///< measure
-void add_online_verbs(CLI::App& app);  ///< online train, online predict, online sweep
-void add_fit_verbs(CLI::App& app);     ///< fit logistic, fit softmax, fit least-squares
-void add_policy_verbs(CLI::App& app);  ///< policy train, policy eval, policy render
+void add_method_verbs(CLI::App& app);   ///< methods, study
+void add_lm_verbs(CLI::App& app);       ///< language models
+void add_serve_verb(CLI::App& app);     ///< serve
+void add_vision_verbs(CLI::App& app);   ///< vision train, vision eval
+void add_net_verbs(CLI::App& app);      ///< net
+void add_gan_verbs(CLI::App& app);      ///< gan stability
+void add_measure_verbs(CLI::App& app);  ///< measure: point clouds and angles as vectors
+void add_online_verbs(CLI::App& app);   ///< online train, online predict, online sweep
+void add_fit_verbs(CLI::App& app);      ///< fit logistic, fit softmax, fit least-squares
+void add_control_verbs(CLI::App& app);  ///< control
+void add_policy_verbs(CLI::App& app);   ///< policy train, policy eval, policy render
 
 /// Prints to standard output, indented; invalid UTF-8 inside strings is replaced.
 void print_json(const Json& json);

@@ -25,7 +25,7 @@ ALLOWED = {
     "nets": {"base", "tensor"} | FOUNDATIONS,
     **{folder: BELOW_DOMAINS for folder in DOMAINS},
 }
-WITHOUT_LIBTORCH = {"base", "capi", "engine", "report", "series", "serve", "transport"}
+WITHOUT_LIBTORCH = {"base", "capi", "control", "engine", "report", "series", "serve", "transport"}
 # Domains that know LibTorch only in one subfolder, so that the rest compiles in seconds.
 BRIDGES = {"optimize": "bridge"}
 ON_LIBTORCH = {"tensor", "calculus", "attention", "nets"}

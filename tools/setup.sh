@@ -12,6 +12,9 @@
 #   optimizers  Vowpal Wabbit and scikit-learn, peers of bench/peers (pip)
 #   tables   Iris, 1,797 small digits, breast cancer, wine, diabetes (PyPI wheel of scikit-learn)
 #   gymnasium  Gymnasium, whose models and tasks we use (pip)   rl  stable-baselines3, a peer of bench/peers (pip)
+#   mujoco   MuJoCo's library and headers (PyPI wheel)  scs  SCS's sources (PyPI sdist)
+#   co2      weekly carbon dioxide at Mauna Loa (PyPI wheel of statsmodels)
+#   control  peers of bench/peers/safe_control.py: solvers of cone programs (pip)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -51,6 +54,13 @@ SKLEARN_PEER_VERSION=1.9.1
 GYMNASIUM_VERSION=1.4.0
 IMAGEIO_VERSION=2.38.1
 STABLE_BASELINES3_VERSION=2.9.2
+STATSMODELS_VERSION=0.15.0
+CO2_SHA256=16695fa2786e53414e5a6b54767a3fdf5de99cfbc68617f69d1362d92776a92f
+CLARABEL_VERSION=0.11.1
+ECOS_VERSION=2.0.14
+CVXOPT_VERSION=1.3.3
+SCS_VERSION=3.3.1
+SCS_SHA256=dd9d43c1f2f189a84e84c26721e2c5129abf921a6a8acc48c154abae993357b1
 
 say() { printf '[setup] %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
@@ -254,6 +264,7 @@ part_peers() {  # tokenizers comes with transformers, gguf with llama.cpp's sour
     pip_install "openai==$OPENAI_VERSION" "jsonschema==$JSONSCHEMA_VERSION"
   have_python jax $JAX_VERSION && have_python scipy $SCIPY_VERSION ||
     pip_install "jax==$JAX_VERSION" "scipy==$SCIPY_VERSION"
+  have_python scikit-learn $SKLEARN_VERSION || pip_install "scikit-learn==$SKLEARN_VERSION"
   have_python POT $POT_VERSION || pip_install --only-binary :all: "POT==$POT_VERSION"
 }
 
@@ -311,6 +322,61 @@ part_rl() {
   part_gymnasium
   have_python stable-baselines3 $STABLE_BASELINES3_VERSION ||
     pip_install "torch==$TORCH_VERSION" "gymnasium==$GYMNASIUM_VERSION" "stable-baselines3==$STABLE_BASELINES3_VERSION"
+}
+
+part_scs() {
+  local target=build/third_party/scs archive=build/downloads/scs-$SCS_VERSION.tar.gz
+  [ -f $target/.unbend-$SCS_VERSION ] && return
+  mkdir -p build/downloads build/third_party
+  if [ ! -f $archive ]; then
+    say "pip download scs==$SCS_VERSION (sources)"
+    venv
+    # pip asks the package's build system for its metadata, and that one stops without a BLAS, which the C library does
+    # not need. A stand-in answers instead.
+    local backend
+    backend=$(mktemp -d)
+    cat >"$backend/mesonpy.py" <<EOF
+import pathlib
+def prepare_metadata_for_build_wheel(directory, settings=None):
+    folder = pathlib.Path(directory, "scs-$SCS_VERSION.dist-info")
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: scs\nVersion: $SCS_VERSION\n")
+    return folder.name
+EOF
+    PYTHONPATH=$backend .venv/bin/pip download -q --disable-pip-version-check --no-deps --no-build-isolation --no-binary scs \
+      -d build/downloads "scs==$SCS_VERSION" 2>/dev/null || die "pip could not download scs==$SCS_VERSION"
+    rm -r "$backend"
+  fi
+  check_sha256 $archive $SCS_SHA256
+  say "unpacking SCS into $target"
+  rm -rf $target $target.part
+  mkdir -p $target.part
+  tar xf $archive -C $target.part --strip-components=2 scs-$SCS_VERSION/scs_source/{include,src,linsys,LICENSE.txt}
+  touch $target.part/.unbend-$SCS_VERSION
+  mv $target.part $target
+}
+
+part_co2() {
+  local target=build/data/co2.csv wheel=build/downloads/statsmodels-$STATSMODELS_VERSION
+  [ -f $target ] && return
+  mkdir -p build/downloads build/data
+  if ! ls $wheel-*.whl >/dev/null 2>&1; then
+    say "pip download statsmodels==$STATSMODELS_VERSION (12 MB)"
+    venv
+    .venv/bin/pip download -q --disable-pip-version-check --no-deps --only-binary :all: -d build/downloads \
+      "statsmodels==$STATSMODELS_VERSION" 2>/dev/null || die "pip could not download statsmodels==$STATSMODELS_VERSION"
+  fi
+  unzip -qjo $wheel-*.whl statsmodels/datasets/co2/co2.csv -d build/data/.co2
+  check_sha256 build/data/.co2/co2.csv $CO2_SHA256
+  mv build/data/.co2/co2.csv $target
+  rmdir build/data/.co2
+}
+
+part_control() {
+  part_peers
+  have_python clarabel $CLARABEL_VERSION && have_python ecos $ECOS_VERSION && have_python cvxopt $CVXOPT_VERSION &&
+    have_python scs $SCS_VERSION || pip_install "clarabel==$CLARABEL_VERSION" "ecos==$ECOS_VERSION" "cvxopt==$CVXOPT_VERSION" \
+      "scs==$SCS_VERSION"
 }
 
 parts=$(declare -F | sed -n 's/.* part_//p' | paste -sd ' ')

@@ -1,0 +1,233 @@
+// Closed loops: controller, plants, learning.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "tests/error_message.h"
+#include "unbend/control/mujoco_robot.h"
+#include "unbend/control/simulate.h"
+
+namespace unbend::control {
+namespace {
+
+using ::testing::HasSubstr;
+
+Robot truth() {
+  Robot robot = default_robot();
+  robot.hardening.setConstant(20);
+  robot.link_friction.setConstant(.3);
+  robot.motor_friction.setConstant(.2);
+  return robot;
+}
+
+Robot nominal() {
+  Robot robot = default_robot();
+  robot.mass.setConstant(.85);
+  robot.stiffness.setConstant(50);
+  return robot;
+}
+
+Reference swing() { return {Vector{{.4, -.3}}, {{Vector{{.8, .5}}, Vector{{1.2, .9}}, Vector::Zero(2)}}, {}}; }
+
+std::vector<Constraint> limit(double most = .9) {
+  return constraints_from_json(Json::array({{{"joint", 1}, {"max", most}}}), 2, "test");
+}
+
+State start() { return resting(default_robot(), Vector{{.4, -.3}}); }
+
+TEST(Reference, DerivativesAgreeWithDifferences) {
+  Random random(4);
+  Reference sines = random_reference(Vector{{.1, .2}}, 3, random);
+  const Reference moves = reference_from_json(
+      Json::parse(R"({"offset": [0, 1], "moves": [{"to": [1, 0], "seconds": 2}, {"to": [0.5, 0.5], "seconds": 1}]})"),
+      2, "r");
+  for (const Reference& r : {sines, moves}) {
+    for (const double t : {.3, 1.1, 2.5, 3.7}) {
+      const auto at = reference_at(r, t), above = reference_at(r, t + 1e-5), below = reference_at(r, t - 1e-5);
+      for (int k = 0; k < 4; ++k)
+        EXPECT_LT(((above[k] - below[k]) / 2e-5 - at[k + 1]).norm(), 1e-6 * (1 + at[k + 1].norm())) << t << " " << k;
+    }
+  }
+  EXPECT_LT((reference_at(moves, 2)[0] - Vector{{1, 0}}).norm(), 1e-12);
+  EXPECT_LT((reference_at(moves, 9)[0] - Vector{{.5, .5}}).norm(), 1e-12);
+  for (int k = 1; k < 5; ++k) EXPECT_LT(reference_at(moves, 2 - 1e-9)[k].norm(), 1e-4);
+  const auto refused = [](const char* text) {
+    return error_message([&] { reference_from_json(Json::parse(text), 2, "task.json"); });
+  };
+  EXPECT_THAT(refused(R"({"offset": [1]})"), AllOf(HasSubstr("task.json"), HasSubstr("1 numbers for 2 joints")));
+  EXPECT_THAT(refused(R"({"offset": [1, 2], "moves": [{"to": [1, 2], "seconds": 0}]})"),
+              HasSubstr("move 1: 'seconds' must be positive"));
+  EXPECT_THAT(refused(R"({"offset": [1, 2], "sine": []})"), HasSubstr("unknown key 'sine'"));
+}
+
+TEST(Loop, ErrorsOfTheExactModelObeyTheirPoles) {  // (s + p)^4 e = 0, with a short control period
+  LoopOptions options{.duration = 1, .period = .0005};
+  options.controller.filter = false;
+  const Robot robot = truth();
+  const State x = resting(robot, Vector{{.6, -.5}});
+  const Reference rest{Vector{{.4, -.3}}, {}, {}};
+  const control::Run run = simulate(equations_plant(robot, .0005), {robot, {}, {}}, {}, rest, x, options);
+  for (const std::size_t i : {200u, 800u, 1999u}) {
+    const double t = run.steps[i].time, s = 6 * t;
+    const double expected = .2 * (1 + s + s * s / 2 + s * s * s / 6) * std::exp(-s);  // e(0) = .2, derivatives zero
+    EXPECT_NEAR(run.steps[i].flat[0] - .4, expected, 2e-3 * .2) << t;
+    EXPECT_NEAR(run.steps[i].flat[1] + .3, -expected, 2e-3 * .2) << t;
+  }
+}
+
+TEST(Loop, TheFilterKeepsALimitThatTheReferenceBreaks) {
+  const Robot robot = truth();
+  const Model exact{robot, {}, {}};
+  const Summary safe = summarize(simulate(equations_plant(robot), exact, limit(), swing(), start(), {}));
+  EXPECT_GE(safe.least_h[0], 0);
+  EXPECT_LT(safe.least_h[0], .01);
+  EXPECT_GT(safe.active, 100);
+  EXPECT_EQ(safe.infeasible + safe.held, 0);
+  LoopOptions off;
+  off.controller.filter = false;
+  const Summary open = summarize(simulate(equations_plant(robot), exact, limit(), swing(), start(), off));
+  EXPECT_LT(open.least_h[0], -.2);
+  EXPECT_LT(open.tracking, .1);
+  EXPECT_EQ(open.active, 0);
+  LoopOptions kept;
+  kept.controller.margin = .05;
+  EXPECT_GE(summarize(simulate(equations_plant(robot), exact, limit(), swing(), start(), kept)).least_h[0], .049);
+}
+
+TEST(Loop, CirclesOfTheTipAreKept) {
+  const Robot robot = truth();
+  const auto inside =
+      constraints_from_json(Json::parse(R"([{"circle": [1.2, 0.6], "radius": 0.9, "side": "inside"}])"), 2, "test");
+  const Summary safe = summarize(simulate(equations_plant(robot), {robot, {}, {}}, inside, swing(), start(), {}));
+  EXPECT_GE(safe.least_h[0], -1e-3);
+  LoopOptions off;
+  off.controller.filter = false;
+  EXPECT_LT(summarize(simulate(equations_plant(robot), {robot, {}, {}}, inside, swing(), start(), off)).least_h[0],
+            -.05);
+}
+
+/// A model learned from a short exploration.
+struct Learned {
+  Model model;
+  Experience fresh;
+};
+const Learned& learned() {
+  static const Learned made = [] {
+    Random random(1);
+    const Plant plant = equations_plant(truth());
+    ExploreOptions options;
+    options.duration = 6;
+    const Experience seen =
+        explore(plant, nominal(), random_reference(Vector{{.15, -.2}}, 4, random), start(), options, random);
+    options.duration = 3;
+    Learned out{{nominal(), {}, default_units(2)},
+                explore(plant, nominal(), random_reference(Vector{{.15, -.2}}, 4, random), start(), options, random)};
+    const GpData data = error_data(seen, nominal(), out.model.units);
+    const GpFit fit = fit_kernel(data, default_gp_kernel(), {}, 60);
+    EXPECT_GT(fit.likelihood, fit.start_likelihood);
+    out.model.error.emplace(data, fit.kernel);
+    return out;
+  }();
+  return made;
+}
+
+TEST(Loop, LearningExplainsMostOfTheError) {
+  const HeldOut result = evaluate(learned().model, learned().fresh);
+  EXPECT_LT(result.nrmse.maxCoeff(), .6);
+  EXPECT_EQ(result.surprise.size(), 2u * learned().fresh.x.rows());
+}
+
+TEST(Loop, ConditionsBoundTheErrorOfEachOutput) {
+  const State x = learned().fresh.x.row(10), xi = learned().fresh.xi.row(10);
+  ControllerOptions options;
+  options.beta = 3;
+  const Estimate known = estimate(learned().model, x, xi);
+  const auto constraint = constraints_from_json(Json::parse(R"([{"joints": [1, -2], "max": 5}])"), 2, "test");
+  const Barrier b = barrier(constraint[0], nominal(), xi);
+  const Cone cone = conditions(known, {b}, learned().model, options)[0];
+  const Vector u{{3, -2}}, q4 = known.dynamics.f + known.dynamics.g * u;
+  // The worst q'''' within beta standard deviations of each output.
+  const Vector deviation = (known.error->root * Eigen::Vector3d(1, 3, -2)).norm() * learned().model.error->scale();
+  const auto gains = pole_gains(options.barrier_pole);
+  double worst = b.drift + b.gradient.dot(q4) - options.beta * b.gradient.cwiseAbs().dot(deviation);
+  for (int k = 0; k < 4; ++k) worst += gains[k] * b.h[k];
+  EXPECT_NEAR(cone.margin(u), worst, 1e-8 * std::abs(worst));
+  // Monte Carlo over the process itself: the standard deviation of c' q'''' for one output.
+  const ControlStep step = filter_step(learned().model, constraint, options, x, xi, u);
+  EXPECT_LT((step.deviation - deviation).norm(), 1e-9 * deviation.norm());
+  EXPECT_EQ(step.status, FilterStatus::Unchanged);
+  EXPECT_NEAR(step.margin[0], worst, 1e-8 * std::abs(worst));
+}
+
+TEST(Loop, FarFromTheDataIsFlagged) {
+  State xi = learned().fresh.xi.row(3);
+  const State x = learned().fresh.x.row(3);
+  const Vector u = learned().fresh.u.row(3);
+  EXPECT_LT(filter_step(learned().model, limit(), {}, x, xi, u).novelty, .9);
+  xi.tail(4) *= 50;
+  EXPECT_TRUE(filter_step(learned().model, limit(), {}, x, xi, u).extrapolating());
+}
+
+TEST(MujocoRobot, MovesAsOurEquations) {
+  for (const int n : {1, 2, 3}) {
+    Robot robot = default_robot(n);
+    robot.hardening.setConstant(20);
+    robot.link_friction.setConstant(.3);
+    robot.motor_friction.setConstant(.2);
+    robot.length = Vector::LinSpaced(n, 1, .8);
+    const Plant ours = equations_plant(robot, .001), theirs = mujoco_plant(robot, .001);
+    State a = resting(robot, Vector::Constant(n, .3)), b = a;
+    for (int i = 0; i < 250; ++i) {
+      const Vector u = Vector::Constant(n, 5 * std::sin(.02 * i));
+      a = ours.advance(a, u, .004);
+      b = theirs.advance(b, u, .004);
+    }
+    EXPECT_LT((a - b).norm(), 1e-5) << n << "\n" << a.transpose() << "\n" << b.transpose();
+  }
+}
+
+TEST(MujocoRobot, TheLoopIsAsSafeThere) {
+  const Summary safe = summarize(simulate(mujoco_plant(truth()), {truth(), {}, {}}, limit(), swing(), start(), {}));
+  EXPECT_GE(safe.least_h[0], 0);
+  EXPECT_GT(safe.active, 100);
+  EXPECT_THAT(error_message([] { mujoco_plant(truth(), .003).advance(start(), Vector::Zero(2), .004); }),
+              HasSubstr("not a multiple"));
+}
+
+TEST(Loop, RefusesWhatCannotBeSafe) {
+  const Robot robot = truth();
+  const Plant plant = equations_plant(robot);
+  const Model exact{robot, {}, {}};
+  const auto refused = [&](const Model& m, const std::vector<Constraint>& c, const State& x, const LoopOptions& o) {
+    return error_message([&] { simulate(plant, m, c, swing(), x, o); });
+  };
+  EXPECT_THAT(refused(exact, limit(.3), start(), {}), HasSubstr("violated already"));
+  EXPECT_THAT(refused(exact, limit(), start(), {.period = .05}),
+              AllOf(HasSubstr("0.05 s is too long"), HasSubstr("0.025")));
+  LoopOptions bad;
+  bad.controller.beta = -1;
+  EXPECT_THAT(refused(exact, limit(), start(), bad), HasSubstr("beta"));
+  State nan = start();
+  nan[3] = NAN;
+  EXPECT_THAT(refused(exact, limit(), nan, {}), HasSubstr("finite"));
+  EXPECT_THAT(refused({default_robot(3), {}, {}}, {}, start(), {}), HasSubstr("3 joints"));
+  EXPECT_THAT(error_message([&] { filter_step(exact, {}, {}, nan, start(), Vector::Zero(2)); }),
+              HasSubstr("state is not finite"));
+  Experience few{Eigen::MatrixXd::Zero(5, 8), Eigen::MatrixXd::Zero(5, 8), Eigen::MatrixXd::Zero(5, 2),
+                 Eigen::MatrixXd::Zero(5, 2)};
+  EXPECT_THAT(error_message([&] { error_data(few, nominal(), default_units(2)); }), HasSubstr("at least 10"));
+}
+
+TEST(Loop, ARunawayIsNamed) {
+  Robot soft = nominal();
+  soft.stiffness.setConstant(.5);  // a hundredth of the truth: far too much torque
+  LoopOptions off;
+  off.controller.filter = false;
+  const control::Run run = simulate(equations_plant(truth()), {soft, {}, {}}, {}, swing(), start(), off);
+  EXPECT_THAT(run.stopped, AllOf(HasSubstr("stopped at"), HasSubstr("unstable")));
+  for (const ControlStep& step : run.steps) EXPECT_TRUE(step.flat.allFinite() && step.input.allFinite());
+}
+
+}  // namespace
+}  // namespace unbend::control

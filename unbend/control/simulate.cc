@@ -1,0 +1,183 @@
+#include "unbend/control/simulate.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "unbend/base/error.h"
+#include "unbend/base/interrupt.h"
+
+namespace unbend::control {
+namespace {
+
+/// Beyond this a joint has run away: fifty turns, or 1e4 rad / s.
+bool lost(const State& x, int n) {
+  return !x.allFinite() || x.head(n).lpNorm<Eigen::Infinity>() > 300 || x.segment(n, n).lpNorm<Eigen::Infinity>() > 1e4;
+}
+
+}  // namespace
+
+Plant equations_plant(const Robot& robot, double step) {
+  require(step > 0, "the integrator's step must be positive");
+  return {robot, [robot, step](const State& x, const Vector& u, double seconds) {
+            const int steps = std::max(1, static_cast<int>(std::ceil(seconds / step - 1e-9)));
+            State next = x;
+            for (int i = 0; i < steps && next.allFinite(); ++i) next = rk4(robot, next, u, seconds / steps);
+            return next;
+          }};
+}
+
+Run simulate(const Plant& plant, const Model& model, const std::vector<Constraint>& constraints,
+             const Reference& reference, const State& start, const LoopOptions& options) {
+  const int n = plant.robot.joints();
+  check(model, constraints, options.controller, options.period);
+  require(model.nominal.joints() == n, "the nominal robot has {} joints, the plant {}", model.nominal.joints(), n);
+  require(reference.offset.size() == n, "the reference is for {} joints, the plant has {}", reference.offset.size(), n);
+  require(options.duration > 0 && std::isfinite(options.duration), "the duration must be positive");
+  State x = start;
+  require(x.size() == 4 * n && x.allFinite(), "the initial state must be {} finite numbers", 4 * n);
+  if (options.controller.filter) {
+    const State xi = flat_state(plant.robot, x);
+    for (const Constraint& c : constraints) {
+      Barrier first = barrier(c, plant.robot, xi);
+      first.h[0] -= options.controller.margin;
+      check_start(c, first, options.controller.barrier_pole);
+    }
+  }
+  Run run;
+  const auto steps = static_cast<std::int64_t>(std::llround(options.duration / options.period));
+  Vector last = Vector::Zero(n);
+  for (std::int64_t i = 0; i < steps && !interrupted(); ++i) {
+    const double time = static_cast<double>(i) * options.period;
+    try {
+      auto step = control_step(model, constraints, options.controller, reference_at(reference, time), x,
+                               flat_state(plant.robot, x));
+      step.time = time;
+      if (step.held) step.input = last;
+      last = step.input;
+      run.steps.push_back(step);
+      x = plant.advance(x, last, options.period);
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::Computation) throw;
+      run.stopped = fmt::format("stopped at {:.3f} s: {}", time, error.what());
+      return run;
+    }
+    if (lost(x, n)) {
+      run.stopped = fmt::format(
+          "stopped at {:.3f} s: the robot ran away (a joint beyond 300 rad or 1e4 rad/s): the loop is unstable", time);
+      return run;
+    }
+  }
+  return run;
+}
+
+Summary summarize(const Run& run) {
+  Summary out;
+  double squares = 0;
+  for (const ControlStep& step : run.steps) {
+    const auto n = step.reference.size();
+    if (out.least_h.empty()) out.least_h.assign(step.h.size(), INFINITY);
+    for (std::size_t i = 0; i < step.h.size(); ++i) out.least_h[i] = std::min(out.least_h[i], step.h[i]);
+    for (const double r : step.ratio) out.largest_ratio = std::max(out.largest_ratio, r);
+    squares += std::pow((step.flat.head(n) - step.reference).lpNorm<Eigen::Infinity>(), 2);
+    out.active += step.status != FilterStatus::Unchanged;
+    out.infeasible += step.status == FilterStatus::Infeasible;
+    out.held += step.held;
+    out.extrapolating += step.extrapolating();
+    ++out.steps;
+  }
+  out.tracking = std::sqrt(squares / std::max(1, out.steps));
+  return out;
+}
+
+Experience explore(const Plant& plant, const Robot& nominal, const Reference& reference, const State& start,
+                   const ExploreOptions& options, Random& random) {
+  const int n = plant.robot.joints();
+  require(options.hold >= 1 && options.sample_every >= 1,
+          "exploring: noise must be held and data sampled for at least one step");
+  ControllerOptions controller;
+  controller.pole = options.pole;
+  controller.filter = false;
+  const Model model{nominal, {}, {}};
+  check(model, {}, controller, options.period);
+  State x = start;
+  Vector noise = Vector::Zero(n);
+  const auto steps = static_cast<std::int64_t>(std::llround(options.duration / options.period));
+  std::vector<std::array<State, 2>> states;
+  std::vector<std::array<Vector, 2>> values;
+  for (std::int64_t i = 0; i < steps; ++i) {
+    const State xi = flat_state(plant.robot, x);
+    if (i % options.hold == 0) {
+      for (double& v : noise) v = options.input_noise * random.normal();
+    }
+    const Vector u =
+        control_step(model, {}, controller, reference_at(reference, static_cast<double>(i) * options.period), x, xi)
+            .input +
+        noise;
+    if (i > 0 && i % options.sample_every == 0) {
+      const Affine truth = flat_dynamics(plant.robot, x);
+      Vector q4 = truth.f + truth.g * u;
+      for (double& v : q4) v += options.label_noise * random.normal();
+      states.push_back({x, xi});
+      values.push_back({u, q4});
+    }
+    x = plant.advance(x, u, options.period);
+    if (lost(x, n))
+      fail_computation("exploring: the robot ran away after {:.2f} s: the nominal model is too far from the plant",
+                       static_cast<double>(i) * options.period);
+  }
+  Experience out;
+  const auto rows = static_cast<Eigen::Index>(states.size());
+  out.x.resize(rows, 4 * n);
+  out.xi.resize(rows, 4 * n);
+  out.u.resize(rows, n);
+  out.q4.resize(rows, n);
+  for (Eigen::Index i = 0; i < rows; ++i) {
+    out.x.row(i) = states[i][0];
+    out.xi.row(i) = states[i][1];
+    out.u.row(i) = values[i][0];
+    out.q4.row(i) = values[i][1];
+  }
+  return out;
+}
+
+GpData error_data(const Experience& e, const Robot& nominal, const Eigen::VectorXd& units) {
+  const int n = nominal.joints();
+  require(e.x.rows() >= 10, "learning: {} rows of data; at least 10 are needed", e.x.rows());
+  require(e.x.cols() == 4 * n && e.xi.cols() == 4 * n && e.u.cols() == n && e.q4.cols() == n && units.size() == 4 * n,
+          "learning: data of {} states and {} inputs for a robot of {} joints", e.x.cols(), e.u.cols(), n);
+  GpData data{e.xi.array().rowwise() / units.transpose().array(), e.u, Eigen::MatrixXd(e.x.rows(), n)};
+  for (Eigen::Index i = 0; i < e.x.rows(); ++i) {
+    require(e.x.row(i).allFinite() && e.xi.row(i).allFinite() && e.u.row(i).allFinite() && e.q4.row(i).allFinite(),
+            "learning: row {} is not finite", i + 1);
+    const Affine known = flat_dynamics(nominal, e.x.row(i).transpose());
+    data.y.row(i) = e.q4.row(i).transpose() - known.f - known.g * Vector(e.u.row(i).transpose());
+  }
+  return data;
+}
+
+HeldOut evaluate(const Model& model, const Experience& experience) {
+  require(model.error.has_value(), "held-out data: the model has no learned error");
+  const GpData data = error_data(experience, model.nominal, model.units);
+  HeldOut out;
+  out.nrmse = Eigen::VectorXd::Zero(data.y.cols());
+  Eigen::VectorXd ubar(1 + data.u.cols());
+  for (Eigen::Index i = 0; i < data.y.rows(); ++i) {
+    const Prediction p = model.error->predict(data.z.row(i).transpose());
+    ubar << 1, data.u.row(i).transpose();
+    const auto used = p.root.cols();
+    const double deviation = (p.root * ubar.head(used)).norm();
+    for (Eigen::Index j = 0; j < data.y.cols(); ++j) {
+      const double error = data.y(i, j) - p.mean.row(j).dot(ubar.head(used));
+      out.nrmse[j] += error * error;
+      out.surprise.push_back(std::abs(error) / (model.error->scale()[j] * deviation));
+    }
+  }
+  for (Eigen::Index j = 0; j < data.y.cols(); ++j) {
+    const double spread = std::sqrt((data.y.col(j).array() - data.y.col(j).mean()).square().mean());
+    out.nrmse[j] = std::sqrt(out.nrmse[j] / static_cast<double>(data.y.rows())) / spread;
+  }
+  std::ranges::sort(out.surprise);
+  return out;
+}
+
+}  // namespace unbend::control

@@ -1,0 +1,73 @@
+// Closed loops: a plant (our equations, or MuJoCo), a controller, and the log of both; and the data from which models
+// of the error are learned.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "unbend/base/random.h"
+#include "unbend/control/controller.h"
+
+namespace unbend::control {
+
+/// What is controlled: the state after `seconds` with u held. Its state and flat state are taken as measured exactly.
+struct Plant {
+  Robot robot;  ///< its true values, for the flat state
+  std::function<State(const State& x, const Vector& u, double seconds)> advance;
+};
+/// Runge-Kutta steps of at most `step` seconds.
+Plant equations_plant(const Robot& robot, double step = .002);
+
+struct LoopOptions {
+  double duration = 4, period = .004;  ///< seconds; of one control step
+  ControllerOptions controller = {};
+};
+
+struct Run {
+  std::vector<ControlStep> steps;
+  std::string
+      stopped;  ///< empty, or why the run ended early: the state left what a robot can do, the gain was singular
+};
+
+/// From x. Constraints that cannot be kept from x are Input errors (check_start) unless the filter is off.
+Run simulate(const Plant& plant, const Model& model, const std::vector<Constraint>& constraints,
+             const Reference& reference, const State& x, const LoopOptions& options);
+
+struct Summary {
+  std::vector<double> least_h;  ///< per constraint
+  double tracking = 0;          ///< root mean square over time of the largest joint error (rad)
+  int steps = 0, active = 0, infeasible = 0, held = 0, extrapolating = 0;
+  double largest_ratio = 0;  ///< of r
+};
+Summary summarize(const Run& run);
+
+/// Rows of measurements for learning.
+struct Experience {
+  Eigen::MatrixXd x, xi;  ///< [N, 4 n]
+  Eigen::MatrixXd u, q4;  ///< [N, n]
+};
+
+struct ExploreOptions {
+  double duration = 16, period = .004;
+  int hold = 5;                             ///< control steps that one value of the input noise lasts
+  double input_noise = 2, label_noise = 1;  ///< standard deviations, of u (N m) and of the measured q''''
+  int sample_every = 10;                    ///< control steps
+  double pole = 6;
+};
+/// A closed loop on the nominal model with noise on the input, sampled. Computation error if the robot runs away.
+Experience explore(const Plant& plant, const Robot& nominal, const Reference& reference, const State& x,
+                   const ExploreOptions& options, Random& random);
+
+/// Inputs and outputs of the error process: z = xi / units, y = q'''' - F_nominal(x) - G_nominal(x) u. Input error for
+/// fewer than ten rows.
+GpData error_data(const Experience& experience, const Robot& nominal, const Eigen::VectorXd& units);
+
+/// How a model does on other data.
+struct HeldOut {
+  Eigen::VectorXd nrmse;         ///< [n]: root mean square error over the standard deviation of the labels
+  std::vector<double> surprise;  ///< |error| / standard deviation, all outputs, sorted
+};
+HeldOut evaluate(const Model& model, const Experience& experience);
+
+}  // namespace unbend::control
