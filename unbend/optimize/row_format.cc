@@ -144,6 +144,7 @@ LineKind RowParser::parse(std::string_view line, Rows& rows, std::string& proble
         if (number(at, cell, &value)) return kind;
         at = cell + 1;
       }
+      problem.clear();
       return LineKind::Blank;
     }
   }
