@@ -16,9 +16,10 @@ void check_options(const FtrlOptions& o) {
   check_loss(o.loss);
   check_geometry(o.geometry);
   require(!o.rates.empty(), "a learner needs at least one rate");
-  for (const double rate : o.rates) require(rate > 0 && std::isfinite(rate), "rates must be positive, not {}", rate);
-  require(o.lambda1 > 0 && std::isfinite(o.lambda1), "lambda1 must be positive, not {}", o.lambda1);
-  require(o.epsilon > 0 && std::isfinite(o.epsilon), "epsilon must be positive, not {}", o.epsilon);
+  const auto positive = [](double x) { return x >= 1e-100 && x <= 1e100; };  // so that quotients stay finite
+  for (const double rate : o.rates) require(positive(rate), "rates must be positive (1e-100 to 1e100), not {}", rate);
+  require(positive(o.lambda1), "lambda1 must be positive (1e-100 to 1e100), not {}", o.lambda1);
+  require(positive(o.epsilon), "epsilon must be positive (1e-100 to 1e100), not {}", o.epsilon);
   require(o.l1 >= 0 && std::isfinite(o.l1), "l1 must be at least 0, not {}", o.l1);
   require(o.l1_power >= 0 && o.l1_power <= 1, "l1_power must lie in [0, 1], not {}", o.l1_power);
   require(o.classes >= 1, "classes must be at least 1, not {}", o.classes);
@@ -240,7 +241,14 @@ void Ftrl::set_numbers(std::map<std::string, std::vector<double>> all) {
     tallies[r] = {n[0], n[1], n[2], n[3], n[4], count(n[5]), count(n[6])};
   }
   for (const double lambda : take("lambda", stride_))
-    require(lambda > 0 || per_coordinate(), "the learner's state has a lambda of {}", lambda);
+    require(lambda >= 1e-150 || per_coordinate(), "the learner's state has a lambda of {}", lambda);
+  const auto& saved = take("weights", weights_.size());
+  for (std::size_t i = 0; i < saved.size(); ++i) {
+    const std::size_t part = i % static_cast<std::size_t>(slot_size_) / stride_;
+    const double limit = options_.geometry.domain == Domain::Simplex && part == 0 ? 1e150 : 1e300;
+    require(std::abs(saved[i]) <= limit && (part != 1 || !per_coordinate() || saved[i] >= 0),
+            "the learner's state has a weight of {}", saved[i]);
+  }
   for (const char* name : {"sum_g2", "norm2"})
     for (const double x : take(name, stride_))
       require(x >= 0, "the learner's state has a negative number in '{}'", name);
