@@ -35,8 +35,14 @@ void write_array(const std::string& path, std::int64_t rows, std::span<const dou
 std::string number(double x) { return fmt::format("{:.6g}", x); }
 
 HtmlReport report_of(const std::string& title, const Space& space) {
+  constexpr std::size_t kShown = 20;  // rows: a page is to be looked at
   HtmlReport report(title, space.summary());
-  report.heading("Measures").table(space.table());
+  Table table = space.table();
+  if (table.rows.size() > kShown) {
+    table.title = fmt::format("The first {} of {} measures", kShown, table.rows.size());
+    table.rows.resize(kShown);
+  }
+  report.heading("Measures").table(table);
   if (!space.notes().empty()) report.list(space.notes());
   return report;
 }
