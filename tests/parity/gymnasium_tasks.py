@@ -1,8 +1,10 @@
 """Our HalfCheetah, Hopper and Walker2d beside Gymnasium's version 5, step by step: observations, rewards, ends, boxes and
 limits. Usage: gymnasium_tasks.py CONTROL_TOOL"""
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from common import need
@@ -15,7 +17,8 @@ STEPS, STARTS, TOLERANCE = 150, 4, 1e-8
 
 
 def main():
-    tool = sys.argv[1]
+    tool = Path(sys.argv[1]).resolve()
+    os.chdir(tempfile.mkdtemp(prefix="unbend-parity-"))  # Python's MuJoCo leaves a log file where it runs
     for ours, theirs in (("halfcheetah", "HalfCheetah-v5"), ("hopper", "Hopper-v5"), ("walker2d", "Walker2d-v5")):
         env = gymnasium.make(theirs)
         world = env.unwrapped
