@@ -50,8 +50,8 @@ struct Learned {
   Eigen::VectorXd label_spread;
 };
 
-/// 16 s of excitation, 399 samples; 6 s of another motion for the held-out error. The brief's input noise N(0, 2), held for
-/// five steps of its 2 ms integrator, is read as one of variance 2.
+/// 16 s of excitation, 399 samples; 6 s of another motion for the held-out error. The brief's input noise N(0, 2), held
+/// for five steps of its 2 ms integrator, is read as one of variance 2.
 Learned learn(int seed) {
   Random random(static_cast<std::uint64_t>(seed));
   const Plant plant = equations_plant(true_robot());
