@@ -68,7 +68,8 @@ class Online(VerbTestCase):
         while not model.exists() and time.monotonic() < deadline:
             time.sleep(.05)
         process.send_signal(signal.SIGINT)
-        message = process.communicate(timeout=60)[1]
+        process.wait(timeout=120)  # standard input stays open: its end is not what stops the work
+        message = process.communicate()[1]
         self.assertEqual(process.returncode, 4, message)
         learnt = int(re.search(r"interrupted after (\d+) rows", message).group(1))
         self.assertGreaterEqual(learnt, 500)
