@@ -370,7 +370,9 @@ void add_train(CLI::App& group) {
   verb->add_option("--value-lr", a->value_lr, "0: as --lr")->group(on)->capture_default_str();
   verb->add_option("--value-epochs", a->value_epochs, "per iteration")->group(on)->capture_default_str();
   verb->add_option("--value-batch", a->value_batch, "minibatch")->group(on)->capture_default_str();
-  verb->add_option("--value-clip", a->value_clip, "around the old value; 0: none")->group(on)->capture_default_str();
+  verb->add_option("--value-clip", a->value_clip, "around the old value, with normalised rewards; 0: none")
+      ->group(on)
+      ->capture_default_str();
   verb->add_option("--max-norm", a->max_norm, "of a gradient")->group(on)->capture_default_str();
   verb->add_option("--log-std", a->log_std, "of Gaussian policies at the start")->group(on)->capture_default_str();
   verb->add_flag("--squash", a->squash, "Gaussian actions through tanh, stretched to the box")->group(on);

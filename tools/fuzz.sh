@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the fuzz targets (clang, sanitizers) and runs each for SECONDS (20). Usage: tools/fuzz.sh [SECONDS [TARGET...]]
+# Builds the fuzz targets (clang, sanitizers) and runs each for SECONDS (20), one per core. Usage: tools/fuzz.sh [SECONDS [TARGET...]]
 # What is found lies in build/fuzz/crashes; new inputs that reach new code are kept in build/fuzz/corpus.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,16 +16,16 @@ fi
 cmake --preset fuzz >/dev/null
 cmake --build build/fuzz --target "${targets[@]/#/fuzz_}" -j2
 mkdir -p build/fuzz/crashes
-for target in "${targets[@]}"; do
-  corpus=build/fuzz/corpus/$target
+fuzz() {  # TARGET SECONDS
+  local corpus=build/fuzz/corpus/$1 log=build/fuzz/$1.log
   mkdir -p "$corpus"
-  log=build/fuzz/$target.log
-  if ! build/fuzz/tests/fuzz/fuzz_"$target" -max_total_time="$seconds" -rss_limit_mb=2048 -timeout=20 -print_final_stats=1 \
-      -artifact_prefix=build/fuzz/crashes/"$target"- "$corpus" "tests/fuzz/seeds/$target" >"$log" 2>&1; then
+  if ! build/fuzz/tests/fuzz/fuzz_"$1" -max_total_time="$2" -rss_limit_mb=2048 -timeout=20 -print_final_stats=1 \
+      -artifact_prefix=build/fuzz/crashes/"$1"- "$corpus" "tests/fuzz/seeds/$1" >"$log" 2>&1; then
     tail -40 "$log" >&2
-    echo "fuzz: $target: finding, see $log and build/fuzz/crashes" >&2
-    exit 1
+    echo "fuzz: $1: finding, see $log and build/fuzz/crashes" >&2
+    return 1
   fi
-  executions=$(awk '/number_of_executed_units/ {print $2}' "$log")
-  echo "fuzz: $target: $executions executions in $seconds s, no finding"
-done
+  echo "fuzz: $1: $(awk '/number_of_executed_units/ {print $2}' "$log") executions in $2 s, no finding"
+}
+export -f fuzz
+printf '%s\n' "${targets[@]}" | xargs -P "$(nproc)" -I{} bash -c "fuzz {} $seconds"

@@ -27,7 +27,7 @@ class Policy(VerbTestCase):
         self.assertEqual((found["task"], found["steps"], len(found["curve"])), ("cartpole", 4096, 8))
         self.assertGreater(found["length"], 15)
         self.assertIn("evaluated", found)
-        for part in ("Learning curve", "Divergence from the old policy", "<polygon"):
+        for part in ("Learning curve", "Divergence from the old policy", "<path"):
             self.assertIn(part, report.read_text())
         self.assertEqual(len((folder / "curve.csv").read_text().splitlines()), 9)
         result = self.run_json("eval", folder, "--episodes", 5)
@@ -36,7 +36,7 @@ class Policy(VerbTestCase):
         strip = self.path / "strip.svg"
         drawn = self.run_json("render", folder, "--out", strip, "--frames", 4, "--every", 1)
         self.assertEqual(drawn["renderer"], "drawn")
-        self.assertEqual(strip.read_text().count("<polygon"), 4 * 4)  # background, floor, cart, pole
+        self.assertEqual(strip.read_text().count("<path"), 4 * 4)  # background, floor, cart, pole
 
     def test_resuming_gives_the_same(self):
         whole = self.train("--task", "pendulum", "--out", self.path / "whole", steps=2048)

@@ -52,7 +52,7 @@ struct OnPolicyOptions {
   double lr = 3e-4, value_lr = 3e-4, adam_eps = 1e-5, max_norm = .5;
   double gamma = .99, lambda = .95;
   std::int64_t value_epochs = 5, value_batch = 128;
-  double value_clip = .2;  ///< around the old value; 0: none
+  double value_clip = .2;  ///< around the old value, in units of normalised rewards: without those, or 0, none
   double step_size = 1;    ///< t_0; t_k = t_0 max(1 - k/K, 1/K)
   bool anneal = true;      ///< false: t_k = t_0
   double clip = .2, entropy = 0, kappa = 1;

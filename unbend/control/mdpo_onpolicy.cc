@@ -354,7 +354,7 @@ class OnPolicy final : public Trainer {
           const auto from = static_cast<std::size_t>(chosen[static_cast<std::size_t>(k)]);
           const double v = value_.work.result().row(k)[0], error = v - targets_[from];
           double used = error, slope = error;
-          if (options_.value_clip > 0) {
+          if (options_.normalise_rewards && options_.value_clip > 0) {
             const double moved = v - values_[from], cut = std::clamp(moved, -options_.value_clip, options_.value_clip);
             const double clipped = values_[from] + cut - targets_[from];
             if (clipped * clipped > error * error) used = clipped, slope = cut == moved ? clipped : 0;
