@@ -280,10 +280,11 @@ void filter_verb(const Arguments& a) {
 
 void mjcf_verb(const Arguments& a) {
   const std::string xml = mujoco_xml(robot_of(a.robot), a.step);
-  if (a.out.empty())
+  if (!a.out.empty()) write_file(a.out, xml);
+  if (a.json)
+    print_json({{"robot", a.robot}, {"step", a.step}, {"xml", xml}});
+  else if (a.out.empty())
     fmt::print("{}", xml);
-  else
-    write_file(a.out, xml);
 }
 
 }  // namespace
@@ -374,6 +375,7 @@ void add_control_verbs(CLI::App& app) {
   mjcf->add_option("robot", a->robot, "JSON file of the robot")->required();
   mjcf->add_option("--step", a->step, "time step (s)")->check(CLI::PositiveNumber)->capture_default_str();
   mjcf->add_option("--out", a->out, "XML file to write; without: standard output");
+  common(mjcf);
   mjcf->footer("Example:\n  unbend control mjcf arm.json --out arm.xml");
   mjcf->callback([a] { mjcf_verb(*a); });
 }

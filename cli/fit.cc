@@ -326,6 +326,7 @@ void add_common(CLI::App* verb, const std::shared_ptr<Arguments>& a, const std::
 void add_fit_verbs(CLI::App& app) {
   CLI::App* group = app.add_subcommand("fit", "Fit a model to a table by Newton steps that need no step size");
   group->require_subcommand(1);
+  group->footer("Example:\n  unbend fit logistic patients.csv --standardise --ridge 0.01");
   const auto regression = [&](const char* name, const char* what, void (*run)(const Arguments&), const char* footer) {
     CLI::App* verb = group->add_subcommand(name, what);
     auto a = std::make_shared<Arguments>();

@@ -222,6 +222,7 @@ void add_sample(CLI::App& group) {
     double variety = 1;
     std::string frequency, out;
     std::uint64_t seed = 1;
+    bool json = false;
   };
   auto a = std::make_shared<Arguments>();
   auto* verb = group.add_subcommand("sample", "write synthetic series: what `fit --synthetic` trains on");
@@ -234,12 +235,14 @@ void add_sample(CLI::App& group) {
       ->capture_default_str();
   verb->add_option("--seed", a->seed)->capture_default_str();
   verb->add_option("--out", a->out, "CSV, one series per row")->required();
+  verb->add_flag("--json", a->json, "print JSON");
   verb->footer("Example:\n  unbend forecast sample --count 500 --frequency quarterly --out source.csv");
   verb->callback([a] {
     Random random(a->seed);
     const auto& frequency = series::find_frequency(a->frequency);
     const auto collection = series::synthetic_source(synthetic_options(a->count, frequency, a->variety), random);
     series::save_csv(a->out, collection);
+    if (a->json) return print_json({{"file", a->out}, {"series", collection.size()}});
     fmt::print("{}: {} series\n", a->out, collection.size());
   });
 }

@@ -194,6 +194,8 @@ void train(const Arguments& a) {
 }
 
 void predict(const Arguments& a) {
+  if (a.json && a.out.empty())
+    fail_usage("--json takes standard output for the summary: give --out for the predictions");
   catch_interrupts();
   opt::FtrlModel model = opt::load_ftrl(a.model);
   const opt::FtrlOptions& o = model.learner.options();
@@ -275,8 +277,16 @@ void predict(const Arguments& a) {
     if (std::fclose(file.release()) != 0) fail_computation("{}: cannot be written", part);
     std::filesystem::rename(part, a.out);
   }
+  const bool has_loss = classes == 1 || o.multiclass == opt::Multiclass::Softmax;
+  if (a.json) {
+    Json json{{"rows", rows}, {"bad_lines", bad}};
+    if (!a.unlabelled && weight > 0) {
+      if (has_loss) json["mean_loss"] = loss / weight;
+      if (classifies(model.learner)) json["wrong"] = wrong / weight;
+    }
+    return print_json(json);
+  }
   if (!a.quiet && !a.unlabelled && weight > 0) {
-    const bool has_loss = classes == 1 || o.multiclass == opt::Multiclass::Softmax;
     fmt::print(stderr, "{} rows{}{}{}\n", rows, has_loss ? fmt::format(", mean loss {:.6g}", loss / weight) : "",
                classifies(model.learner) ? fmt::format(", {:.3g} % wrong", 100 * wrong / weight) : "",
                bad > 0 ? fmt::format(", {} bad lines", bad) : "");
@@ -336,6 +346,7 @@ void add_learning(CLI::App* verb, const std::shared_ptr<Arguments>& a) {
 void add_online_verbs(CLI::App& app) {
   CLI::App* group = app.add_subcommand("online", "Linear models that learn from a stream, one pass, no tuned rate");
   group->require_subcommand(1);
+  group->footer("Example:\n  unbend online train clicks.vw --model clicks.model");
 
   CLI::App* verb = group->add_subcommand("train", "learn a stream; the model can go on at any time");
   auto a = std::make_shared<Arguments>();
@@ -370,6 +381,7 @@ void add_online_verbs(CLI::App& app) {
   verb->add_flag("--unlabelled", p->unlabelled, "rows have no label (CSV), or need none");
   verb->add_flag("--scores", p->scores, "linear scores instead of probabilities and classes");
   verb->add_flag("--average", p->average, "predict with the mean of the iterates");
+  verb->add_flag("--json", p->json, "print a summary as JSON; needs --out");
   verb->footer("Examples:\n  unbend online predict new.vw --model clicks.model --out scores.txt");
   verb->callback([p] { predict(*p); });
 

@@ -1,4 +1,5 @@
 """The command line as a user meets it: exit codes, one-line errors, help with examples, JSON. Usage: cli_test.py UNBEND"""
+import functools
 import json
 import re
 import subprocess
@@ -12,10 +13,15 @@ def unbend(*arguments, **options):
     return subprocess.run([UNBEND, *arguments], capture_output=True, text=True, timeout=120, **options)
 
 
+@functools.cache
+def help_of(verb):
+    return unbend(*verb, "--help")
+
+
 def verbs(prefix=()):
     """Every verb with its path, found by reading help: ("methods",), ("lm", "convert"), ..."""
     found = []
-    text = unbend(*prefix, "--help").stdout
+    text = help_of(prefix).stdout
     section = re.search(r"^Subcommands:\n((?:  .*\n?)+)", text, re.MULTILINE)
     for name in re.findall(r"^  (\S+)", section.group(1), re.MULTILINE) if section else []:
         found.append((*prefix, name))
@@ -42,7 +48,7 @@ class CommandLine(unittest.TestCase):
         self.assertIn(("study",), found)
         for verb in [(), *found]:
             with self.subTest(verb=" ".join(verb)):
-                result = unbend(*verb, "--help")
+                result = help_of(verb)
                 self.assertEqual((result.returncode, result.stderr), (0, ""))
                 self.assertIn("Usage: unbend", result.stdout)
                 examples = re.split(r"^Examples?:\n", result.stdout, flags=re.MULTILINE)
@@ -54,7 +60,7 @@ class CommandLine(unittest.TestCase):
         leaves = [v for v in found if not any(other[: len(v)] == v and other != v for other in found)]
         for verb in leaves:
             with self.subTest(verb=" ".join(verb)):
-                self.assertIn("--json", unbend(*verb, "--help").stdout)
+                self.assertIn("--json", help_of(verb).stdout)
 
     def test_bad_usage_is_one_line_and_exit_code_2(self):
         self.assert_refused(unbend(), 2, "needs a verb", "methods", "unbend --help")
