@@ -40,6 +40,7 @@ def ours(unbend, algorithm, task, steps, seed, *more):
 
 ON_POLICY = ("--horizon", 2048, "--inner", 10, "--policy-batch", 64, "--value-epochs", 10, "--value-batch", 64, "--hidden", 64,
              64, "--value-clip", 0)
+WHOLE_BATCHES = ON_POLICY[:4] + ON_POLICY[6:]
 OFF_POLICY = ("--warm-up", WARM_UP, "--batch", 256, "--hidden", 256, 256)
 
 
@@ -80,8 +81,8 @@ def speed(unbend):
                 for algorithm in algorithms:
                     # MDPO takes whole batches: that is its method; PPO and SAC do the peer's very work
                     rate = (our_off_policy_rate(unbend, algorithm, task, 2 * steps) if kind == "SAC" else
-                            ours(unbend, algorithm, task, 4 * steps, 1, *ON_POLICY[:4 if algorithm == "mdpo" else None],
-                                 *ON_POLICY[6:])["steps_per_second"])
+                            ours(unbend, algorithm, task, 4 * steps, 1,
+                                 *(WHOLE_BATCHES if algorithm == "mdpo" else ON_POLICY))["steps_per_second"])
                     best[algorithm] = max(best.get(algorithm, 0), rate)
             for algorithm in algorithms:
                 ratio = best[algorithm] / best[kind]
