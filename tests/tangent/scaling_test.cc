@@ -206,15 +206,7 @@ TEST(Scaling, GradientsOfBlocksFollowTheEpsRows) {
       BaseSettings settings;
       settings.init_std = .1;
       const auto net = residual_mlp_family(64, 5, {32, 2})(size, settings, p, seed);
-      parameter_groups(net.rules, net.parameters);
-      net.loss({x, y}).backward();
-      double square = 0, count = 0;
-      for (std::size_t i = 0; i < net.parameters.size(); ++i) {
-        if (net.rules.tensors[i].role != Role::BlockWeight) continue;
-        const auto& g = net.parameters[i].tensor->grad();
-        square += g.square().sum().item<double>(), count += static_cast<double>(g.numel());
-      }
-      all.push_back(std::sqrt(square / count));
+      all.push_back(gradient_rms(net, {x, y}, Role::BlockWeight));
     }
     std::ranges::sort(all);
     return all[2];

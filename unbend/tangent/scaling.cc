@@ -61,6 +61,16 @@ at::Tensor ScaledNetwork::loss(const Examples& examples, Taps* taps) const {
   return at::cross_entropy_loss(out.reshape({-1, out.size(-1)}), examples.targets.reshape({-1}));
 }
 
+double gradient_rms(const ScaledNetwork& net, const Examples& examples, Role role) {
+  std::vector<at::Tensor> leaves;
+  for (std::size_t i = 0; i < net.parameters.size(); ++i)
+    if (net.rules.tensors[i].role == role) leaves.push_back(net.parameters[i].tensor->requires_grad_());
+  double square = 0, count = 0;
+  for (const auto& g : torch::autograd::grad({net.loss(examples)}, leaves))
+    square += g.square().sum().item<double>(), count += static_cast<double>(g.numel());
+  return std::sqrt(square / count);
+}
+
 Family transformer_family(const TransformerConfig& like, const NetworkSize& base, const RuleOptions& options) {
   require(base.head_dim > 0, "transformer family: the base says no head dimension");
   return [=](const NetworkSize& size, const BaseSettings& settings, const Parameterization& p, uint64_t seed) {

@@ -32,6 +32,9 @@ struct ScaledNetwork {
   at::Tensor loss(const Examples& examples, Taps* taps = nullptr) const;  ///< mean cross-entropy
 };
 
+/// Root mean square of the entries of the loss's gradient in all tensors of one role: what eps of Adam stands beside.
+double gradient_rms(const ScaledNetwork& net, const Examples& examples, Role role);
+
 /// All sizes of one kind of network. The same seed draws the same numbers.
 using Family = std::function<ScaledNetwork(const NetworkSize& size, const BaseSettings& settings,
                                            const Parameterization& parameterization, uint64_t seed)>;
