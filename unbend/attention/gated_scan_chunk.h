@@ -8,7 +8,6 @@
 // decay 0: strong decays cost speed and never accuracy.
 #pragma once
 
-#include <hwy/cache_control.h>
 #include <hwy/contrib/math/math-inl.h>
 
 #include <cmath>
@@ -43,16 +42,14 @@ struct Rows {
     return data + batch * batch_ + head * head_ + time * time_;
   }
 
-  /// Copies n rows to a tile, times the rows of `factor` if there is one, and asks for the rows `ahead` tokens further:
-  /// heads are usually interleaved in memory, so rows are too far apart for the hardware to see them coming.
-  void load(int64_t batch, int64_t head, int64_t time, int64_t n, const Tile<T>& to, int64_t ahead,
-            int64_t first_row = 0, const Tile<T>* factor = nullptr) const {
+  int64_t time_stride() const { return time_; }
+  bool streams() const { return streams_; }  ///< results go past the caches
+  /// Copies n rows to a tile, times the rows of `factor` if there is one.
+  void load(int64_t batch, int64_t head, int64_t time, int64_t n, const Tile<T>& to, int64_t first_row = 0,
+            const Tile<T>* factor = nullptr) const {
     const Lanes<T> d;
     for (int64_t i = 0; i < n; ++i) {
       const T* from = row(batch, head, time + i);
-      const auto next = reinterpret_cast<std::uintptr_t>(from) + ahead * time_ * int64_t(sizeof(T));
-      for (int64_t b = 0; b < width * int64_t(sizeof(T)); b += 64)
-        hwy::Prefetch(reinterpret_cast<const char*>(next + b));
       T* HWY_RESTRICT target = to.row(first_row + i);
       const T* scale = factor ? factor->row(i) : nullptr;
       for (int64_t m = 0; m < width; m += kLanes<T>) {
@@ -61,6 +58,11 @@ struct Rows {
         hn::StoreU(scale ? hn::Mul(x, hn::LoadU(d, scale + m)) : x, d, target + m);
       }
     }
+  }
+  /// Leaves n rows from a time on, which may lie outside of the tensor, to be asked for.
+  void announce(int64_t batch, int64_t head, int64_t time, int64_t n, Ahead& ahead) const {
+    const auto first = reinterpret_cast<std::uintptr_t>(row(batch, head, 0)) + time * time_ * int64_t(sizeof(T));
+    ahead.add(first, time_ * int64_t(sizeof(T)), n, width * int64_t(sizeof(T)));
   }
   /// Copies n rows of a tile back, times the rows of `factor` if there is one. What is larger than the caches goes past
   /// them: it is not read first, and pushes nothing out.

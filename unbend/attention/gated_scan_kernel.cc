@@ -30,7 +30,7 @@ struct Forward {
     for (int64_t t = 0; t < piece.begin; t += chunk.n) {  // what another thread works on: the state alone
       chunk.load_keys(piece.batch, piece.head, t);
       chunk.enter(state);
-      multiply_add(p.dk, chunk.n, transposed(chunk.k), chunk.v, state);
+      multiply_add(chunk.between(), p.dk, chunk.n, transposed(chunk.k), chunk.v, state);
     }
     chunk.end = piece.end;
     for (int64_t t = piece.begin; t < piece.end; t += chunk.n) {
@@ -42,13 +42,32 @@ struct Forward {
       chunk.expect_group(to);
       chunk.score(chunk.q, p.dk, chunk.keys, scores);
       chunk.enter(state);
-      multiply_two(chunk.rows(), chunk.n, plain(scores), chunk.v, p.dk, plain(chunk.q), state, out);
-      multiply_add(p.dk, chunk.n, transposed(chunk.k), chunk.v, state);
-      chunk.store_group(out, to, p.decays_values() ? &chunk.decay.product : nullptr);
+      read_out();
+      multiply_add(chunk.between(), p.dk, chunk.n, transposed(chunk.k), chunk.v, state);
     }
     if (piece.end < p.length) return;
     chunk.settle(state);
     store_state(state, final_state, index);
+  }
+
+ private:
+  // Out = scores v + q state, straight to where it belongs if rows are whole vectors and nothing is left to be done.
+  void read_out() {
+    const Problem<T>& p = chunk.p;
+    const Term<T> local{chunk.n, plain(scores), chunk.v.data, chunk.v.stride};
+    const Term<T> distant{p.dk, plain(chunk.q), state.data, state.stride};
+    if (p.decays_values() || p.dv % kLanes<T> != 0) {
+      sum_of_products<Into::Set>(chunk.between(), chunk.rows(), p.dv, out.data, out.stride, local, distant);
+      return chunk.store_group(out, to, p.decays_values() ? &chunk.decay.product : nullptr);
+    }
+    const auto write = [&]<Into kInto>(int64_t g) {
+      Term<T> a = local, b = distant;
+      a.a.data = scores.row(g * chunk.n), b.a.data = chunk.q.row(g * chunk.n);
+      sum_of_products<kInto>(chunk.between(), chunk.n, p.dv, to.row(chunk.batch, chunk.head * p.group + g, chunk.time),
+                             to.time_stride(), a, b);
+    };
+    for (int64_t g = 0; g < p.group; ++g)
+      to.streams() ? write.template operator()<Into::Stream>(g) : write.template operator()<Into::Set>(g);
   }
 };
 
@@ -136,8 +155,8 @@ struct Push {
     const Problem<T>& p = chunk.p;
     const int64_t n = chunk.n;
     chunk.load_group(tq_rows, tq);
-    tk_rows.load(chunk.batch, chunk.head, chunk.time, n, tk, n);
-    tv_rows.load(chunk.batch, chunk.head, chunk.time, n, tv, n);
+    chunk.load_head(tk_rows, tk);
+    chunk.load_head(tv_rows, tv);
     if (p.log_decay) {
       read_decay(0, t_first.data, nullptr);
       std::fill_n(t_product.data, t_product.stride, T(0));
@@ -164,20 +183,20 @@ struct Push {
     chunk.score(chunk.q, p.dk, chunk.keys, scores);
     chunk.score(tq, p.dk, chunk.keys, t_scores);
     chunk.template score<true>(chunk.q, p.dk, t_keys, t_scores);
-    multiply(rows, n, plain(t_scores), chunk.v, t_out);
-    multiply_add(rows, n, plain(scores), tv, t_out);
-    multiply_add(rows, p.dk, plain(tq), state, t_out);
-    multiply_add(rows, p.dk, plain(chunk.q), t_state, t_out);
+    multiply(chunk.between(), rows, n, plain(t_scores), chunk.v, t_out);
+    multiply_add(chunk.between(), rows, n, plain(scores), tv, t_out);
+    multiply_add(chunk.between(), rows, p.dk, plain(tq), state, t_out);
+    multiply_add(chunk.between(), rows, p.dk, plain(chunk.q), t_state, t_out);
     if (p.decays_values()) {
-      multiply(rows, n, plain(scores), chunk.v, out);
-      multiply_add(rows, p.dk, plain(chunk.q), state, out);
+      multiply(chunk.between(), rows, n, plain(scores), chunk.v, out);
+      multiply_add(chunk.between(), rows, p.dk, plain(chunk.q), state, out);
       add_rows<false>(t_out, out, p.group);
       scale_rows(t_out, chunk.decay.product, n, p.group, n);
     }
 
-    multiply_add(p.dk, n, transposed(chunk.k), chunk.v, state);
-    multiply_add(p.dk, n, transposed(tk), chunk.v, t_state);
-    multiply_add(p.dk, n, transposed(chunk.k), tv, t_state);
+    multiply_add(chunk.between(), p.dk, n, transposed(chunk.k), chunk.v, state);
+    multiply_add(chunk.between(), p.dk, n, transposed(tk), chunk.v, t_state);
+    multiply_add(chunk.between(), p.dk, n, transposed(chunk.k), tv, t_state);
     if (p.log_decay) add_state(t_product.row(n - 1));
     chunk.scale_by_last(state);
     chunk.scale_by_last(t_state);

@@ -86,6 +86,7 @@ struct Pull {
       chunk.direction = -1;
       for (size_t c = chunks; c-- > 0;) {
         entered[c].exchange(chunk);
+        chunk.ahead.restart();
         chunk.load_queries();
         chunk.transpose_keys();
         pull_chunk(entered[c].state, entered[c + 1].state);
@@ -124,7 +125,7 @@ struct Pull {
         chunk.load_queries();
         load_d_out();
         if (p.log_decay) scale_state(d_state, leaving_factor(chunk.last()), p.axis == DecayAxis::Key, p.dk, d_state);
-        multiply_add(p.dk, chunk.rows(), transposed(chunk.q), d_out, d_state);
+        multiply_add(chunk.between(), p.dk, chunk.rows(), transposed(chunk.q), d_out, d_state);
         step_back();
       }
     }
@@ -150,7 +151,7 @@ struct Pull {
       } else {
         std::copy_n(state_t.data, p.dv * state_t.stride, slot().state.data);
       }
-      multiply_add(p.dv, chunk.n, transposed(chunk.v), chunk.k, state_t);
+      multiply_add(chunk.between(), p.dv, chunk.n, transposed(chunk.v), chunk.k, state_t);
       t += chunk.n;
       slot().exchange(chunk);
       ++count;
@@ -182,15 +183,15 @@ struct Pull {
     transpose(n, p.dv, chunk.v.data, chunk.v.stride, values.data, values.stride);
     chunk.score(chunk.q, p.dk, chunk.keys, scores);
     chunk.score(d_out, p.dv, values, d_scores);
-    multiply_two(n, rows, transposed(scores), d_out, p.dk, plain(chunk.k), d_state, dv);
-    multiply_two(rows, n, plain(d_scores), chunk.k, p.dv, plain(d_out), before, dq);
-    multiply_two(n, rows, transposed(d_scores), chunk.q, p.dv, plain(chunk.v), d_state_t, dk);
-    multiply_add(p.dk, rows, transposed(chunk.q), d_out, d_state);
+    multiply_two(chunk.between(), n, rows, transposed(scores), d_out, p.dk, plain(chunk.k), d_state, dv);
+    multiply_two(chunk.between(), rows, n, plain(d_scores), chunk.k, p.dv, plain(d_out), before, dq);
+    multiply_two(chunk.between(), n, rows, transposed(d_scores), chunk.q, p.dv, plain(chunk.v), d_state_t, dk);
+    multiply_add(chunk.between(), p.dk, rows, transposed(chunk.q), d_out, d_state);
 
     if (p.decays_keys()) store_decay(chunk.q, dq, chunk.k, dk);
     if (p.decays_values()) {
       transpose(p.dv, p.dk, before.data, before.stride, state.data, state.stride);
-      multiply_two(rows, n, plain(scores), chunk.v, p.dk, plain(chunk.q), state, out);
+      multiply_two(chunk.between(), rows, n, plain(scores), chunk.v, p.dk, plain(chunk.q), state, out);
       store_decay(out, d_out, chunk.v, dv);
     }
     const ChunkDecay<T>& decay = chunk.decay;

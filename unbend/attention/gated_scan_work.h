@@ -67,13 +67,15 @@ void store_state(const Tile<T>& from, const at::Tensor& to, int64_t index) {
 // last token of the chunk before ("pending"), which the next chunk applies together with the decay of its first token.
 template <class T>
 struct Chunk {
+  static constexpr int64_t kLinesBetween = 12;  // as many as a processor has outstanding at a time
   const Problem<T>& p;
   Tile<T> q, k, v, keys;  // keys = k^T
   ChunkDecay<T> decay;
   Tile<T> pending, factor;
   int64_t batch = 0, head = 0, time = 0, n = 0;
   int64_t end = 0;        // of the tokens to walk over; no chunk crosses it
-  int64_t direction = 1;  // of the walk over time, for prefetching
+  int64_t direction = 1;  // of the walk over time
+  Ahead ahead;            // rows of the chunk that comes next
 
   explicit Chunk(const Problem<T>& p)
       : p(p),
@@ -87,15 +89,21 @@ struct Chunk {
 
   int64_t rows() const { return p.group * n; }
 
+  /// For the products: a part of the next chunk's rows.
+  auto between() {
+    return [this] { ahead.fetch(kLinesBetween); };
+  }
+
   void place(int64_t b, int64_t h, int64_t t) {
     batch = b, head = h, time = t;
+    ahead.restart();
     const int64_t border = std::min(end, (t / kSegment + 1) * kSegment);
     n = decay.load(p.log_decay, b, h, t, std::min(p.chunk, border - t));
   }
   void load_keys(int64_t b, int64_t h, int64_t t) {
     place(b, h, t);
-    p.k.load(b, h, t, n, k, direction * n, 0, p.decays_keys() ? &decay.inverse : nullptr);
-    p.v.load(b, h, t, n, v, direction * n, 0, p.decays_values() ? &decay.inverse : nullptr);
+    load_head(p.k, k, p.decays_keys() ? &decay.inverse : nullptr);
+    load_head(p.v, v, p.decays_values() ? &decay.inverse : nullptr);
   }
   void load_queries() { load_group(p.q, q, p.decays_keys() ? &decay.product : nullptr); }
   void load(int64_t b, int64_t h, int64_t t) {
@@ -105,9 +113,15 @@ struct Chunk {
   }
   void transpose_keys() const { transpose(n, p.dk, k.data, k.stride, keys.data, keys.stride); }
 
-  void load_group(const Rows<T>& from, const Tile<T>& to, const Tile<T>* scale = nullptr) const {
-    for (int64_t g = 0; g < p.group; ++g)
-      from.load(batch, head * p.group + g, time, n, to, direction * n, g * n, scale);
+  void load_head(const Rows<T>& from, const Tile<T>& to, const Tile<T>* scale = nullptr) {
+    from.load(batch, head, time, n, to, 0, scale);
+    from.announce(batch, head, time + direction * n, n, ahead);
+  }
+  void load_group(const Rows<T>& from, const Tile<T>& to, const Tile<T>* scale = nullptr) {
+    for (int64_t g = 0; g < p.group; ++g) {
+      from.load(batch, head * p.group + g, time, n, to, g * n, scale);
+      from.announce(batch, head * p.group + g, time + direction * n, n, ahead);
+    }
   }
   void store_group(const Tile<T>& from, const Rows<T>& to, const Tile<T>* scale = nullptr) const {
     for (int64_t g = 0; g < p.group; ++g) to.store(batch, head * p.group + g, time, n, from, g * n, scale);
@@ -145,8 +159,9 @@ struct Chunk {
 
   // scores = lower(left right^T), or += : left is stacked by group, `right` is already transposed.
   template <bool kAdd = false>
-  void score(const Tile<T>& left, int64_t inner, const Tile<T>& right, const Tile<T>& scores) const {
-    product<kAdd>(rows(), n, inner, plain(left), right.data, right.stride, scores.data, scores.stride);
+  void score(const Tile<T>& left, int64_t inner, const Tile<T>& right, const Tile<T>& scores) {
+    sum_of_products<kAdd ? Into::Add : Into::Set>(between(), rows(), n, scores.data, scores.stride,
+                                                  Term<T>{inner, plain(left), right.data, right.stride});
     mask_future(scores, n, p.group, n);
   }
 };

@@ -2,6 +2,7 @@
 // transpose. Static dispatch: vectors of the target we are compiled for.
 #pragma once
 
+#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
 #include <algorithm>
@@ -38,8 +39,11 @@ struct Term {
   int64_t b_stride;
 };
 
+/// What becomes of a product: it is set, added to what is there, or written past the caches (whole aligned vectors).
+enum class Into { Set, Add, Stream };
+
 // R rows x V vectors of C in registers.
-template <int R, int V, bool kAdd, class T, class... Terms>
+template <int R, int V, Into kInto, class T, class... Terms>
 HWY_INLINE void block_product(T* HWY_RESTRICT c, int64_t c_stride, const Terms&... terms) {
   const Lanes<T> d;
   hn::Vec<Lanes<T>> sum[R][V];
@@ -47,7 +51,7 @@ HWY_INLINE void block_product(T* HWY_RESTRICT c, int64_t c_stride, const Terms&.
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) {
-      if constexpr (kAdd) {
+      if constexpr (kInto == Into::Add) {
         sum[r][v] = hn::LoadU(d, c + r * c_stride + v * kLanes<T>);
       } else {
         sum[r][v] = hn::Zero(d);
@@ -73,16 +77,24 @@ HWY_INLINE void block_product(T* HWY_RESTRICT c, int64_t c_stride, const Terms&.
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) hn::StoreU(sum[r][v], d, c + r * c_stride + v * kLanes<T>);
+    for (int v = 0; v < V; ++v) {
+      T* to = c + r * c_stride + v * kLanes<T>;
+      if constexpr (kInto == Into::Stream) {
+        hn::Stream(sum[r][v], d, to);
+      } else {
+        hn::StoreU(sum[r][v], d, to);
+      }
+    }
   }
 }
 
 // All rows of a strip of V vectors: as many rows at a time as registers allow, then 4, 2, 1.
-template <int V, bool kAdd, class T, class... Terms>
-HWY_NOINLINE void strip_product(int64_t rows, T* c, int64_t c_stride, Terms... terms) {
+template <int V, Into kInto, class T, class Between, class... Terms>
+HWY_NOINLINE void strip_product(Between& between, int64_t rows, T* c, int64_t c_stride, Terms... terms) {
   constexpr int kRows = V == 4 ? 6 : 8;
   const auto run = [&]<int R>() {
-    block_product<R, V, kAdd>(c, c_stride, terms...);
+    block_product<R, V, kInto>(c, c_stride, terms...);
+    between();
     ((terms.a.data += R * terms.a.row), ...);
     c += R * c_stride;
     rows -= R;
@@ -93,16 +105,17 @@ HWY_NOINLINE void strip_product(int64_t rows, T* c, int64_t c_stride, Terms... t
   if (rows >= 1) run.template operator()<1>();
 }
 
-/// C = the sum of the terms, or C += : C is rows x `columns` padded to whole vectors.
-template <bool kAdd, class T, class... Terms>
-void sum_of_products(int64_t rows, int64_t columns, T* c, int64_t c_stride, Terms... terms) {
+/// C = the sum of the terms, or C += : C is rows x `columns` padded to whole vectors. `between` is called after every
+/// few rows: the place to ask for memory that is needed next.
+template <Into kInto, class T, class Between, class... Terms>
+void sum_of_products(Between&& between, int64_t rows, int64_t columns, T* c, int64_t c_stride, Terms... terms) {
   for (int64_t left = padded<T>(columns) / kLanes<T>; left > 0;) {
     const int64_t vectors = left == 5 ? 3 : std::min<int64_t>(left, 4);  // 5 as 3 + 2: one vector alone starves
     switch (vectors) {
-      case 4: strip_product<4, kAdd>(rows, c, c_stride, terms...); break;
-      case 3: strip_product<3, kAdd>(rows, c, c_stride, terms...); break;
-      case 2: strip_product<2, kAdd>(rows, c, c_stride, terms...); break;
-      default: strip_product<1, kAdd>(rows, c, c_stride, terms...);
+      case 4: strip_product<4, kInto>(between, rows, c, c_stride, terms...); break;
+      case 3: strip_product<3, kInto>(between, rows, c, c_stride, terms...); break;
+      case 2: strip_product<2, kInto>(between, rows, c, c_stride, terms...); break;
+      default: strip_product<1, kInto>(between, rows, c, c_stride, terms...);
     }
     ((terms.b += vectors * kLanes<T>), ...);
     c += vectors * kLanes<T>;
@@ -111,10 +124,10 @@ void sum_of_products(int64_t rows, int64_t columns, T* c, int64_t c_stride, Term
 }
 
 /// C = A B, or C += A B.
-template <bool kAdd, class T>
+template <Into kInto, class T>
 void product(int64_t rows, int64_t columns, int64_t inner, Left<T> a, const T* b, int64_t b_stride, T* c,
              int64_t c_stride) {
-  sum_of_products<kAdd>(rows, columns, c, c_stride, Term<T>{inner, a, b, b_stride});
+  sum_of_products<kInto>([] {}, rows, columns, c, c_stride, Term<T>{inner, a, b, b_stride});
 }
 
 /// to = from^T; `from` is rows x columns. In blocks of 4 x 4 for float.

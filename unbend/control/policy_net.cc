@@ -38,7 +38,7 @@ void forward_strip(std::int64_t rows, kernel::Left<T> x, std::int64_t inputs, co
   const Lanes<T> d;
   in_blocks(rows, [&]<int R>(std::int64_t i) {
     T* const out = y + i * y_stride;
-    kernel::block_product<R, V, false>(
+    kernel::block_product<R, V, kernel::Into::Set>(
         out, y_stride, kernel::Term<T>{inputs, {x.data + i * x.row, x.row, x.column}, weights, V * kLanes<T>});
     for (int v = 0; v < V; ++v) {
       const auto b = hn::LoadU(d, bias + v * kLanes<T>);
@@ -60,9 +60,9 @@ void product_strip(std::int64_t rows, kernel::Left<T> a, std::int64_t inner, con
   in_blocks(rows, [&]<int R>(std::int64_t i) {
     const kernel::Term<T> term{inner, {a.data + i * a.row, a.row, a.column}, b, V * kLanes<T>};
     if (add) {
-      kernel::block_product<R, V, true>(c + i * c_stride, c_stride, term);
+      kernel::block_product<R, V, kernel::Into::Add>(c + i * c_stride, c_stride, term);
     } else {
-      kernel::block_product<R, V, false>(c + i * c_stride, c_stride, term);
+      kernel::block_product<R, V, kernel::Into::Set>(c + i * c_stride, c_stride, term);
     }
   });
 }

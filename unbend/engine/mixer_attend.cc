@@ -93,7 +93,8 @@ void attend_block(const MixerLayout& at, const MixerWeights& weights, const Slic
     copy(rows.q + ((slice.first + from + i) * at.heads + head) * d, d, q + i * d);
     scale(q + i * d, d, at.scale);
   }
-  kernel::product<false, float>(count, columns, d, {q, d, 1}, band.keys + first, band.stride, weight, stride);
+  kernel::product<kernel::Into::Set, float>(count, columns, d, {q, d, 1}, band.keys + first, band.stride, weight,
+                                            stride);
   const float hidden = -std::numeric_limits<float>::infinity();
   for (std::int64_t i = 0; i < count; ++i) {
     float* row = weight + i * stride;
@@ -114,8 +115,9 @@ void attend_block(const MixerLayout& at, const MixerWeights& weights, const Slic
     std::ranges::copy(weights.meta, row + columns + pinned);
     mass[i] = exponentials(row, scores);
   }
-  kernel::product<false, float>(count, value_stride, columns, {weight, stride, 1},
-                                band.values + first * band.value_stride, band.value_stride, sum, value_stride);
+  kernel::product<kernel::Into::Set, float>(count, value_stride, columns, {weight, stride, 1},
+                                            band.values + first * band.value_stride, band.value_stride, sum,
+                                            value_stride);
   for (std::int64_t i = 0; i < count; ++i) {
     for (std::int64_t j = 0; j < pinned; ++j) {
       const auto p = hn::Set(F32(), weight[i * stride + columns + j]);
