@@ -302,7 +302,8 @@ def main():
         for stage in rates:
             peer.set(stage, form)
             peer.step(stage, batches()[:1])
-    for _ in range(options.rounds):
+    for number in range(options.rounds):
+        print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
         for stage, (rate, loss) in ours(options, step_tokens).items():
             rates[stage]["unbend"].append(rate)
             losses[stage].setdefault("unbend", loss)
