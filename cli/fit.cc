@@ -11,6 +11,7 @@
 #include "cli/verbs.h"
 #include "unbend/base/error.h"
 #include "unbend/base/interrupt.h"
+#include "unbend/base/npy.h"
 #include "unbend/optimize/curves.h"
 #include "unbend/report/html.h"
 #include "unbend/tensor/csv.h"
@@ -163,7 +164,7 @@ void give(const Arguments& a, const std::string& title, const std::vector<Fitted
   const Minimum& m = all[0].minimum;
   if (!a.out.empty()) {
     const Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> rows = weights;
-    save_npy(a.out, at::from_blob(const_cast<double*>(rows.data()), {rows.rows(), rows.cols()}, at::kDouble));
+    write_npy(a.out, {rows.rows(), rows.cols()}, std::span(rows.data(), static_cast<std::size_t>(rows.size())));
   }
   if (!a.report.empty()) {
     HtmlReport page(title, fmt::format("{}: {}", a.data, m.message));

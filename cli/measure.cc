@@ -8,8 +8,6 @@
 #include "cli/measure.h"
 #include "cli/verbs.h"
 #include "unbend/base/error.h"
-#include "unbend/base/files.h"
-#include "unbend/base/npy.h"
 #include "unbend/base/progress.h"
 #include "unbend/report/html.h"
 #include "unbend/report/table.h"
@@ -22,17 +20,6 @@ namespace {
 using namespace transport;
 
 using Arguments = MeasureArguments;
-
-void write_array(const std::string& path, std::int64_t rows, std::span<const double> values) {
-  const auto columns = rows > 0 ? static_cast<std::int64_t>(values.size()) / rows : 0;
-  if (std::filesystem::path(path).extension() == ".npy") return write_npy(path, {rows, columns}, values);
-  std::string text;
-  for (std::size_t i = 0; i < values.size(); ++i)
-    text += fmt::format("{}{}", values[i], static_cast<std::int64_t>(i + 1) % columns ? "," : "\n");
-  write_file(path, text);
-}
-
-std::string number(double x) { return fmt::format("{:.6g}", x); }
 
 HtmlReport report_of(const std::string& title, const Space& space) {
   constexpr std::size_t kShown = 20;  // rows: a page is to be looked at
@@ -61,7 +48,7 @@ void finish(const Arguments& a, Json json, const Space& space, const std::string
 void embed(const Arguments& a) {
   const auto space = load_space(a);
   const auto rows = space->features();
-  if (!a.out.empty()) write_array(a.out, space->size(), rows);
+  if (!a.out.empty()) write_rows(a.out, space->size(), rows);
   if (!a.report.empty()) report_of("Embedded measures", *space).drawing(space->picture("Measures")).write(a.report);
   const auto width = static_cast<std::int64_t>(rows.size()) / space->size();
   finish(a, {{"measures", to_json(space->table())["rows"]}, {"features", width}}, *space,
@@ -86,7 +73,7 @@ void distance(const Arguments& a) {
     json["matrix"].push_back(std::vector<double>(row.begin(), row.end()));
     table.columns.push_back(fmt::format("{}", i));
     table.rows.push_back({fmt::format("{} {}", i, space->name(i))});
-    for (const double x : row) table.rows.back().push_back(number(x));
+    for (const double x : row) table.rows.back().push_back(six_digits(x));
   }
   std::string text =
       count <= 12 ? to_text(table) : fmt::format("{} x {} values: --out FILE keeps them\n", count, count);
@@ -100,15 +87,15 @@ void distance(const Arguments& a) {
         const double exact = space->exact(i, j), linear = matrix[static_cast<std::size_t>(i * count + j)];
         json["exact"].back().push_back(exact);
         if (compared.rows.size() < 200)
-          compared.rows.push_back(
-              {fmt::format("{} {}", i, j), number(linear), number(exact), exact > 0 ? number(linear / exact) : "-"});
+          compared.rows.push_back({fmt::format("{} {}", i, j), six_digits(linear), six_digits(exact),
+                                   exact > 0 ? six_digits(linear / exact) : "-"});
         progress.update(++done);
       }
     }
     progress.finish();
     text += to_text(compared);
   }
-  if (!a.out.empty()) write_array(a.out, count, matrix);
+  if (!a.out.empty()) write_rows(a.out, count, matrix);
   if (!a.report.empty()) {
     HtmlReport report = report_of("Distances between measures", *space);
     if (count <= 40) report.heading("Distances").table(table);
@@ -139,7 +126,7 @@ void interpolate_pair(const Arguments& a) {
     frames.emplace_back(fmt::format("t = {:.2f}", t), space->between(0, 1, t));
     const Measure& m = frames.back().second;
     json["frames"].push_back({{"t", t}, {"atoms", m.size()}, {"mass", m.total()}});
-    table.rows.push_back({fmt::format("{:.3f}", t), fmt::format("{}", m.size()), number(m.total())});
+    table.rows.push_back({fmt::format("{:.3f}", t), fmt::format("{}", m.size()), six_digits(m.total())});
     if (!a.out.empty()) write_measure(std::filesystem::path(a.out) / fmt::format("frame_{:03}.csv", k), m);
   }
   if (!a.report.empty())
@@ -165,7 +152,7 @@ void mean(const Arguments& a) {
         .drawing(space->picture("Measures"))
         .write(a.report);
   finish(a, json, *space,
-         fmt::format("barycentre: {} atoms of mass {}{}\n", m.size(), number(m.total()),
+         fmt::format("barycentre: {} atoms of mass {}{}\n", m.size(), six_digits(m.total()),
                      a.out.empty() ? "; --out FILE keeps it" : ""));
 }
 
@@ -187,7 +174,7 @@ void pca(const Arguments& a) {
   for (std::int64_t k = 0; k < found.size(); ++k) {
     const double v = found.variances[static_cast<std::size_t>(k)];
     variances.rows.push_back(
-        {fmt::format("{}", k + 1), number(v), fmt::format("{:.1f} %", 100 * v / found.total_variance)});
+        {fmt::format("{}", k + 1), six_digits(v), fmt::format("{:.1f} %", 100 * v / found.total_variance)});
   }
   PathPlot plot{"Measures by their first two components", {"first component"}, {"second component"}, {}};
   for (std::int64_t i = 0; i < count; ++i) {
@@ -196,7 +183,7 @@ void pca(const Arguments& a) {
     json["scores"].push_back(std::vector<double>(row.begin(), row.end()));
     plot.paths.push_back({labels[static_cast<std::size_t>(i)], {row[0]}, {found.size() > 1 ? row[1] : 0}});
   }
-  if (!a.out.empty()) write_array(a.out, count, placed);
+  if (!a.out.empty()) write_rows(a.out, count, placed);
   if (!a.report.empty()) {
     HtmlReport report = report_of("Principal components of measures", *space);
     report.heading("Components").table(variances).plot(plot);

@@ -1,6 +1,8 @@
 // What the verbs on measures share: options, and measures embedded in one of three spaces.
 #pragma once
 
+#include <fmt/format.h>
+
 #include <memory>
 #include <numbers>
 #include <optional>
@@ -13,6 +15,8 @@
 #include "unbend/transport/measure_file.h"
 
 namespace unbend {
+
+inline std::string six_digits(double x) { return fmt::format("{:.6g}", x); }
 
 struct MeasureArguments {
   std::vector<std::string> files;

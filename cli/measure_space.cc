@@ -24,8 +24,6 @@ constexpr std::size_t kShown = 5;  // measures in a picture
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
-std::string number(double x) { return fmt::format("{:.6g}", x); }
-
 MeasureFile file_options(const Arguments& a) {
   MeasureFile options;
   options.masses = a.masses == "unit" ? Masses::Unit : a.masses == "equal" ? Masses::Equal : Masses::Column;
@@ -70,7 +68,10 @@ class Plane : public Space {
     }
     require(dim_ > 0, "none of the measures has points");
     lambda_ = a_.lambda;
-    if (lambda_ == 0) lambda_ = variance();
+    if (lambda_ == 0) {
+      lambda_ = variance();
+      require(std::isfinite(lambda_), "the points lie too far apart, their variance overflows: --lambda is needed");
+    }
     require(std::isfinite(lambda_) && lambda_ > 0, "lambda is {}, expected a positive number", lambda_);
     make_reference();
     Progress progress("embedding", size(), "measures", a_.json || size() < 20);
@@ -108,8 +109,8 @@ class Plane : public Space {
       const Measure& m = measures_[at(i)];
       const double rest = rest_of(i).total();
       const double kept = a_.method == "lot" ? 1 : m.total() - rest;
-      t.rows.push_back(
-          {name(i), fmt::format("{}", m.size()), number(m.total()), number(kept), number(rest), number(value_of(i))});
+      t.rows.push_back({name(i), fmt::format("{}", m.size()), six_digits(m.total()), six_digits(kept), six_digits(rest),
+                        six_digits(value_of(i))});
     }
     return t;
   }
@@ -268,8 +269,8 @@ class Circle : public Space {
   Table table() const override {
     Table t{"Measures", {"measure", a_.histogram ? "bins" : "atoms", "alpha (turns)", "to uniform (turns)"}, {}};
     for (std::int64_t i = 0; i < size(); ++i)
-      t.rows.push_back({name(i), fmt::format("{}", measures_[at(i)].size()), number(maps_[at(i)].shift),
-                        number(std::sqrt(transport_to_uniform(measures_[at(i)])))});
+      t.rows.push_back({name(i), fmt::format("{}", measures_[at(i)].size()), six_digits(maps_[at(i)].shift),
+                        six_digits(std::sqrt(transport_to_uniform(measures_[at(i)])))});
     return t;
   }
   std::string quantity() const override { return "LCOT distance (turns)"; }
@@ -378,7 +379,7 @@ class Sphere : public Space {
   }
   Table table() const override {
     Table t{"Measures", {"measure", "atoms", "mass"}, {}};
-    for (const auto& [name, m] : named_) t.rows.push_back({name, fmt::format("{}", m.size()), number(m.total())});
+    for (const auto& [name, m] : named_) t.rows.push_back({name, fmt::format("{}", m.size()), six_digits(m.total())});
     return t;
   }
   std::string quantity() const override { return "sliced LCOT distance (turns)"; }

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "cli/verbs.h"
 #include "unbend/base/error.h"
@@ -171,14 +172,15 @@ void train(const Arguments& a) {
   const opt::StreamResult result = opt::learn_stream(*learner, *stream, learning);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   if (progress) progress->finish();
-  if (!a.model.empty()) opt::save_ftrl(a.model, *learner, stream->format(), result.position);
-  const std::string kept =
-      a.model.empty() ? "" : fmt::format("; {} holds the {} rows before", a.model, learner->rows());
+  const bool keep = !a.model.empty() && learner->rows() > 0;  // where nothing was learnt there is nothing to go on with
+  if (keep) opt::save_ftrl(a.model, *learner, stream->format(), result.position);
+  const std::string kept = keep ? fmt::format("; {} holds the {} rows before", a.model, learner->rows()) : "";
   if (result.stopped)
     fail_input("{}: line {}: {}{}; --skip-bad passes over bad lines", name_of(a), result.first_bad.line,
                result.first_bad.problem, kept);
   if (!result.failure.empty()) fail_input("{}{}", result.failure, kept);
-  if (result.interrupted) fail_computation("interrupted after {} rows{}: --resume goes on", learner->rows(), kept);
+  if (result.interrupted)
+    fail_computation("interrupted after {} rows{}{}", learner->rows(), kept, keep ? ": --resume goes on" : "");
   require(learner->rows() > 0, "{}: there are no rows", name_of(a));
 
   if (!a.report.empty()) write_report(a, *learner);
@@ -192,6 +194,38 @@ void train(const Arguments& a) {
                result.first_bad.problem);
   fmt::print("{}", to_text(table_of(*learner)));
 }
+
+/// A file that takes its name when it is whole: until then it lies beside it, and goes away with an error. Without a
+/// name it is standard output.
+class Output {
+ public:
+  explicit Output(const std::string& path) : path_(path), part_(path + ".part") {
+    if (path.empty()) return;
+    file_ = std::fopen(part_.c_str(), "w");
+    if (!file_) fail_computation("{}: cannot be written", part_);
+  }
+  Output(const Output&) = delete;
+  Output& operator=(const Output&) = delete;
+  ~Output() {
+    if (!file_) return;
+    std::fclose(file_);
+    std::remove(part_.c_str());
+  }
+  std::FILE* file() { return file_ ? file_ : stdout; }
+  void finish() {
+    if (!file_) return;
+    const bool written = std::ferror(file_) == 0;
+    if (std::fclose(std::exchange(file_, nullptr)) != 0 || !written) {
+      std::remove(part_.c_str());
+      fail_computation("{}: cannot be written", part_);
+    }
+    std::filesystem::rename(part_, path_);
+  }
+
+ private:
+  std::string path_, part_;
+  std::FILE* file_ = nullptr;
+};
 
 void predict(const Arguments& a) {
   if (a.json && a.out.empty())
@@ -208,23 +242,16 @@ void predict(const Arguments& a) {
   if (a.average)
     for (int k = 0; k < o.classes; ++k) means.push_back(model.learner.average(rate, k));
 
-  std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(nullptr, std::fclose);
-  const std::string part = a.out + ".part";
-  if (!a.out.empty()) {
-    file.reset(std::fopen(part.c_str(), "w"));
-    if (!file) fail_computation("{}: cannot be written", part);
-  }
-  std::FILE* out = file ? file.get() : stdout;
+  Output output(a.out);
+  std::FILE* out = output.file();
   std::vector<double> margins, unused(classes);
   double loss = 0, weight = 0, wrong = 0;
   std::int64_t rows = 0, bad = 0;
   while (opt::RowBatch* batch = stream.next()) {
     std::size_t next_bad = 0;
     const auto refuse = [&](const opt::BadLine& line) {
-      if (!a.skip_bad) {
-        std::filesystem::remove(part);
+      if (!a.skip_bad)
         fail_input("{}: line {}: {}; --skip-bad prints empty lines instead", name_of(a), line.line, line.problem);
-      }
       ++bad;
       fmt::print(out, "\n");
     };
@@ -273,10 +300,7 @@ void predict(const Arguments& a) {
     for (; next_bad < batch->bad.size(); ++next_bad) refuse(batch->bad[next_bad]);
   }
   if (interrupted()) fail_computation("interrupted after {} rows", rows);
-  if (file) {
-    if (std::fclose(file.release()) != 0) fail_computation("{}: cannot be written", part);
-    std::filesystem::rename(part, a.out);
-  }
+  output.finish();
   const bool has_loss = classes == 1 || o.multiclass == opt::Multiclass::Softmax;
   if (a.json) {
     Json json{{"rows", rows}, {"bad_lines", bad}};

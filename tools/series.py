@@ -7,6 +7,7 @@ anything that a pickle names: only arrays, slices and plain values are made. CO2
 `datasets` and `forecast` and the packages of two textbooks have them:
   monthly.csv, quarterly.csv   the targets of the study meta_forecast
   monthly_more.csv, quarterly_more.csv, employment.csv (148 monthly series)   further ones of the same frequencies
+  sunspots.csv (monthly)       a stream of the study implicit_ftrl
 """
 import csv
 import lzma
@@ -77,6 +78,7 @@ def main():
     for name, wanted in (("monthly", MONTHLY), ("quarterly", QUARTERLY), ("monthly_more", MONTHLY_MORE),
                          ("quarterly_more", QUARTERLY_MORE)):
         write(out / f"{name}.csv", {w.split("/")[1]: co2 if w == "datasets/co2" else frame(source / f"{w}.pkl.compress")["value"] for w in wanted})
+    write(out / "sunspots.csv", {"sunspots": frame(source / "datasets/sunspots.pkl.compress")["value"]})
     table = frame(source / "fpp3/us_employment.pkl.compress")
     employment = {}
     for key, value in zip(table["Series_ID"], table["Employed"]):

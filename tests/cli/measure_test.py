@@ -104,6 +104,8 @@ class Measure(VerbTestCase):
         self.assert_refused(3, "bad.csv, line 1: number 2 is nan", "embed", self.file("bad.csv", [[1, "nan"]]))
         self.assert_refused(3, "bad.csv: points of 3 dimensions, those before have 2", "embed", good, self.file("bad.csv", [[1, 2, 3]]))
         self.assert_refused(3, "lambda is -1", "embed", good, "--lambda=-1")
+        self.assert_refused(3, "lambda is 1e+308: too large", "embed", good, "--lambda", 1e308)
+        self.assert_refused(3, "--lambda is needed", "embed", self.file("far.csv", [[1e200, 1], [-1e200, 1]]))
         self.assert_refused(3, "no mass", "embed", self.file("bad.csv", [[1, 2, 0]]), "--masses", "column")
         self.assert_refused(3, "total mass is 0", "embed", self.file("bad.csv", [[1, 0]]), "--masses", "column", "--space", "circle")
         self.assert_refused(3, "value 0 is 350, beyond one turn of 6.28", "embed", self.file("bad.csv", [[350]]), "--space", "circle")

@@ -89,6 +89,9 @@ class Online(VerbTestCase):
         self.assertEqual((found["rows"], found["bad_lines"], found["first_bad"]["line"]), (50, 2, 21))
         straight = self.run_json("train", data, "--model", self.path / "straight", "--skip-bad")
         self.assertEqual(straight["rates"], found["rates"])
+        out = self.path / "out"
+        self.assert_refused(3, "line 21", "predict", data, "--model", model, "--out", out)
+        self.assertEqual(list(self.path.glob("*.part")) + list(self.path.glob("out")), [])
         self.assert_refused(3, "line 21", "predict", data, "--model", model)
         printed = self.run_verb("predict", data, "--model", model, "--skip-bad").stdout.split("\n")
         self.assertEqual((len(printed), printed[20]), (53, ""))
@@ -128,6 +131,8 @@ class Online(VerbTestCase):
         self.assert_refused(3, "tau must lie in (0, 1)", "train", data, "--model", model, "--loss", "quantile")
         self.assert_refused(3, "use adagrad-norm", "train", data, "--model", model, "--domain", "ball")
         self.assert_refused(3, "there are no rows", "train", self.file("empty.svm", []), "--model", model)
+        self.assert_refused(3, "line 1: column 3", "train", self.file("bad.svm", ["1 0:x"]), "--model", model)
+        self.assertFalse(model.exists())  # nothing was learnt
         self.assert_refused(3, "not a saved online learner", "predict", data, "--model", self.zeros())
         self.assert_refused(3, "label 0 is not -1 or 1", "train", self.file("z.svm", ["0 1:1"]), "--model", self.path / "z")
 

@@ -312,6 +312,10 @@ TEST(GradientNormalizedSmoothness, BadInputAndHardCases) {
   MinimizeOptions o;
   o.gamma0 = 0;
   EXPECT_THROW(minimize(p, zero, o), Error);
+  o = {};
+  o.gradient_tolerance = NAN;
+  EXPECT_THROW(minimize(p, zero, o), Error);
+  EXPECT_THROW(minimize(logistic_problem(1e200 * d.a, d.y, ridge), zero), Error);  // the gradient's norm overflows
   Problem bad = p;
   bad.metric = -Matrix::Identity(6, 6);
   EXPECT_THROW(minimize(bad, zero), Error);

@@ -18,7 +18,7 @@ Drawing sample() {
   Drawing d{"Map <1>", "two halves", {0, 0}, {2, 1}};
   d.polygons = {{{{0, 0}, {1, 0}, {1, 1}, {0, 1}}, 0, .5}, {{{1, 0}, {2, 0}, {2, 1}}, 7, 2}};
   d.lines = {{{1, 0}, {1, 1}}};
-  d.marks = {{{.5, .25}, "here & there"}};
+  d.marks = {{{.5, .25}, "here & there"}, {{1, .5}, "alone", false}};
   d.legend = {{0, "left"}, {7, "right"}};
   return d;
 }
@@ -31,6 +31,8 @@ TEST(Drawing, PutsYUpwardsAndEscapes) {
   EXPECT_THAT(svg, HasSubstr("x1=\"300.00\" y1=\"300.00\" x2=\"300.00\" y2=\"0.00\""));
   EXPECT_THAT(svg, HasSubstr("cx=\"150.00\" cy=\"225.00\""));
   EXPECT_THAT(svg, HasSubstr("here &amp; there"));
+  EXPECT_EQ(svg.find("<circle"), svg.rfind("<circle"));  // the other label has no dot
+  EXPECT_THAT(svg, HasSubstr("<text x=\"300.00\" y=\"150.00\""));
   EXPECT_THAT(svg, HasSubstr("Map &lt;1&gt;"));
   EXPECT_THAT(svg, Not(HasSubstr("<1>")));
 }

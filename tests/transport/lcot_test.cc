@@ -289,6 +289,7 @@ TEST(Circle, ReducesAndRefuses) {
   EXPECT_THAT(refused({.1}, {0}), HasSubstr("total mass is 0"));
   EXPECT_THAT(refused({.1}, {NAN}), HasSubstr("mass 0 is nan"));
   EXPECT_THAT(refused({.1}, {}, 0), HasSubstr("period is 0"));
+  EXPECT_THAT(refused({0, 20}, {}, 1e-308), HasSubstr("value 1 is 20, expected a finite number of periods"));
   EXPECT_THAT(error_message([] { circular_histogram(std::vector{1., -1.}, "h"); }), HasSubstr("mass 1 is -1"));
   EXPECT_THAT(error_message([] { circular_histogram(std::vector{0., 0.}, "h"); }), HasSubstr("total mass is 0"));
   EXPECT_THAT(error_message([] { circular_transport(atoms({.1}), atoms({.2}), .5); }), HasSubstr("p is 0.5"));

@@ -174,6 +174,21 @@ TEST(PartialTransport, ShiftsChangeNothing) {
   EXPECT_NEAR(partial_transport(a, b, .7).value, value, 1e-11);
 }
 
+TEST(PartialTransport, EachDroppedCandidateIsFoundAgain) {
+  // More atoms than the list of candidates holds, many of them as good as each other: masses and distances on a grid.
+  Random random(13);
+  Measure a{2, {}, {}}, b{2, {}, {}};
+  for (Measure* m : {&a, &b})
+    for (int i = 0; i < 300; ++i)
+      m->add(std::vector{static_cast<double>(random.below(20)), static_cast<double>(random.below(20))},
+             static_cast<double>(1 + random.below(3)));
+  for (const double lambda : {.5, 2., 50.}) {
+    const auto plan = partial_transport(a, b, lambda);
+    EXPECT_EQ(plan.solver, "network simplex");
+    expect_proved(plan, a, b, lambda);
+  }
+}
+
 TEST(PartialTransport, RefusesBadInput) {
   const auto good = measure(1, {0}, {1});
   const auto refused = [&](const Measure& bad, double lambda = 1) {
@@ -182,6 +197,8 @@ TEST(PartialTransport, RefusesBadInput) {
   EXPECT_EQ(refused(good), "no error");
   EXPECT_THAT(refused(good, 0), HasSubstr("lambda is 0"));
   EXPECT_THAT(refused(good, NAN), HasSubstr("lambda is nan"));
+  EXPECT_THAT(refused(good, 1e308), HasSubstr("lambda is 1e+308: too large for measures of mass 1 and 1"));
+  EXPECT_THAT(error_message([&] { balanced_transport(good, measure(1, {1e200}, {1})); }), HasSubstr("too far apart"));
   EXPECT_THAT(error_message([&] { partial_transport(good, measure(1, {0}, {2}), 1, Solver::Assignment); }),
               HasSubstr("not all equal"));
   EXPECT_THAT(refused(measure(1, {0, 1}, {1, -1})), HasSubstr("second measure: the mass of point 1 is -1"));

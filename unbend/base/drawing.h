@@ -22,6 +22,7 @@ struct Drawing {
   struct Mark {
     Point at;
     std::string label;
+    bool dot = true;  ///< with a dot at the place; otherwise the label alone begins there
   };
   std::string title, caption;
   Point low, high;  ///< corners of what is shown

@@ -116,11 +116,13 @@ double check_start(const Problem& problem, const Vector& start, const MinimizeOp
   require(start.size() == problem.size, "the start must have {} numbers, not {}", problem.size, start.size());
   require(start.allFinite(), "the start is not finite");
   require(options.gamma0 > 0 && std::isfinite(options.gamma0), "gamma0 must be positive, not {}", options.gamma0);
+  require(options.gradient_tolerance >= 0 && !std::isnan(options.value_tolerance),
+          "the tolerances must be numbers, of the gradient not negative");
   require(options.max_probes > 0 && options.max_iterations >= 0, "limits of iterations and probes must be positive");
   g.resize(problem.size);
   const double f = problem.evaluate(start, g);
   require(g.size() == problem.size, "the gradient must have {} numbers, not {}", problem.size, g.size());
-  require(std::isfinite(f) && g.allFinite(), "the function or its gradient is not finite at the start");
+  require(std::isfinite(f) && std::isfinite(g.norm()), "the function or its gradient is not finite at the start");
   return f;
 }
 

@@ -69,13 +69,19 @@ std::string to_svg(const Drawing& drawing) {
   }
   svg += "</g>\n";
   for (const auto& mark : drawing.marks) {
-    const Point p = at(mark.at);
+    Point p = at(mark.at);
+    if (mark.dot) {
+      svg += fmt::format(
+          "<circle cx=\"{:.2f}\" cy=\"{:.2f}\" r=\"5\" fill=\"var(--ink, #1b1f24)\" stroke=\"var(--paper, #fff)\" "
+          "stroke-width=\"2\"/>\n",
+          p.x, p.y);
+      p.x += 9, p.y -= 8;
+    }
     svg += fmt::format(
-        "<circle cx=\"{0:.2f}\" cy=\"{1:.2f}\" r=\"5\" fill=\"var(--ink, #1b1f24)\" stroke=\"var(--paper, #fff)\" "
-        "stroke-width=\"2\"/>\n<text x=\"{2:.2f}\" y=\"{3:.2f}\" font-size=\"15\" font-weight=\"600\" "
-        "font-family=\"sans-serif\" fill=\"var(--ink, #1b1f24)\" stroke=\"var(--paper, #fff)\" stroke-width=\"3\" "
-        "paint-order=\"stroke\">{4}</text>\n",
-        p.x, p.y, p.x + 9, p.y - 8, escape_html(mark.label));
+        "<text x=\"{:.2f}\" y=\"{:.2f}\" font-size=\"15\" font-weight=\"600\" font-family=\"sans-serif\" "
+        "fill=\"var(--ink, #1b1f24)\" stroke=\"var(--paper, #fff)\" stroke-width=\"3\" "
+        "paint-order=\"stroke\">{}</text>\n",
+        p.x, p.y, escape_html(mark.label));
   }
   return svg + "</svg>\n";
 }

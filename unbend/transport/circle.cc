@@ -152,7 +152,8 @@ CircularMeasure circular_atoms(std::span<const double> values, std::span<const d
           values.size());
   std::vector<double> positions;
   for (std::size_t i = 0; i < values.size(); ++i) {
-    require(std::isfinite(values[i]), "{}: value {} is {}, expected a finite number", name, i, values[i]);
+    require(std::isfinite(values[i] / period), "{}: value {} is {}, expected a finite number of periods of {:g}", name,
+            i, values[i], period);
     require(range == Range::Reduce || std::abs(values[i]) <= period * (1 + 1e-9),
             "{}: value {} is {}, beyond one turn of {:g}: another period, or values to be reduced", name, i, values[i],
             period);

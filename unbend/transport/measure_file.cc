@@ -149,18 +149,23 @@ std::vector<NamedMeasure> read_measures(const fs::path& path, const MeasureFile&
                      })}};
 }
 
+void write_rows(const fs::path& path, std::int64_t rows, std::span<const double> values) {
+  const auto columns = rows > 0 ? static_cast<std::int64_t>(values.size()) / rows : 0;
+  if (path.extension() == ".npy") return write_npy(path, {rows, columns}, values);
+  std::string text;
+  for (std::size_t i = 0; i < values.size(); ++i)
+    text += fmt::format("{}{}", values[i], static_cast<std::int64_t>(i + 1) % columns ? "," : "\n");
+  write_file(path, text);
+}
+
 void write_measure(const fs::path& path, const Measure& m) {
   std::vector<double> values;
-  std::string text;
   for (std::int64_t i = 0; i < m.size(); ++i) {
     const auto x = m.point(i);
     values.insert(values.end(), x.begin(), x.end());
     values.push_back(m.masses[static_cast<std::size_t>(i)]);
   }
-  if (path.extension() == ".npy") return write_npy(path, {m.size(), m.dim + 1}, values);
-  for (std::size_t i = 0; i < values.size(); ++i)
-    text += fmt::format("{}{}", values[i], static_cast<std::int64_t>(i + 1) % (m.dim + 1) ? "," : "\n");
-  write_file(path, text);
+  write_rows(path, m.size(), values);
 }
 
 }  // namespace unbend::transport

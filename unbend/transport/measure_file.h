@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -32,7 +33,10 @@ struct NamedMeasure {
 /// point for what cannot be read, numbers that are not finite and negative masses.
 std::vector<NamedMeasure> read_measures(const std::filesystem::path& path, const MeasureFile& options = {});
 
-/// Points with their masses as the last column: .npy, or CSV for other names.
+/// `values` [rows, columns]: .npy, or CSV for other names, numbers as they are read back exactly.
+void write_rows(const std::filesystem::path& path, std::int64_t rows, std::span<const double> values);
+
+/// write_rows of points with their masses as the last column.
 void write_measure(const std::filesystem::path& path, const Measure& measure);
 
 }  // namespace unbend::transport

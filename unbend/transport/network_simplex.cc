@@ -9,7 +9,7 @@ namespace unbend::transport {
 namespace {
 
 constexpr int kNone = -1;
-constexpr int kRowsPerPivot = 4;  // more rows: fewer pivots, each searched longer
+constexpr std::size_t kMostCandidates = 64;  // more: fewer pivots, each searched longer
 
 // A spanning tree over rows, columns and the root. Arcs lead from rows to columns, from rows to the root and from the
 // root to columns, so that an arc between a node and its parent leads up exactly where the node is a row. The tree is
@@ -26,16 +26,17 @@ class Simplex {
         root_(rows_ + static_cast<int>(pairs.columns())) {
     supply_.assign(row_masses.begin(), row_masses.end());
     supply_.insert(supply_.end(), column_masses.begin(), column_masses.end());
-    nodes_.resize(static_cast<std::size_t>(root_) + 1);
+    for (auto* numbers : {&parent_, &next_, &previous_, &last_, &size_})
+      numbers->resize(static_cast<std::size_t>(root_) + 1);
+    flow_.resize(parent_.size());
     potential_.resize(static_cast<std::size_t>(rows_ + pairs.padded()) + 1, 0.0);
     for (int v = 0; v <= root_; ++v) {
-      Node& n = node(v);
-      n.parent = v < root_ ? root_ : kNone;
-      n.next = v < root_ ? v + 1 : 0;  // the root comes first, so last in this ring
-      n.previous = v > 0 ? v - 1 : root_;
-      n.last = v < root_ ? v : root_ - 1;
-      n.size = v < root_ ? 1 : root_ + 1;
-      n.flow = v < root_ ? supply_[static_cast<std::size_t>(v)] : 0;
+      parent(v) = v < root_ ? root_ : kNone;
+      next(v) = v < root_ ? v + 1 : 0;  // the root comes first, so last in this ring
+      previous(v) = v > 0 ? v - 1 : root_;
+      last(v) = v < root_ ? v : root_ - 1;
+      size(v) = v < root_ ? 1 : root_ + 1;
+      flow(v) = v < root_ ? supply_[static_cast<std::size_t>(v)] : 0;
     }
   }
 
@@ -50,12 +51,13 @@ class Simplex {
   }
 
  private:
-  struct Node {
-    int parent, next, previous, last, size;
-    double flow;  // on the arc to the parent
-  };
-
-  Node& node(int v) { return nodes_[static_cast<std::size_t>(v)]; }
+  // One array for each: the walks of a pivot follow one or two of them, which then stay in the first cache.
+  int& parent(int v) { return parent_[static_cast<std::size_t>(v)]; }
+  int& next(int v) { return next_[static_cast<std::size_t>(v)]; }
+  int& previous(int v) { return previous_[static_cast<std::size_t>(v)]; }
+  int& last(int v) { return last_[static_cast<std::size_t>(v)]; }
+  int& size(int v) { return size_[static_cast<std::size_t>(v)]; }
+  double& flow(int v) { return flow_[static_cast<std::size_t>(v)]; }
   // Rows first, then the columns in whole vectors, so that prices can be read in vectors; the root's is 0.
   double& potential(int v) { return potential_[static_cast<std::size_t>(v)]; }
   std::span<const double> prices() const { return std::span(potential_).subspan(static_cast<std::size_t>(rows_)); }
@@ -63,7 +65,8 @@ class Simplex {
 
   struct Arc {
     int from, to;
-    double reduced;  // cost less potentials; below 0 it helps
+    double reduced;   // cost less potentials; below 0 it helps
+    double cost = 0;  // less 2 lambda; 0 of the root's arcs
   };
 
   /// The best of the arcs to and from the root, among nodes whose potential was seen above 0.
@@ -75,19 +78,29 @@ class Simplex {
     return best;
   }
 
-  /// Pivots until no arc helps: each time with the best arc of the next few rows and of the root.
+  /// Pivots until no arc helps: each time one more row gives its best arc to the candidates, and the best of these and
+  /// of the root's arcs is taken.
   void improve(std::int64_t most_pivots) {
     positive_.clear();
     for (int v = 0; v < root_; ++v)
       if (potential(v) > tolerance_) positive_.push_back(v);
-    for (int quiet = 0, i = 0; quiet < rows_;) {
+    candidates_.clear();
+    for (int quiet = 0, i = 0; quiet < rows_; i = i + 1 < rows_ ? i + 1 : 0) {
+      const RowMinimum found = least_reduced(pairs_, i, prices());
+      if (found.value - gain_ - potential(i) < -tolerance_)
+        candidates_.push_back({i, rows_ + static_cast<int>(found.column), 0, pairs_.cost(i, found.column) - gain_});
       Arc best = best_root_arc();
-      for (int k = 0; k < kRowsPerPivot; ++k, ++quiet) {
-        const RowMinimum found = least_reduced(pairs_, i, prices());
-        const double reduced = found.value - gain_ - potential(i);
-        if (reduced < best.reduced) best = {i, rows_ + static_cast<int>(found.column), reduced};
-        i = i + 1 < rows_ ? i + 1 : 0;
+      std::erase_if(candidates_, [&](Arc& arc) {  // older ones may not help any more
+        arc.reduced = arc.cost - potential(arc.from) - potential(arc.to);
+        if (arc.reduced < best.reduced) best = arc;
+        return arc.reduced >= -tolerance_;
+      });
+      if (candidates_.size() > kMostCandidates) {
+        constexpr std::size_t kKept = kMostCandidates / 2;
+        std::ranges::nth_element(candidates_, candidates_.begin() + kKept, {}, &Arc::reduced);
+        candidates_.resize(kKept);
       }
+      ++quiet;
       if (best.from == kNone) continue;
       quiet = 0;
       pivot(best);
@@ -101,71 +114,70 @@ class Simplex {
     // dry first leaves (Cunningham's rule): then the tree stays strongly feasible and degenerate pivots cannot cycle.
     int apex = arc.from;
     for (int b = arc.to; apex != b;) {
-      int& lower = node(apex).size < node(b).size ? apex : b;
-      lower = node(lower).parent;
+      int& lower = size(apex) < size(b) ? apex : b;
+      lower = parent(lower);
     }
     double least = INFINITY;
     int out = kNone;
     bool below_to = false;
-    for (int a = arc.from; a != apex; a = node(a).parent)
-      if (is_row(a) && node(a).flow < least) least = node(a).flow, out = a;
-    for (int b = arc.to; b != apex; b = node(b).parent)
-      if (!is_row(b) && node(b).flow <= least) least = node(b).flow, out = b, below_to = true;
-    for (int a = arc.from; a != apex; a = node(a).parent) node(a).flow += is_row(a) ? -least : least;
-    for (int b = arc.to; b != apex; b = node(b).parent) node(b).flow += is_row(b) ? least : -least;
+    for (int a = arc.from; a != apex; a = parent(a))
+      if (is_row(a) && flow(a) < least) least = flow(a), out = a;
+    for (int b = arc.to; b != apex; b = parent(b))
+      if (!is_row(b) && flow(b) <= least) least = flow(b), out = b, below_to = true;
+    for (int a = arc.from; a != apex; a = parent(a)) flow(a) += is_row(a) ? -least : least;
+    for (int b = arc.to; b != apex; b = parent(b)) flow(b) += is_row(b) ? least : -least;
 
-    const int top = below_to ? arc.to : arc.from, parent = below_to ? arc.from : arc.to;
-    hang(top, out, parent, apex, least);
+    const int top = below_to ? arc.to : arc.from, under = below_to ? arc.from : arc.to;
+    hang(top, out, under, apex, least);
     shift(top, arc.reduced);
   }
 
-  /// Cuts the subtree of `out` off, makes `top` its top and hangs it at `parent`. Nodes s_0 = top, s_1, ..., s_m = out
+  /// Cuts the subtree of `out` off, makes `top` its top and hangs it at `under`. Nodes s_0 = top, s_1, ..., s_m = out
   /// turn around; where preorder was s_k A_k (s_(k-1) ...) B_k, it becomes (s_0 ...) s_1 A_1 B_1 s_2 A_2 B_2 ...
-  void hang(int top, int out, int parent, int apex, double flow) {
-    const int before = node(out).previous, old_last = node(out).last, after = node(old_last).next;
-    const int size = node(out).size, old_parent = node(out).parent;
-    const auto link = [&](int a, int b) { node(a).next = b, node(b).previous = a; };
+  void hang(int top, int out, int under, int apex, double moved) {
+    const int before = previous(out), old_last = last(out), after = next(old_last);
+    const int whole = size(out), old_parent = parent(out);
+    const auto link = [&](int a, int b) { next(a) = b, previous(b) = a; };
     // Out of the old place.
     link(before, after);
-    for (int a = old_parent; a != kNone && node(a).last == old_last; a = node(a).parent) node(a).last = before;
-    for (int a = old_parent; a != apex; a = node(a).parent) node(a).size -= size;
+    for (int a = old_parent; a != kNone && last(a) == old_last; a = parent(a)) last(a) = before;
+    for (int a = old_parent; a != apex; a = parent(a)) size(a) -= whole;
 
-    int tail = node(top).last;  // of the new preorder so far
-    int child = top, child_previous = node(top).previous, child_last = tail, child_size = node(top).size;
-    int child_after = node(tail).next;  // what came behind the child's subtree
-    int above = parent;                 // the new parent of `child`
-    double child_flow = node(top).flow;
-    int next_up = node(top).parent;
-    node(top).parent = above, node(top).flow = flow, node(top).size = size;
+    int tail = last(top);  // of the new preorder so far
+    int child = top, child_previous = previous(top), child_last = tail, child_size = size(top);
+    int child_after = next(tail);  // what came behind the child's subtree
+    int above = under;             // the new parent of `child`
+    double child_flow = flow(top);
+    int next_up = parent(top);
+    parent(top) = above, flow(top) = moved, size(top) = whole;
     while (child != out) {
       const int s = next_up;
-      Node& n = node(s);
-      const int s_previous = n.previous, s_last = n.last, s_size = n.size;
-      const double s_flow = n.flow;
+      const int s_previous = previous(s), s_last = last(s), s_size = size(s);
+      const double s_flow = flow(s);
       const int rest = child_last == s_last ? kNone : child_after;  // B_k begins there
-      if (rest != kNone) child_after = node(s_last).next;
+      if (rest != kNone) child_after = next(s_last);
       link(tail, s);
       tail = child_previous;  // the end of s_k A_k
       if (rest != kNone) link(tail, rest), tail = s_last;
-      next_up = n.parent;
-      n.parent = child, n.flow = child_flow, n.size = size - child_size;
+      next_up = parent(s);
+      parent(s) = child, flow(s) = child_flow, size(s) = whole - child_size;
       child = s, child_previous = s_previous, child_last = s_last, child_size = s_size, child_flow = s_flow;
     }
-    for (int s = out; s != parent; s = node(s).parent) node(s).last = tail;
+    for (int s = out; s != under; s = parent(s)) last(s) = tail;
 
     // Into the new one, right behind its parent.
-    const int behind = node(parent).next;
-    link(parent, top);
+    const int behind = next(under);
+    link(under, top);
     link(tail, behind);
-    for (int a = parent; a != kNone && node(a).last == parent; a = node(a).parent) node(a).last = tail;
-    for (int a = parent; a != apex; a = node(a).parent) node(a).size += size;
+    for (int a = under; a != kNone && last(a) == under; a = parent(a)) last(a) = tail;
+    for (int a = under; a != apex; a = parent(a)) size(a) += whole;
   }
 
   /// Adds `change` to the potentials of nodes of the kind of `top` in the tree below it, takes it from the others.
   void shift(int top, double change) {
     const double of_rows = is_row(top) ? change : -change;
     int v = top;
-    for (int left = node(top).size; left > 0; --left, v = node(v).next) {
+    for (int left = size(top); left > 0; --left, v = next(v)) {
       double& here = potential(v);
       const double before = here;
       here += is_row(v) ? of_rows : -of_rows;
@@ -174,15 +186,15 @@ class Simplex {
   }
 
   void refresh() {
-    std::vector<double> net(nodes_.size(), 0.0);  // supply minus demand below a node
-    for (int v = node(root_).last; v != root_; v = node(v).previous) {
+    std::vector<double> net(parent_.size(), 0.0);  // supply minus demand below a node
+    for (int v = last(root_); v != root_; v = previous(v)) {
       const double own = supply_[static_cast<std::size_t>(v)];
       const double below = net[static_cast<std::size_t>(v)] + (is_row(v) ? own : -own);
-      net[static_cast<std::size_t>(node(v).parent)] += below;
-      node(v).flow = std::max(0.0, is_row(v) ? below : -below);
+      net[static_cast<std::size_t>(parent(v))] += below;
+      flow(v) = std::max(0.0, is_row(v) ? below : -below);
     }
-    for (int v = node(root_).next; v != root_; v = node(v).next) {
-      const int p = node(v).parent;
+    for (int v = next(root_); v != root_; v = next(v)) {
+      const int p = parent(v);
       potential(v) = p == root_ ? 0 : weight(v, p) - potential(p);
     }
   }
@@ -196,9 +208,9 @@ class Simplex {
     for (const double mass : supply_) total += mass;
     Solution found;
     for (int v = 0; v < root_; ++v) {
-      const int p = node(v).parent;
-      if (p == root_ || node(v).flow <= 1e-14 * total || weight(v, p) >= 0) continue;
-      found.flows.push_back({is_row(v) ? v : p, (is_row(v) ? p : v) - rows_, node(v).flow});
+      const int p = parent(v);
+      if (p == root_ || flow(v) <= 1e-14 * total || weight(v, p) >= 0) continue;
+      found.flows.push_back({is_row(v) ? v : p, (is_row(v) ? p : v) - rows_, flow(v)});
     }
     for (int v = 0; v < root_; ++v)
       (is_row(v) ? found.row_potentials : found.column_potentials).push_back(std::min(potential(v), 0.0));
@@ -210,7 +222,7 @@ class Simplex {
     refresh();
     double primal = 0, dual = 0;
     for (int v = 0; v < root_; ++v)
-      if (node(v).parent != root_) primal += weight(v, node(v).parent) * node(v).flow;
+      if (parent(v) != root_) primal += weight(v, parent(v)) * flow(v);
     // Feasible potentials from the columns': u_i = min(0, min over j of the reduced cost).
     for (int j = rows_; j < root_; ++j) potential(j) = std::min(0.0, potential(j));
     for (int i = 0; i < rows_; ++i)
@@ -223,10 +235,12 @@ class Simplex {
   const Pairs& pairs_;
   double gain_, tolerance_;
   int rows_, root_;
-  std::vector<double> supply_;     // masses of rows, then of columns
-  std::vector<Node> nodes_;        // rows, columns, root
-  std::vector<double> potential_;  // rows, padded columns
-  std::vector<int> positive_;      // nodes whose potential was seen above 0
+  std::vector<double> supply_;                               // masses of rows, then of columns
+  std::vector<int> parent_, next_, previous_, last_, size_;  // of rows, columns, root
+  std::vector<double> flow_;                                 // on the arc to the parent
+  std::vector<double> potential_;                            // rows, padded columns
+  std::vector<int> positive_;                                // nodes whose potential was seen above 0
+  std::vector<Arc> candidates_;
   std::int64_t pivots_ = 0;
 };
 

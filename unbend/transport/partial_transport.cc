@@ -55,6 +55,8 @@ PartialPlan partial_transport(const Measure& mu, const Measure& nu, double lambd
   check(nu, "second measure");
   require(std::isfinite(lambda) && lambda > 0,
           "lambda is {}, expected a positive number (in squared units of distance)", lambda);
+  require(std::isfinite(2 * lambda * (1 + mu.total() + nu.total())),
+          "lambda is {}: too large for measures of mass {} and {}", lambda, mu.total(), nu.total());
   require(mu.dim == nu.dim || mu.size() == 0 || nu.size() == 0,
           "points of {} dimensions in the first measure, of {} in the second", mu.dim, nu.dim);
   const Massive p = massive(mu, std::max<std::int64_t>(1, mu.dim)), q = massive(nu, std::max<std::int64_t>(1, nu.dim));
@@ -136,6 +138,7 @@ PartialPlan balanced_transport(const Measure& mu, const Measure& nu) {
     }
     reach += (high - low) * (high - low);
   }
+  require(std::isfinite(reach), "balanced transport: the points lie too far apart, their squared distances overflow");
   PartialPlan plan = partial_transport(mu, nu, reach > 0 ? reach : 1);
   plan.value = plan.cost;
   return plan;

@@ -38,7 +38,8 @@ enum class Solver {
 };
 
 /// Measures of the same dimension; either may be empty, atoms may have no mass. Ties are broken by the order of the
-/// atoms, always in the same way. Input error for lambda <= 0 or not finite and for what `check` refuses; computation
+/// atoms, always in the same way. Input error for lambda <= 0 or so large that the
+/// value overflows and for what `check` refuses; computation
 /// error with the duality gap when `most_pivots` (0: 1,000 per atom, at least a million) do not suffice.
 PartialPlan partial_transport(const Measure& mu, const Measure& nu, double lambda, Solver solver = Solver::Automatic,
                               std::int64_t most_pivots = 0);

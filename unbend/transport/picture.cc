@@ -24,7 +24,7 @@ Drawing sheet(std::string title, std::string caption, std::size_t count) {
   return {std::move(title), std::move(caption), {-.06, -.06}, {columns * 1.1 - .04, rows * 1.25 + .02}};
 }
 
-void label(Drawing& d, Point at, const std::string& text) { d.marks.push_back({{at.x + .02, at.y + 1.06}, text}); }
+void label(Drawing& d, Point at, const std::string& text) { d.marks.push_back({{at.x, at.y + 1.08}, text, false}); }
 
 void disc(Drawing& d, Point at, double radius, int color) {
   Drawing::Polygon polygon{{}, color, .55};

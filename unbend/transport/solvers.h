@@ -22,7 +22,8 @@ struct Solution {
 };
 
 /// Network simplex on rows, columns and one root that takes what is not transported: primal, strongly feasible trees
-/// (Cunningham 1976), the best arc of one row at a time. Computation error with the duality gap after `most_pivots`.
+/// (Cunningham 1976), rows priced one at a time, a short list of candidates. Computation error with the duality gap
+/// after `most_pivots`.
 Solution network_simplex(const Pairs& pairs, double lambda, std::span<const double> row_masses,
                          std::span<const double> column_masses, std::int64_t most_pivots);
 

@@ -1,5 +1,6 @@
 #include "unbend/optimize/bridge/linearized.h"
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 
@@ -53,8 +54,9 @@ Tensors unflatten(const Vector& x, const Tensors& like) {
   Tensors tensors;
   const double* at = x.data();
   for (const auto& t : like) {
-    const auto flat = at::from_blob(const_cast<double*>(at), {t.numel()}, at::kDouble);
-    tensors.push_back(flat.to(t.options(), false, true).view(t.sizes()));
+    const auto flat = at::empty({t.numel()}, at::kDouble);
+    std::copy_n(at, t.numel(), flat.mutable_data_ptr<double>());
+    tensors.push_back(flat.to(t.options()).view(t.sizes()));
     at += t.numel();
   }
   return tensors;
