@@ -74,6 +74,9 @@ void fit(FitArguments a) {
     o.stacks = {stack(nbeats::Basis::Generic)};
   else
     o.stacks = {stack(nbeats::Basis::Trend), stack(nbeats::Basis::Seasonality)};
+  const auto folder = std::filesystem::path(a.out).parent_path();  // known before the training, not after it
+  if (!folder.empty() && !std::filesystem::is_directory(folder))
+    fail_usage("--out {}: there is no folder {}", a.out, folder.string());
   const auto source = source_of(a, frequency);
   o.trained_on = described(a, source.size());
 
@@ -110,8 +113,10 @@ void fit(FitArguments a) {
              format_duration(seconds));
   for (std::size_t m = 0; m < ensemble.members.size(); ++m) {
     const auto& member = ensemble.members[m];
-    fmt::print("  member {}: lookback {}, {} {:.4g} -> {:.4g}\n", m, member.training.network.lookback,
-               forecast::name(member.training.loss), member.losses.front(), member.losses.back());
+    fmt::print("  member {}: lookback {}, {} over tenths of the steps:", m, member.training.network.lookback,
+               forecast::name(member.training.loss));
+    for (const double loss : member.losses) fmt::print(" {:.4g}", loss);
+    fmt::print("\n");
   }
   if (!ensemble.calibration) fmt::print("  too few series to keep some for intervals: none are stored\n");
 }

@@ -99,17 +99,12 @@ std::string csv_of(const std::vector<forecast::Forecast>& forecasts,
   text += '\n';
   for (std::size_t s = 0; s < forecasts.size(); ++s) {
     const auto& f = forecasts[s];
-    std::string id = f.id;
-    if (id.find_first_of(",\"") != std::string::npos) {
-      for (std::size_t at = 0; (at = id.find('"', at)) != std::string::npos; at += 2) id.insert(at, "\"");
-      id = '"' + id + '"';
-    }
     for (std::size_t h = 0; h < f.values.size(); ++h) {
-      text += fmt::format("{},{}", id, h + 1);
+      text += fmt::format("{},{}", series::quoted(f.id), h + 1);
       if (times) text += "," + series::time_after(collection[s], frequency, static_cast<int>(h) + 1);
       text += fmt::format(",{:.8g}", f.values[h]);
       for (const auto& i : intervals[s])
-        text += std::isnan(i.low[h]) ? ",," : fmt::format(",{:.8g},{:.8g}", i.low[h], i.high[h]);
+        text += !std::isfinite(i.low[h]) ? ",," : fmt::format(",{:.8g},{:.8g}", i.low[h], i.high[h]);
       text += '\n';
     }
   }
@@ -278,7 +273,7 @@ void explain(const UseArguments& a) {
   Table blocks{"", {"block", "stack", "first point", "last point", "left of the window"}, {}};
   for (std::size_t b = 0; b < e.blocks.size(); ++b)
     blocks.rows.push_back({std::to_string(b + 1), e.blocks[b].basis, number(e.blocks[b].forecast.front()),
-                           number(e.blocks[b].forecast.back()), fmt::format("{:.4f}", e.blocks[b].left)});
+                           number(e.blocks[b].forecast.back()), number(e.blocks[b].left)});
   const auto important = importance(e.loop.weights_of_past);
   std::vector<std::size_t> order(important.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
@@ -355,7 +350,7 @@ void explain(const UseArguments& a) {
                                 {"basis", b.basis},
                                 {"forecast", array_of(b.forecast)},
                                 {"backcast", array_of(b.backcast)},
-                                {"left", b.left}});
+                                {"left", finite(b.left)}});
     for (std::size_t h = 0; h < e.forecast.size(); ++h)
       json["weights_of_past"].push_back(array_of(row_of(e.loop.weights_of_past[static_cast<std::int64_t>(h)])));
     return print_json(json);

@@ -123,15 +123,15 @@ Ensemble blocks(const StudyOptions& options, const Trainer& train, const series:
     if (count < 10) continue;
     const double own = own_smape(evaluation), one = found.smape[1].back();
     record(result, "ten monthly series, 10 shared blocks, 400 steps x 2 models: sMAPE", "6.196 (brief's reproduction)",
-           own, "%", Bar::at_most(6.8));
+           own, "%", Bar::at_most(6.8).for_each_seed());
     record(result, "  lower than with 1 block at equal steps by", "18.8 % (brief); more blocks help (ablation)",
-           100 * (1 - own / one), "%", Bar::at_least(8));
+           100 * (1 - own / one), "%", Bar::at_least(8).for_each_seed());
     record(result, "  sMAPE over that of Naive2", "below 1", own / scores(evaluation, "Naive2").scores.smape, "",
-           Bar::at_most(1));
+           Bar::at_most(1).for_each_seed());
     record(result, "  sMAPE over that of SNaive", "below 1", own / scores(evaluation, "SNaive").scores.smape, "",
-           Bar::at_most(1));
+           Bar::at_most(1).for_each_seed());
     record(result, "  histories times 1000: forecasts change by 1000 up to", "0 (scaled windows)",
-           scale_error(e, targets), "", Bar::at_most(1e-5));
+           scale_error(e, targets), "", Bar::at_most(1e-5).for_each_seed());
     if (seed == 1) {
       result.tables.push_back(
           scores_table("Ten monthly series, last 18 months; 10 shared blocks, 400 steps x 2 models", evaluation));
@@ -198,7 +198,7 @@ void inner_loop(StudyResult& result, const Ensemble& e, const series::Collection
     plot.series[0].x.push_back(eps), plot.series[0].y.push_back(std::max(medians.back(), 1e-17));
   }
   record(result, "  gap with backcasts times 0.001, over 1e-6 of that at 1", "at most eps^2",
-         std::max(medians[0] - 1e-13, 0.) / (1e-6 * medians[3]), "", Bar::at_most(1));
+         std::max(medians[0] - 1e-13, 0.) / (1e-6 * medians[3]), "", Bar::at_most(1).for_each_seed());
   if (seed == 1) {
     result.tables.push_back(std::move(table));
     result.plots.push_back(std::move(plot));
@@ -217,14 +217,15 @@ void quarterly(const Trainer& train, StudyResult& result, int seed, std::int64_t
 }
 
 void longer(const Trainer& train, StudyResult& result, const series::Collection& targets, int seed) {
-  const auto e = train(source_of(12, 2000, 0, static_cast<std::uint64_t>(seed)),
-                       options_of("monthly", 10, 5000, 6, static_cast<std::uint64_t>(seed)));
-  const auto evaluation = forecast::evaluate(e, targets, {});
+  const auto source = source_of(12, 2000, 0, static_cast<std::uint64_t>(seed));
+  auto o = options_of("monthly", 10, 5000, 6, static_cast<std::uint64_t>(seed));
+  const auto evaluation = forecast::evaluate(train(source, o), targets, {});
   record(result, "ten monthly series, 5000 steps x 6 models: sMAPE", "5.6: within 8 % of Theta (stretch)",
-         own_smape(evaluation), "%", Bar::at_most(5.6));
-  if (seed == 1) {
-    result.tables.push_back(scores_table("Ten monthly series, 5000 steps x 6 models", evaluation));
-  }
+         own_smape(evaluation), "%", Bar::at_most(5.6).for_each_seed());
+  o.lookbacks = {2, 3, 4, 5, 6, 7}, o.repeats = 1;
+  record(result, "  the same with lookbacks 2 to 7, one model each: sMAPE", "-",
+         own_smape(forecast::evaluate(train(source, o), targets, {})), "%", Bar::none());
+  if (seed == 1) result.tables.push_back(scores_table("Ten monthly series, 5000 steps x 6 models", evaluation));
 }
 
 // ---- The ensembles that ship
@@ -277,15 +278,19 @@ StudyResult study_meta_forecast(const StudyOptions& options) {
   record(result, "shipped ensembles: OWA over that of Theta, mean of the five collections",
          "at least as good as state-of-practice univariate models (abstract)", mean(ratios), "", Bar::at_most(1));
   result.notes.push_back(
-      "Source: 2000 synthetic series per seed, recipe of the brief (level, trend, season, random walk, noise); windows "
-      "are cut in "
-      "the last 20 horizons. One study seed trains two models of its own and its own source.");
+      "Source: 2000 synthetic series per seed, recipe of the brief (level, trend, season, random walk, noise). One "
+      "study seed trains two models of its own and its own source. The brief leaves two things open: whether "
+      "\"amplitude U(0, .35)\" is drawn for each of the four harmonics, as here, or once per series, and how far back "
+      "windows are cut (here in the last 20 horizons, as the N-BEATS authors do on M3). The first was chosen after "
+      "scores on the ten targets had been seen, so those scores are not free of selection.");
   result.notes.push_back(
       "Targets: AirPassengers, co2, fdeaths, ldeaths, mdeaths, nottem, UKDriverDeaths, USAccDeaths, gas and wineind; "
-      "UKgas, "
-      "JohnsonJohnson, austres and woolyrnq; further series of two textbooks; 148 of US employment. No model has seen "
-      "any of "
-      "them. R's forecast 8.20 gives sMAPE 5.187 (Theta) and 4.961 (ETS) on the ten.");
+      "UKgas, JohnsonJohnson, austres and woolyrnq; further series of two textbooks; 148 of US employment. No model "
+      "has "
+      "seen any of them. R's forecast 8.20 gives sMAPE 5.187 (Theta) and 4.961 (ETS) on the ten.");
+  result.notes.push_back(
+      "The shipped ensembles are at least as good as Theta over the five collections together, not on each: on the ten "
+      "monthly series Theta is better.");
   result.notes.push_back(
       "The paper's own tables (M4 and FRED to M3, Tourism, Electricity, Traffic) need collections that are not at "
       "hand.");

@@ -4,7 +4,8 @@ Training: `unbend forecast fit` and neuralforecast's NBEATS on series of the sam
 layers, blocks, type (float32) and threads, in turns. neuralforecast's block is one linear layer, then layers with ReLU, then
 the output: with one unit pair less in `mlp_units` its products are exactly ours. Both are timed between two numbers of steps,
 so that starting does not count; with one thread the time is the processor's, which other programs disturb less. Bar: 2 times
-the samples per second.
+the samples per second. Beside it stands what the bar can be at most: both programs spend most of their time in the same BLAS,
+so the peer's rate against the rate at which products alone would run at the machine's measured peak.
 
 Usage: forecast.py UNBEND [--threads N] [--turns N] [--skip-wide] (with the Python of .venv, after tools/setup.sh torch series
 forecasting)
@@ -71,6 +72,23 @@ def ours(unbend, source, case, steps, threads):
     return getrusage(RUSAGE_CHILDREN).ru_utime - before if threads == 1 else json.loads(run.stdout)["seconds"]
 
 
+def flops(case):
+    """Of the products of one sample, forward and backward."""
+    _, width, blocks, layers, _, _, _ = case
+    return 6 * blocks * width * (LOOKBACK * HORIZON + (layers - 1) * width + (LOOKBACK + 1) * HORIZON)
+
+
+def peak():
+    """FLOP/s of a large float32 product, with torch's threads."""
+    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
+    times = []
+    for _ in range(8):
+        start = perf_counter()
+        a @ b
+        times.append(perf_counter() - start)
+    return 2 * 2048**3 / min(times)
+
+
 def per_step(run, steps):
     short = run(steps)
     return (run(3 * steps) - short) / (2 * steps)
@@ -93,10 +111,13 @@ def training(unbend, threads, turns, cases):
                 times["unbend"].append(per_step(lambda n: ours(unbend, source, case, n, threads), 4 * steps))
                 times["neuralforecast"].append(per_step(lambda n: theirs(frame, case, n), steps))
             rates = {k: batch / min(v) for k, v in times.items()}
+            most = peak() / flops(case)
             ratio = rates["unbend"] / rates["neuralforecast"]
             missed |= ratio < BAR
             print(f"{name}: " + ", ".join(f"{k} {v:.0f} samples/s" for k, v in rates.items())
-                  + f"; ratio {ratio:.2f} (bar {BAR:g}: {'pass' if ratio >= BAR else 'MISS'})", flush=True)
+                  + f"; ratio {ratio:.2f} (bar {BAR:g}: {'pass' if ratio >= BAR else 'MISS'}), "
+                  f"at most {most / rates['neuralforecast']:.2f} at the peak, of which unbend reaches {rates['unbend'] / most:.0%}, "
+                  f"neuralforecast {rates['neuralforecast'] / most:.0%}", flush=True)
     return missed
 
 

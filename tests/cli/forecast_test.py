@@ -123,7 +123,13 @@ class Forecast(VerbTestCase):
         self.assert_refused(3, "the loss mape needs positive values", "fit", negative, "--frequency", "monthly", "--quiet",
                             "--out", self.path / "m")
         self.assert_refused(3, "a quarterly series cannot have", "fit", shop, "--frequency", "quarterly", "--quiet", "--out", self.path / "m")
+        self.assert_refused(2, "there is no folder", "fit", shop, "--frequency", "monthly", "--out", self.path / "no" / "m")
         self.assertFalse((self.path / "m").exists())
+
+    def test_explain_a_window_of_zeros(self):
+        zeros = self.write("zeros.csv", "a\n" + "0\n" * 40)
+        why = self.run_json("explain", zeros, "--model", MONTHLY)
+        self.assertTrue(all(b["left"] is None for b in why["blocks"]))
 
 
 if __name__ == "__main__":

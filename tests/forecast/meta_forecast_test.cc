@@ -1,8 +1,11 @@
 #include "unbend/forecast/meta_forecast.h"
 
+#include <ATen/Parallel.h>
+#include <c10/util/Half.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cmath>
 
 #include "unbend/base/error.h"
@@ -151,6 +154,59 @@ TEST(MetaForecast, ResumesFromFinishedMembers) {
   const auto e = fit(source(), o, [&](std::int64_t done, std::int64_t) { return first = first ? first : done, true; });
   EXPECT_GT(first, 400);
   for (std::size_t m = 0; m < 4; ++m) EXPECT_EQ(e.members[m].weights, ensemble().members[m].weights);
+
+  // What is kept is not rounded, and belongs to its source.
+  const auto steps_of = [&](const series::Collection& s) {
+    std::int64_t steps = 0;
+    const auto found = fit(s, o, [&](std::int64_t, std::int64_t) { return ++steps, true; });
+    return std::pair(steps, found.members[0].weights);
+  };
+  o.half = true;
+  const auto [none, rounded] = steps_of(source());
+  EXPECT_EQ(none, 0);
+  EXPECT_EQ(rounded[0], static_cast<float>(c10::Half(e.members[0].weights[0])));
+  EXPECT_NE(rounded, e.members[0].weights);
+  auto other = source();
+  other[7].values[3] *= 2;
+  EXPECT_EQ(steps_of(other).first, 1600);
+}
+
+TEST(MetaForecast, ThreadsChangeNothing) {
+  const int threads = at::get_num_threads();
+  at::set_num_threads(2);
+  const auto two = fit(source(), small());
+  const TemporaryFolder folder;
+  auto o = small();
+  o.keep = folder.path();
+  std::atomic<std::int64_t> last = 0;
+  EXPECT_THROW(fit(source(), o, [&](std::int64_t done, std::int64_t) { return last = done, done < 1000; }), Error);
+  const auto resumed = fit(source(), o);
+  at::set_num_threads(threads);
+  for (std::size_t m = 0; m < 4; ++m) {
+    EXPECT_EQ(two.members[m].weights, ensemble().members[m].weights);
+    EXPECT_EQ(resumed.members[m].weights, ensemble().members[m].weights);
+  }
+}
+
+TEST(MetaForecast, FilesThatPromiseTooMuch) {
+  const TemporaryFolder folder;
+  const auto path = folder.path() / "e.safetensors";
+  const auto refused = [&](const char* part, const std::function<void(Ensemble&)>& change) {
+    Ensemble e{"monthly", 12, 2, "", {{}}, {}};
+    e.members[0].training.network = nbeats::generic(4, 2, 1, true, 1, 3);
+    e.members[0].layout = nbeats::layout(e.members[0].training.network);
+    e.members[0].weights.resize(e.members[0].layout.parameters);
+    change(e);  // after the layout: the file says one thing and holds another
+    save_ensemble(path, e, false);
+    EXPECT_THAT([&] { load_ensemble(path); }, ThrowsMessage<Error>(HasSubstr(part)));
+  };
+  refused("another shape", [](Ensemble& e) { e.members[0].training.network.stacks[0].width = 20000; });
+  refused("blocks of all stacks", [](Ensemble& e) { e.members[0].training.network.stacks[0].blocks = 10001; });
+  refused("at most 100000 points", [](Ensemble& e) { e.members[0].training.network.horizon = 1 << 30; });
+  refused("bases", [](Ensemble& e) {
+    e.members[0].training.network = {100000, 100000, {{nbeats::Basis::Seasonality, 1, true, 1, 1, 2, 100}}};
+  });
+  refused("period", [](Ensemble& e) { e.period = 2000000000; });
 }
 
 TEST(MetaForecast, IntervalsCoverSeriesLikeTheSource) {

@@ -55,6 +55,10 @@ TEST(Series, LinesThatAreLeftOutBecomeGaps) {
                 fill_gaps({"b", {1, 2}, {"1999-01", "1999-02"}}, quarterly);
               }),
               ThrowsMessage<Error>(HasSubstr("from 1999-01 to 1999-02 are 1 months")));
+  EXPECT_THAT(([&] {
+                fill_gaps({"b", {1, 2}, {"0001-01", "9999-02"}}, monthly);
+              }),
+              ThrowsMessage<Error>(HasSubstr("lie 119976 points, of 2 in all")));
   EXPECT_THAT([] { find_frequency("lunar"); }, ThrowsMessage<Error>(HasSubstr("yearly, quarterly, monthly")));
 }
 
@@ -84,6 +88,7 @@ TEST(SeriesCsv, FindsTheLayout) {
   EXPECT_THAT(parse_csv("1\n2\n3\n", "f")[0].values, ElementsAre(1, 2, 3));
   EXPECT_THAT(parse_csv("# of the river\n\nflow\n1\n2\n", "f")[0].values, ElementsAre(1, 2));
   EXPECT_EQ(parse_csv("1,2\n3,4\n", "f")[1].id, "column 2");
+  EXPECT_EQ(parse_csv("\xef\xbb\xbfx,y\r\n3,4\r\n", "f")[0].id, "x");
   const auto dated = parse_csv("2000-01,1\n2000-02,2\n", "f");
   ASSERT_EQ(dated.size(), 1u);
   EXPECT_THAT(dated[0].values, ElementsAre(1, 2));

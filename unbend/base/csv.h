@@ -1,8 +1,11 @@
-// Tables of numbers in text files. unbend/tensor/csv.h makes tensors of them.
+// Tables of numbers in text files. unbend/tensor/csv.h makes tensors of them; unbend/series/csv.h reads tables that
+// have names and times too.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -19,5 +22,11 @@ struct NumberTable {
 /// anything that is not a number and for rows of different lengths.
 NumberTable parse_csv(std::string_view text, std::string_view where);
 NumberTable read_csv(const std::filesystem::path& path);
+
+/// What the readers of such files share. Lines with something in them that do not start with #, with their numbers from
+/// 1; a byte order mark and carriage returns are left out.
+void for_each_line(std::string_view text, const std::function<void(std::int64_t number, std::string_view line)>& take);
+std::string_view trimmed(std::string_view field);         ///< without spaces and tabs around it
+std::optional<double> number_in(std::string_view field);  ///< if the whole field is one; may be infinite or NaN
 
 }  // namespace unbend

@@ -3,19 +3,24 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <span>
+
 #include "unbend/base/error.h"
+#include "unbend/base/files.h"
 #include "unbend/forecast/meta_forecast.h"
 #include "unbend/tensor/safetensors.h"
 
 namespace unbend::forecast {
 namespace {
 
+constexpr int kLongestPeriod = 10000;
 constexpr const char* kFormat = "unbend meta_forecast 1";
 
 void add_member(std::map<std::string, at::Tensor>& tensors, const std::string& prefix, const Member& m, bool half) {
   for (const auto& part : nbeats::parts(m.layout)) {
-    const auto view = at::from_blob(const_cast<float*>(m.weights.data()) + part.at, part.shape, at::kFloat);
-    tensors[prefix + part.name] = half ? view.to(at::kHalf) : view.clone();
+    const auto count = static_cast<std::size_t>(c10::multiply_integers(part.shape));
+    const auto t = at::tensor(at::ArrayRef<float>(m.weights.data() + part.at, count)).view(part.shape);
+    tensors[prefix + part.name] = half ? t.to(at::kHalf) : t;
   }
 }
 
@@ -24,16 +29,19 @@ Member member_of(const TensorFile& file, const std::string& prefix, const Json& 
   m.training = training_from_json(json_get<Json>(json, "training", where), where);
   m.losses = json_get<std::vector<double>>(json, "losses", where);
   m.layout = nbeats::layout(m.training.network);
-  m.weights.resize(m.layout.parameters);
-  for (const auto& part : nbeats::parts(m.layout)) {
+  const auto parts = nbeats::parts(m.layout);
+  for (const auto& part : parts) {  // all of them before memory is taken: the settings may promise more than there is
     const auto found = file.tensors.find(prefix + part.name);
     require(found != file.tensors.end(), "{}: tensor {}{} is missing", where, prefix, part.name);
-    const auto& t = found->second;
-    require(t.sizes() == at::IntArrayRef(part.shape) && t.is_floating_point(),
+    require(found->second.sizes() == at::IntArrayRef(part.shape) && found->second.is_floating_point(),
             "{}: tensor {} has another shape or type", where, found->first);
+  }
+  m.weights.resize(m.layout.parameters);
+  for (const auto& part : parts) {
     auto to = at::from_blob(m.weights.data() + part.at, part.shape, at::kFloat);
-    to.copy_(t);
-    require(at::isfinite(to).all().item<bool>(), "{}: tensor {} has values that are not finite", where, found->first);
+    to.copy_(file.tensors.at(prefix + part.name));
+    require(at::isfinite(to).all().item<bool>(), "{}: tensor {}{} has values that are not finite", where, prefix,
+            part.name);
   }
   return m;
 }
@@ -82,8 +90,9 @@ Ensemble load_ensemble(const std::filesystem::path& path) {
   e.horizon = json_get<int>(json, "horizon", where);
   e.trained_on = json_get<std::string>(json, "trained_on", where);
   const Json members = json_get<Json>(json, "members", where);
-  require(e.period > 0 && members.is_array() && !members.empty(), "{}: the ensemble has no members or no period",
-          where);
+  require(e.period > 0 && e.period <= kLongestPeriod, "{}: a period of {} points: from 1 to {}", where, e.period,
+          kLongestPeriod);
+  require(members.is_array() && !members.empty(), "{}: the ensemble has no members", where);
   for (std::size_t i = 0; i < members.size(); ++i) {
     e.members.push_back(member_of(file, fmt::format("members.{}.", i), members[i], where));
     require(e.members.back().layout.config.horizon == e.horizon, "{}: member {} has another horizon", where, i);
@@ -101,19 +110,29 @@ Ensemble load_ensemble(const std::filesystem::path& path) {
   return e;
 }
 
-std::optional<Member> load_kept_member(const std::filesystem::path& path, const Training& training) {
+std::string fingerprint(const series::Collection& source) {
+  std::string hashes;
+  for (const auto& s : source) hashes += sha256(std::as_bytes(std::span(s.values)));
+  return sha256(std::as_bytes(std::span(hashes)));
+}
+
+std::optional<Member> load_kept_member(const std::filesystem::path& path, const Training& training,
+                                       const std::string& source) {
   if (path.empty() || !std::filesystem::exists(path)) return std::nullopt;
   const auto file = load_safetensors(path);
   const Json json = header_of(file, path.string());
-  if (json_get<Json>(json, "training", path.string()) != to_json(training)) return std::nullopt;
+  if (json_get<Json>(json, "training", path.string()) != to_json(training) || json.value("source", "") != source)
+    return std::nullopt;
   return member_of(file, "", json, path.string());
 }
 
-void save_kept_member(const std::filesystem::path& path, const Member& member) {
+void save_kept_member(const std::filesystem::path& path, const Member& member, const std::string& source) {
   std::filesystem::create_directories(path.parent_path());
   std::map<std::string, at::Tensor> tensors;
   add_member(tensors, "", member, false);
-  save_safetensors(path, tensors, {{"format", kFormat}, {"ensemble", member_json(member).dump()}});
+  Json json = member_json(member);
+  json["source"] = source;
+  save_safetensors(path, tensors, {{"format", kFormat}, {"ensemble", json.dump()}});
 }
 
 }  // namespace unbend::forecast

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "unbend/base/error.h"
 
@@ -33,7 +34,7 @@ Explanation explain(const Member& member, const series::TimeSeries& series) {
     for (const double each : v) sum += each * each;
     return std::sqrt(sum);
   };
-  const double whole = std::max(norm(e.window), 1e-300);
+  const double whole = norm(e.window);
   int block = 0;
   for (const auto& set : layout.sets) {
     for (int use = 0; use < set.uses; ++use, ++block) {
@@ -42,13 +43,11 @@ Explanation explain(const Member& member, const series::TimeSeries& series) {
                            in_units(work.block_backcasts.data() + block * lookback, seen), 0};
       std::reverse(b.backcast.begin(), b.backcast.end());
       for (std::size_t i = 0; i < seen; ++i) left[i] -= b.backcast[i];
-      b.left = norm(left) / whole;
+      b.left = whole > 0 ? norm(left) / whole : std::numeric_limits<double>::quiet_NaN();
       e.blocks.push_back(std::move(b));
     }
   }
-  const auto wide = [](const std::vector<float>& v) {
-    return at::from_blob(const_cast<float*>(v.data()), {std::ssize(v)}, at::kFloat).to(at::kDouble);
-  };
+  const auto wide = [](const std::vector<float>& v) { return at::tensor(v).to(at::kDouble); };
   e.loop = linearize_blocks(layout, wide(member.weights), wide(x), wide(mask));
   return e;
 }

@@ -19,7 +19,7 @@ struct Explanation {
     std::string basis;
     std::vector<double> forecast;  ///< [horizon]
     std::vector<double> backcast;  ///< like `window`: what it takes off
-    double left;                   ///< |residual after it| / |window|
+    double left;                   ///< |residual after it| / |window|; NaN for a window of zeros
   };
   std::vector<Block> blocks;
   InnerLoop loop;  ///< of the scaled window

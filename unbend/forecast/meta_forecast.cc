@@ -114,7 +114,7 @@ std::vector<Training> trainings(const FitOptions& o) {
                        o.rate,
                        o.clip,
                        period,
-                       std::max<std::int64_t>(1, std::llround(std::floor(history * horizon))),
+                       static_cast<std::int64_t>(std::clamp(std::floor(history * horizon), 1., 1e15)),
                        o.scaled,
                        o.seed + out.size()});
         nbeats::layout(out.back().network);  // refuses what makes no network
@@ -133,6 +133,7 @@ Ensemble fit(const series::Collection& source, const FitOptions& o, const FitPro
 
   for (const auto& training : plan) check_training(seen, training);  // before the first of them takes its time
   e.members.resize(plan.size());
+  const auto source_name = o.keep.empty() ? std::string() : fingerprint(seen);
   std::mutex mutex;
   std::atomic<std::int64_t> done = 0;
   std::int64_t total = 0;
@@ -142,18 +143,18 @@ Ensemble fit(const series::Collection& source, const FitOptions& o, const FitPro
       const auto& training = plan[static_cast<std::size_t>(m)];
       auto& member = e.members[static_cast<std::size_t>(m)];
       const auto kept = o.keep.empty() ? std::filesystem::path() : o.keep / fmt::format("member-{}.safetensors", m);
-      if (auto found = load_kept_member(kept, training)) {
+      if (auto found = load_kept_member(kept, training, source_name)) {
         member = std::move(*found);
         done += training.iterations;
-        continue;
+      } else {
+        member = train(seen, training, [&](std::int64_t, double) {
+          const std::int64_t now = ++done;
+          const std::lock_guard lock(mutex);
+          return !progress || progress(now, total);
+        });
+        if (!kept.empty()) save_kept_member(kept, member, source_name);
       }
-      member = train(seen, training, [&](std::int64_t, double) {
-        const std::int64_t now = ++done;
-        const std::lock_guard lock(mutex);
-        return !progress || progress(now, total);
-      });
       if (o.half) round_to_half(member.weights);
-      if (!kept.empty()) save_kept_member(kept, member);
     }
   });
   if (calibrated) e.calibration = calibrate_on(e, unseen);

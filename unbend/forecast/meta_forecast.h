@@ -38,7 +38,8 @@ struct FitOptions {
   int calibration = 10;  ///< every so-manieth series is kept from training for intervals; 0: none
   bool half = false;     ///< weights are rounded to half precision, as they are stored
   std::string trained_on = "";
-  std::filesystem::path keep = {};  ///< folder of finished members, which are taken up again; empty: none
+  std::filesystem::path keep = {};  ///< folder of finished members, which are taken up again if their settings and
+                                    ///< series are the same; empty: none
 };
 
 /// Called after each step of any member with (steps of all so far, steps in total); false stops. One call at a time.

@@ -10,10 +10,10 @@ double fill_window(std::span<const double> history, int lookback, bool scaled, f
   double largest = 0;
   for (const double v : history.last(seen)) largest = std::max(largest, std::abs(v));
   const double scale = scaled ? std::max(largest, 1e-8) : 1;
-  for (std::size_t i = 0; i < static_cast<std::size_t>(lookback); ++i) {
-    mask[i] = i < seen ? 1 : 0;
-    x[i] = i < seen ? static_cast<float>(history[history.size() - 1 - i] / scale) : 0;
-  }
+  for (std::size_t i = 0; i < seen; ++i) x[i] = static_cast<float>(history[history.size() - 1 - i] / scale);
+  std::fill(x + seen, x + lookback, 0.f);
+  std::fill(mask, mask + seen, 1.f);
+  std::fill(mask + seen, mask + lookback, 0.f);
   return scale;
 }
 

@@ -9,21 +9,17 @@
 namespace unbend::nbeats {
 namespace {
 
-constexpr std::int64_t kGrain = 1 << 15;  // numbers that are worth a thread
+constexpr std::int64_t kGrain = 1 << 15;      // numbers that are worth a thread
+constexpr std::int64_t kRowsToSum = 1 << 10;  // over which one product sums a weight's gradient well
 
-std::int64_t rows_per_thread(std::int64_t width) { return std::max<std::int64_t>(1, kGrain / width); }
-
-/// out [rows, layer.out] = x [rows, layer.in] W^T, without the bias.
-template <class T>
-void weigh(const Dense& layer, const T* weights, std::int64_t rows, const T* x, T* out) {
-  gemm<T>(false, true, rows, layer.out, layer.in, x, layer.in, weights + layer.weight, layer.in, 0, out, layer.out);
-}
-
+/// z [rows, width] = x W^T + b, rows of z `stride` apart; then relu.
 template <bool kRelu, class T>
-void add_bias(std::int64_t rows, std::int64_t width, const T* bias, T* z) {
-  at::parallel_for(0, rows, rows_per_thread(width), [&](std::int64_t begin, std::int64_t end) {
+void dense(std::int64_t rows, std::int64_t in, std::int64_t width, const T* x, const T* weight, const T* bias, T* z,
+           std::int64_t stride) {
+  gemm<T>(false, true, rows, width, in, x, in, weight, in, 0, z, stride);
+  at::parallel_for(0, rows, std::max<std::int64_t>(1, kGrain / width), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) {
-      T* row = z + r * width;
+      T* const row = z + r * stride;
       for (std::int64_t i = 0; i < width; ++i) {
         const T v = row[i] + bias[i];
         row[i] = kRelu ? (v > 0 ? v : T(0)) : v;
@@ -32,29 +28,25 @@ void add_bias(std::int64_t rows, std::int64_t width, const T* bias, T* z) {
   });
 }
 
-/// Gradient through relu: 0 where its result was 0.
+/// Gradient of a layer's bias: adds the columns of d up. With `hidden`, first takes d through the relu that gave it: 0
+/// where its result was 0.
 template <class T>
-void mask_relu(std::int64_t count, const T* __restrict hidden, T* __restrict d) {
-  at::parallel_for(0, count, kGrain, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) d[i] = hidden[i] > 0 ? d[i] : T(0);
-  });
-}
-
-template <class T>
-void column_sums(std::int64_t rows, std::int64_t width, const T* __restrict d, T* __restrict sums) {
+void bias_gradient(std::int64_t rows, std::int64_t width, const T* __restrict hidden, T* __restrict d,
+                   T* __restrict sums) {
   at::parallel_for(0, width, std::max<std::int64_t>(16, kGrain / rows), [&](std::int64_t begin, std::int64_t end) {
-    std::fill(sums + begin, sums + end, T(0));
     for (std::int64_t r = 0; r < rows; ++r) {
-      for (std::int64_t i = begin; i < end; ++i) sums[i] += d[r * width + i];
+      T* const row = d + r * width;
+      if (hidden) {
+        const T* const h = hidden + r * width;
+        for (std::int64_t i = begin; i < end; ++i) {
+          row[i] = h[i] > 0 ? row[i] : T(0);
+          sums[i] += row[i];
+        }
+      } else {
+        for (std::int64_t i = begin; i < end; ++i) sums[i] += row[i];
+      }
     }
   });
-}
-
-/// Gradients of a layer's weight and bias from all rows at once.
-template <class T>
-void layer_gradient(const Dense& layer, std::int64_t rows, const T* d, const T* x, T* gradient) {
-  gemm<T>(true, false, layer.out, layer.in, rows, d, layer.out, x, layer.in, 0, gradient + layer.weight, layer.in);
-  column_sums(rows, layer.out, d, gradient + layer.bias);
 }
 
 /// The basis matrices of all sets, in T, one after the other.
@@ -88,6 +80,14 @@ void prepare(const Layout& layout, std::int64_t batch, Workspace<T>& work) {
   }
 }
 
+/// What of theta is computed: all, or its forecast only.
+struct Part {
+  std::int64_t at, size;
+};
+Part part_of_theta(const BlockSet& set, bool forecast_only) {
+  return forecast_only ? Part{set.forecast_at, set.forecast_size} : Part{0, set.theta.out};
+}
+
 }  // namespace
 
 template <class T>
@@ -109,19 +109,20 @@ void forward(const Layout& layout, const T* weights, const Windows<T>& windows, 
       for (std::size_t l = 0; l < set.hidden.size(); ++l) {
         const auto& layer = set.hidden[l];
         T* const h = kept.hidden[l].data() + use * batch * layer.out;
-        weigh(layer, weights, batch, input, h);
-        add_bias<true>(batch, layer.out, weights + layer.bias, h);
+        dense<true>(batch, layer.in, layer.out, input, weights + layer.weight, weights + layer.bias, h, layer.out);
         input = h;
       }
       T* const theta = kept.theta.data() + use * batch * set.theta.out;
-      weigh(set.theta, weights, batch, input, theta);
-      add_bias<false>(batch, set.theta.out, weights + set.theta.bias, theta);
+      const bool last = block + 1 == layout.blocks;  // nobody reads its backcast
+      const Part used = part_of_theta(set, last && !work.keep_blocks);
+      dense<false>(batch, set.theta.in, used.size, input, weights + set.theta.weight + used.at * set.theta.in,
+                   weights + set.theta.bias + used.at, theta + used.at, set.theta.out);
 
       // The backcast, by the basis or as a part of theta; the forecast likewise.
       const bool generic = set.basis == Basis::Generic;
       const T* backcast = theta + set.backcast_at;
       std::int64_t stride = set.theta.out;
-      if (!generic) {
+      if (!generic && used.size == set.theta.out) {
         gemm<T>(false, false, batch, lookback, set.backcast_size, backcast, set.theta.out, bases, lookback, 0,
                 work.other.data(), lookback);
         backcast = work.other.data(), stride = lookback;
@@ -146,7 +147,7 @@ void forward(const Layout& layout, const T* weights, const Windows<T>& windows, 
         for (std::int64_t i = 0; i < batch * horizon; ++i)
           part[i] = work.forecast[static_cast<std::size_t>(i)] - part[i];
 
-      if (block + 1 == layout.blocks) break;  // nobody reads the last residual
+      if (last) break;
       T* const next = use + 1 < set.uses ? stream + batch * lookback : work.sets[s + 1].stream.data();
       for (std::int64_t b = 0; b < batch; ++b) {
         const T *const x = stream + b * lookback, *const mask = windows.mask + b * lookback,
@@ -164,10 +165,8 @@ void backward(const Layout& layout, const T* weights, const Windows<T>& windows,
               Workspace<T>& work, T* gradient) {
   const std::int64_t batch = windows.batch, lookback = layout.config.lookback, horizon = layout.config.horizon;
   work.gradient.assign(static_cast<std::size_t>(batch * lookback), T(0));  // of x_{r+1}, then of x_r
-  work.down.resize(static_cast<std::size_t>(batch * lookback));
   T* const d_next = work.gradient.data();
-  T* const d_backcast = work.down.data();
-  auto& d_hidden = work.hidden_gradients;  // of one set at a time, [uses, batch, width] per layer
+  auto& d_hidden = work.hidden_gradients;  // per layer [at_once, batch, width]
 
   const T* bases = work.bases.data() + work.bases.size();
   int block = layout.blocks - 1;
@@ -177,47 +176,59 @@ void backward(const Layout& layout, const T* weights, const Windows<T>& windows,
     const T* const forecast_basis = bases - set.forecast_basis.size();
     const T* const backcast_basis = forecast_basis - set.backcast_basis.size();
     const bool generic = set.basis == Basis::Generic;
+    // Blocks whose gradients by the weights that they share are summed by one product.
+    const std::int64_t at_once = std::clamp<std::int64_t>(kRowsToSum / batch, 1, set.uses);
     if (d_hidden.size() < set.hidden.size()) d_hidden.resize(set.hidden.size());
     for (std::size_t l = 0; l < set.hidden.size(); ++l)
-      d_hidden[l].resize(std::max(d_hidden[l].size(), kept.hidden[l].size()));
+      d_hidden[l].resize(std::max(d_hidden[l].size(), static_cast<std::size_t>(at_once * batch * set.hidden[l].out)));
+    for (const auto& layer : set.hidden) std::fill_n(gradient + layer.bias, layer.out, T(0));
+    std::fill_n(gradient + set.theta.bias, set.theta.out, T(0));
     for (int use = set.uses - 1; use >= 0; --use, --block) {
       // x_{r+1} = mask (x_r - backcast): both get mask d_next, the backcast with a minus sign.
-      for (std::int64_t i = 0; i < batch * lookback; ++i) {
-        d_next[i] *= windows.mask[i];
-        d_backcast[i] = -d_next[i];
-      }
       const std::int64_t size = set.theta.out;
       T* const d_theta = kept.theta.data() + use * batch * size;
-      if (generic) {
-        for (std::int64_t b = 0; b < batch; ++b) {
-          std::copy_n(d_backcast + b * lookback, lookback, d_theta + b * size + set.backcast_at);
-          std::copy_n(d_forecast + b * horizon, horizon, d_theta + b * size + set.forecast_at);
+      T* const d_backcast = generic ? d_theta + set.backcast_at : work.other.data();
+      const std::int64_t backcast_stride = generic ? size : lookback;
+      for (std::int64_t b = 0; b < batch; ++b) {
+        const T* const mask = windows.mask + b * lookback;
+        T *const next = d_next + b * lookback, *const back = d_backcast + b * backcast_stride;
+        for (std::int64_t i = 0; i < lookback; ++i) {
+          const T d = next[i] * mask[i];
+          next[i] = d, back[i] = -d;
         }
-      } else {
+        if (generic) std::copy_n(d_forecast + b * horizon, horizon, d_theta + b * size + set.forecast_at);
+      }
+      if (!generic) {
         gemm<T>(false, true, batch, set.backcast_size, lookback, d_backcast, lookback, backcast_basis, lookback, 0,
                 d_theta + set.backcast_at, size);
         gemm<T>(false, true, batch, set.forecast_size, horizon, d_forecast, horizon, forecast_basis, horizon, 0,
                 d_theta + set.forecast_at, size);
       }
-      const T* d = d_theta;
-      const Dense* above = &set.theta;
+      const Part used = part_of_theta(set, block + 1 == layout.blocks);
+      const std::int64_t slot = use % at_once;
+      bias_gradient<T>(batch, size, nullptr, d_theta, gradient + set.theta.bias);
+      const T *d = d_theta + used.at, *above = weights + set.theta.weight + used.at * set.theta.in;
+      std::int64_t outputs = used.size, stride = size;
       for (std::size_t l = set.hidden.size(); l-- > 0;) {
-        const std::int64_t width = set.hidden[l].out;
-        T* const down = d_hidden[l].data() + use * batch * width;
-        gemm<T>(false, false, batch, width, above->out, d, above->out, weights + above->weight, width, 0, down, width);
-        mask_relu(batch * width, kept.hidden[l].data() + use * batch * width, down);
-        d = down, above = &set.hidden[l];
+        const auto& layer = set.hidden[l];
+        T* const down = d_hidden[l].data() + slot * batch * layer.out;
+        gemm<T>(false, false, batch, layer.out, outputs, d, stride, above, layer.out, 0, down, layer.out);
+        bias_gradient<T>(batch, layer.out, kept.hidden[l].data() + use * batch * layer.out, down,
+                         gradient + layer.bias);
+        d = down, above = weights + layer.weight, outputs = stride = layer.out;
       }
-      if (block > 0)
-        gemm<T>(false, false, batch, lookback, above->out, d, above->out, weights + above->weight, lookback, 1, d_next,
-                lookback);
+      if (block > 0) gemm<T>(false, false, batch, lookback, outputs, d, stride, above, lookback, 1, d_next, lookback);
+      if (slot > 0) continue;
+      const std::int64_t left = set.uses - use, rows = std::min(at_once, left) * batch;
+      const T beta = left <= at_once ? 0 : 1;
+      const auto sum = [&](const Dense& layer, const T* d_out, const std::vector<T>& in) {
+        gemm<T>(true, false, layer.out, layer.in, rows, d_out, layer.out, in.data() + use * batch * layer.in, layer.in,
+                beta, gradient + layer.weight, layer.in);
+      };
+      sum(set.theta, d_theta, kept.hidden.back());
+      for (std::size_t l = 0; l < set.hidden.size(); ++l)
+        sum(set.hidden[l], d_hidden[l].data(), l == 0 ? kept.stream : kept.hidden[l - 1]);
     }
-    // One product per weight over all the blocks that share it.
-    const std::int64_t rows = set.uses * batch;
-    layer_gradient(set.theta, rows, kept.theta.data(), kept.hidden.back().data(), gradient);
-    for (std::size_t l = 0; l < set.hidden.size(); ++l)
-      layer_gradient(set.hidden[l], rows, d_hidden[l].data(), l == 0 ? kept.stream.data() : kept.hidden[l - 1].data(),
-                     gradient);
     bases = backcast_basis;
   }
 }

@@ -103,7 +103,7 @@ struct Workspace {
     std::vector<T> theta;                ///< [uses, batch, theta]
   };
   std::vector<Set> sets;
-  std::vector<T> bases, down, gradient, other;   // scratch; `bases` are the sets' in T
+  std::vector<T> bases, gradient, other;         // scratch; `bases` are the sets' in T
   std::vector<std::vector<T>> hidden_gradients;  // scratch, per layer
 };
 

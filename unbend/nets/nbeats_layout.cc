@@ -10,6 +10,8 @@ namespace unbend::nbeats {
 namespace {
 
 constexpr std::int64_t kMostParameters = std::int64_t(1) << 31;
+constexpr std::int64_t kMostBasisNumbers = std::int64_t(1) << 26;
+constexpr int kMostPoints = 100000, kMostBlocks = 10000;
 
 // Rows t^d over t = i / length.
 std::vector<double> trend_basis(int degree, int length) {
@@ -37,6 +39,12 @@ std::vector<double> seasonality_basis(int harmonics, int horizon, int length, in
   return out;
 }
 
+std::int64_t basis_rows(const Stack& stack, int horizon) {
+  return stack.basis == Basis::Generic ? 0
+         : stack.basis == Basis::Trend ? stack.degree + 1
+                                       : 2 * frequency_count(stack.harmonics, horizon);
+}
+
 void add_theta(BlockSet& set, const Stack& stack, int lookback, int horizon) {
   if (stack.basis == Basis::Generic) {
     set.backcast_at = 0, set.backcast_size = lookback;
@@ -46,13 +54,11 @@ void add_theta(BlockSet& set, const Stack& stack, int lookback, int horizon) {
   if (stack.basis == Basis::Trend) {
     set.backcast_basis = trend_basis(stack.degree, lookback);
     set.forecast_basis = trend_basis(stack.degree, horizon);
-    set.forecast_size = stack.degree + 1;
   } else {
     set.backcast_basis = seasonality_basis(stack.harmonics, horizon, lookback, -1);
     set.forecast_basis = seasonality_basis(stack.harmonics, horizon, horizon, 1);
-    set.forecast_size = 2 * frequency_count(stack.harmonics, horizon);
   }
-  set.backcast_size = set.backcast_at = set.forecast_size;
+  set.forecast_size = set.backcast_size = set.backcast_at = basis_rows(stack, horizon);
   set.forecast_at = 0;
 }
 
@@ -111,7 +117,9 @@ Config config_from_json(const Json& json, std::string_view where) {
 Layout layout(const Config& config) {
   require(config.lookback > 0 && config.horizon > 0, "N-BEATS: lookback {} and horizon {} must be above 0",
           config.lookback, config.horizon);
-  require(config.lookback <= 100000, "N-BEATS: a lookback of {} points is above 100000", config.lookback);
+  require(config.lookback <= kMostPoints && config.horizon <= kMostPoints,
+          "N-BEATS: lookback {} and horizon {} must be at most {} points", config.lookback, config.horizon,
+          kMostPoints);
   require(!config.stacks.empty(), "N-BEATS: there is no stack");
   Layout out{config, {}, 0, 0};
   const auto dense = [&](std::int64_t in, std::int64_t outputs) {
@@ -121,17 +129,23 @@ Layout layout(const Config& config) {
     out.parameters = layer.bias + static_cast<std::size_t>(outputs);
     return layer;
   };
+  std::int64_t basis_numbers = 0;
   for (std::size_t s = 0; s < config.stacks.size(); ++s) {
     const auto& stack = config.stacks[s];
     require(
-        stack.blocks > 0 && stack.layers > 0 && stack.width > 0 && stack.blocks <= 10000 && stack.layers <= 100,
-        "N-BEATS: stack {} has {} blocks of {} layers of width {}: all must be above 0, blocks at most 10000, layers "
-        "at most 100",
-        s, stack.blocks, stack.layers, stack.width);
+        stack.blocks > 0 && stack.layers > 0 && stack.width > 0 && stack.blocks <= kMostBlocks - out.blocks &&
+            stack.layers <= 100,
+        "N-BEATS: stack {} has {} blocks of {} layers of width {}: all must be above 0, blocks of all stacks at most "
+        "{}, layers at most 100",
+        s, stack.blocks, stack.layers, stack.width, kMostBlocks);
     require(stack.degree >= 0 && stack.degree <= 20 && stack.harmonics > 0 && stack.harmonics <= 100,
             "N-BEATS: stack {} has degree {} (0 to 20) and {} harmonics (1 to 100)", s, stack.degree, stack.harmonics);
     require(stack.basis != Basis::Seasonality || config.horizon > 1, "N-BEATS: seasonality needs a horizon above 1");
-    for (int b = 0; b < (stack.shared ? 1 : stack.blocks); ++b) {
+    const std::int64_t sets = stack.shared ? 1 : stack.blocks;
+    basis_numbers += sets * basis_rows(stack, config.horizon) * (config.lookback + config.horizon);
+    require(basis_numbers <= kMostBasisNumbers, "N-BEATS: the bases of stacks 0 to {} have more than {} numbers", s,
+            kMostBasisNumbers);
+    for (std::int64_t b = 0; b < sets; ++b) {
       BlockSet set{
           stack.basis, static_cast<int>(s), out.blocks, stack.shared ? stack.blocks : 1, {}, {}, 0, 0, 0, 0, {}, {}};
       add_theta(set, stack, config.lookback, config.horizon);

@@ -4,13 +4,13 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cmath>
 #include <limits>
 #include <map>
 #include <optional>
 #include <set>
 
+#include "unbend/base/csv.h"
 #include "unbend/base/error.h"
 #include "unbend/base/files.h"
 
@@ -20,7 +20,7 @@ namespace {
 constexpr double kMissing = std::numeric_limits<double>::quiet_NaN();
 
 struct Line {
-  std::size_t number;
+  std::int64_t number;
   std::vector<std::string> fields;
 };
 
@@ -44,20 +44,11 @@ constexpr std::array<std::string_view, 6> kMissings{"", "na", "nan", "null", "."
 bool is_missing(std::string_view field) { return one_of(field, kMissings); }
 
 std::optional<double> number(std::string_view field) {
-  if (field.starts_with('+')) field.remove_prefix(1);
-  double value = 0;
-  const auto [end, error] = std::from_chars(field.data(), field.data() + field.size(), value);
-  if (error != std::errc() || end != field.data() + field.size() || !std::isfinite(value)) return std::nullopt;
-  return value;
+  const auto value = number_in(field);
+  return value && std::isfinite(*value) ? value : std::nullopt;
 }
 
-std::string_view trimmed(std::string_view text) {
-  while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
-  while (!text.empty() && (text.back() == ' ' || text.back() == '\t')) text.remove_suffix(1);
-  return text;
-}
-
-std::vector<std::string> fields_of(std::string_view line, char separator, std::string_view where, std::size_t number) {
+std::vector<std::string> fields_of(std::string_view line, char separator, std::string_view where, std::int64_t number) {
   std::vector<std::string> fields;
   for (std::size_t i = 0;; ++i) {
     while (i < line.size() && line[i] == ' ') ++i;
@@ -94,18 +85,12 @@ char separator_of(std::string_view line) {
 
 std::vector<Line> lines_of(std::string_view text, std::string_view where) {
   std::vector<Line> lines;
-  if (text.starts_with("\xef\xbb\xbf")) text.remove_prefix(3);  // byte order mark
   char separator = 0;
-  for (std::size_t begin = 0, count = 1; begin < text.size(); ++count) {
-    const auto end = std::min(text.find('\n', begin), text.size());
-    auto line = text.substr(begin, end - begin);
-    begin = end + 1;
-    if (line.ends_with('\r')) line.remove_suffix(1);
-    require(line.find('\0') == std::string_view::npos, "{}, line {}: this is no text", where, count);
-    if (trimmed(line).empty() || line.starts_with('#')) continue;
+  for_each_line(text, [&](std::int64_t number, std::string_view line) {
+    require(line.find('\0') == std::string_view::npos, "{}, line {}: this is no text", where, number);
     if (!separator) separator = separator_of(line);
-    lines.push_back({count, fields_of(line, separator, where, count)});
-  }
+    lines.push_back({number, fields_of(line, separator, where, number)});
+  });
   require(!lines.empty(), "{}: there is no line in it", where);
   return lines;
 }
@@ -168,7 +153,7 @@ Layout layout_of(const std::vector<Line>& lines) {
 
 Collection of_rows(const std::vector<Line>& lines, std::string_view where) {
   Collection out;
-  std::map<std::string, std::size_t> seen;
+  std::map<std::string, std::int64_t> seen;
   const auto& first = lines[0].fields;
   const bool times = names_times(first),
              header = times || (all_text(first) && first.size() > 1 && !is_missing(first[1]));
@@ -275,6 +260,13 @@ Collection load_csv(const std::filesystem::path& path, Layout layout) {
   return parse_csv(read_file(path), path.string(), layout);
 }
 
+std::string quoted(const std::string& name) {
+  if (name.find_first_of(",\"#;\t ") == std::string::npos) return name;
+  std::string out = "\"";
+  for (const char c : name) out += c == '"' ? "\"\"" : std::string(1, c);
+  return out + '"';
+}
+
 void save_csv(const std::filesystem::path& path, const Collection& collection) {
   std::size_t longest = 0;
   for (const auto& s : collection) longest = std::max(longest, s.values.size());
@@ -282,13 +274,7 @@ void save_csv(const std::filesystem::path& path, const Collection& collection) {
   for (std::size_t i = 0; i < longest; ++i) text += fmt::format(",v{}", i + 1);
   text += '\n';
   for (const auto& s : collection) {
-    std::string name = s.id;
-    if (name.find_first_of(",\"#;\t ") != std::string::npos) {
-      std::string quoted = "\"";
-      for (const char c : name) quoted += c == '"' ? "\"\"" : std::string(1, c);
-      name = quoted + '"';
-    }
-    text += name;
+    text += quoted(s.id);
     for (const double v : s.values) text += std::isnan(v) ? "," : fmt::format(",{}", v);
     text += '\n';
   }

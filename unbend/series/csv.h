@@ -31,6 +31,9 @@ Collection parse_csv(std::string_view text, std::string_view where, Layout layou
 /// parse_csv of a file.
 Collection load_csv(const std::filesystem::path& path, Layout layout = Layout::Auto);
 
+/// A name as a field of a CSV file: in double quotes where it needs them.
+std::string quoted(const std::string& name);
+
 /// Layout Rows, numbers as they are read back exactly; missing values are empty. Times are left out.
 void save_csv(const std::filesystem::path& path, const Collection& collection);
 

@@ -123,6 +123,8 @@ TimeSeries complete(const TimeSeries& series, Missing missing) {
 TimeSeries fill_gaps(const TimeSeries& series, const Frequency& frequency) {
   if (frequency.months == 0 || series.times.empty()) return series;
   TimeSeries out{series.id, {}, {}};
+  // A few lines must not make a series of any length.
+  const long longest = 100 + static_cast<long>(series.times.size());
   std::optional<Month> before;
   for (std::size_t i = 0; i < series.times.size(); ++i) {
     const auto now = month_of(series.times[i]);
@@ -132,8 +134,8 @@ TimeSeries fill_gaps(const TimeSeries& series, const Frequency& frequency) {
       require(apart > 0 && apart % frequency.months == 0,
               "series '{}': from {} to {} are {} months, which a {} series cannot have", series.id, series.times[i - 1],
               series.times[i], apart, frequency.name);
-      require(apart <= 12000, "series '{}': between {} and {} lie more than 1000 years", series.id, series.times[i - 1],
-              series.times[i]);
+      require(apart / frequency.months <= longest, "series '{}': between {} and {} lie {} points, of {} in all",
+              series.id, series.times[i - 1], series.times[i], apart / frequency.months - 1, series.times.size());
       for (long m = before->index + frequency.months; m < now->index; m += frequency.months) {
         out.values.push_back(std::numeric_limits<double>::quiet_NaN());
         out.times.push_back(written(m, now->form));

