@@ -13,6 +13,7 @@
 #include "unbend/control/environments_mujoco.h"
 #include "unbend/control/environments_own.h"
 #include "unbend/control/policy_drawing.h"
+#include "unbend/control/policy_names.h"
 #include "unbend/control/policy_training.h"
 #include "unbend/report/drawing.h"
 #include "unbend/report/html.h"
@@ -136,7 +137,8 @@ struct TrainArguments {
   double lr = 3e-4, value_lr = 0, gamma = .99, gae = .95, step_size = 1, entropy = 0, clip = .2, value_clip = .2;
   double c = 1, lambda = .2, tau = .005, tsallis = 1, updates = 1, max_norm = .5, log_std = 0;
   std::uint64_t seed = 1;
-  bool squash = false, normalise = false, plain = false, decay_lr = false, constant_step = false, compat = false;
+  bool squash = false, normalise = false, normalise_observations = false, normalise_rewards = false, plain = false;
+  bool decay_lr = false, constant_step = false, compat = false;
   bool deterministic_actions = false, json = false, quiet = false;
 };
 
@@ -146,32 +148,31 @@ std::unique_ptr<Trainer> trainer_of(const TrainArguments& a, const MakeDynamics&
     return a.hidden == std::vector<std::int64_t>{0} ? std::vector<std::int64_t>{} : a.hidden;  // 0: a linear policy
   };
   const auto nonlinearity = [&](Nonlinearity fallback) {
-    return a.nonlinearity.empty() ? fallback : a.nonlinearity == "tanh" ? Nonlinearity::Tanh : Nonlinearity::Relu;
+    return a.nonlinearity.empty() ? fallback : named<Nonlinearity>(a.nonlinearity, "--nonlinearity");
   };
-  const auto start = [&](Start fallback) {
-    return a.start.empty() ? fallback : a.start == "orthogonal" ? Start::Orthogonal : Start::Uniform;
-  };
+  const auto start = [&](Start fallback) { return a.start.empty() ? fallback : named<Start>(a.start, "--start"); };
   if (a.algorithm == "mdpo-off" || a.algorithm == "sac") {
     OffPolicyOptions o;
     o.sac = a.algorithm == "sac", o.hidden = hidden(o.hidden), o.nonlinearity = nonlinearity(o.nonlinearity);
     o.start = start(o.start), o.steps = a.steps > 0 ? a.steps : o.steps, o.warm_up = a.warm_up, o.batch = a.batch;
     o.buffer = a.buffer, o.refresh = a.refresh, o.lr = a.lr, o.gamma = a.gamma, o.tau = a.tau;
     o.updates_per_step = a.updates, o.deterministic_actions = a.deterministic_actions;
-    o.normalise_observations = a.normalise;
+    o.normalise_observations = a.normalise || a.normalise_observations;
     o.weights = {a.c, a.lambda, a.tsallis, a.plain ? 0 : o.weights.penalty};
     const auto copies = a.copies > 0 ? a.copies : 1;
     o.report_every = std::max(a.report_every, copies);
     return off_policy(make, copies, o, a.seed);
   }
   OnPolicyOptions o;
-  o.objective = a.algorithm == "ppo" ? Objective::Ppo : a.algorithm == "no-kl" ? Objective::NoKl : Objective::Mdpo;
+  o.objective = named<Objective>(a.algorithm, "--algorithm");
   o.hidden = hidden(o.hidden), o.nonlinearity = nonlinearity(o.nonlinearity);
   o.steps = a.steps > 0 ? a.steps : o.steps, o.horizon = a.horizon, o.inner = a.inner, o.policy_batch = a.policy_batch;
   o.value_epochs = a.value_epochs, o.value_batch = a.value_batch, o.lr = a.lr;
-  o.value_lr = a.value_lr > 0 ? a.value_lr : a.lr, o.gamma = a.gamma, o.lambda = a.gae, o.step_size = a.step_size;
+  o.value_lr = a.value_lr != 0 ? a.value_lr : a.lr, o.gamma = a.gamma, o.lambda = a.gae, o.step_size = a.step_size;
   o.anneal = !a.constant_step, o.entropy = a.entropy, o.clip = a.clip, o.value_clip = a.plain ? 0 : a.value_clip;
   o.kappa = a.tsallis, o.max_norm = a.max_norm, o.log_std = a.log_std, o.squash = a.squash;
-  o.normalise_observations = o.normalise_rewards = a.normalise, o.decay_lr = a.decay_lr, o.compat = a.compat;
+  o.normalise_observations = a.normalise || a.normalise_observations;
+  o.normalise_rewards = a.normalise || a.normalise_rewards, o.decay_lr = a.decay_lr, o.compat = a.compat;
   o.start = start(a.plain ? Start::Uniform : o.start);
   return on_policy(make, a.copies > 0 ? a.copies : 8, o, a.seed);
 }
@@ -217,6 +218,18 @@ void write_report(const std::string& path, const Agent& agent, const MakeDynamic
   report.write(path);
 }
 
+/// A resumed training has the options of its checkpoint: others are refused rather than passed over.
+void refuse_options_of_the_checkpoint(const CLI::App& verb) {
+  constexpr std::string_view kFree[] = {
+      "--resume",          "--steps",  "--report",  "--json", "--quiet", "--task",           "--models",
+      "--table",           "--labels", "--rewards", "--out",  "--seed",  "--evaluate-every", "--evaluate-episodes",
+      "--checkpoint-every"};
+  for (const CLI::Option* option : verb.get_options()) {
+    if (option->count() > 0 && std::ranges::find(kFree, option->get_name()) == std::end(kFree))
+      fail_usage("--resume goes on with the options of its checkpoint: leave out {}", option->get_name());
+  }
+}
+
 void train(const TrainArguments& a) {
   catch_interrupts();
   const std::filesystem::path folder(a.resume.empty() ? a.out : a.resume);
@@ -248,7 +261,7 @@ void train(const TrainArguments& a) {
   const double rate = static_cast<double>(last.steps - done) / std::max(last.seconds - before, 1e-9);
   if (a.json) {
     Json json{{"task", agent.spec.name},
-              {"algorithm", a.algorithm},
+              {"algorithm", agent.about.at("algorithm")},
               {"steps", last.steps},
               {"episodes", last.episodes},
               {"updates", last.updates},
@@ -308,13 +321,15 @@ void eval(const UseArguments& a) {
 }
 
 void render(const UseArguments& a) {
+  const bool page = a.out.ends_with(".html");
+  if (!page && !a.out.ends_with(".svg")) fail_usage("--out {}: a name that ends in .svg or .html expected", a.out);
   const auto path = policy_path(a.policy);
   const Agent agent = load_agent(path);
   const auto make = make_of(source_of(a.source, path.parent_path()));
   StripOptions options = a.strip;
   options.deterministic = !a.sample, options.seed = a.seed;
   const Strip strip = film_strip(agent, make, options);
-  if (a.out.ends_with(".html")) {
+  if (page) {
     HtmlReport(strip.drawing.title).drawing(strip.drawing).write(a.out);
   } else {
     write_file(a.out, to_svg(strip.drawing));
@@ -351,6 +366,7 @@ void add_train(CLI::App& group) {
   verb->add_option("--tsallis", a->tsallis, "1: KL and Shannon's entropy; up to 2: those of Tsallis")
       ->capture_default_str();
   verb->add_flag("--normalise", a->normalise, "observations, and on-policy rewards, by running moments");
+  verb->add_flag("--normalise-observations", a->normalise_observations, "only those");
   verb->add_flag("--plain", a->plain,
                  "without tricks of code: no orthogonal start, no value clip; off-policy no penalties");
   verb->add_option("--seed", a->seed, "of everything random")->capture_default_str();
@@ -375,6 +391,7 @@ void add_train(CLI::App& group) {
       ->capture_default_str();
   verb->add_option("--max-norm", a->max_norm, "of a gradient")->group(on)->capture_default_str();
   verb->add_option("--log-std", a->log_std, "of Gaussian policies at the start")->group(on)->capture_default_str();
+  verb->add_flag("--normalise-rewards", a->normalise_rewards, "only those")->group(on);
   verb->add_flag("--squash", a->squash, "Gaussian actions through tanh, stretched to the box")->group(on);
   verb->add_flag("--decay-lr", a->decay_lr, "learning rates down to 0")->group(on);
   verb->add_flag("--compat", a->compat, "as the official code: a time limit counts as an end")->group(on);
@@ -391,10 +408,12 @@ void add_train(CLI::App& group) {
   verb->add_option("--tau", a->tau, "of the target network")->group(off)->capture_default_str();
   verb->add_option("--report-every", a->report_every, "steps per point of the curve")
       ->group(off)
+      ->check(CLI::PositiveNumber)
       ->capture_default_str();
   verb->add_flag("--deterministic-actions", a->deterministic_actions, "collect without drawing, as the official code")
       ->group(off);
   verb->add_option("--evaluate-every", a->evaluate_every, "points of the curve between evaluations; 0: none")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   verb->add_option("--evaluate-episodes", a->evaluate_episodes, "of each")
       ->check(CLI::PositiveNumber)
@@ -410,7 +429,10 @@ void add_train(CLI::App& group) {
       "  unbend policy train --table x.csv --labels y.csv --copies 256 --horizon 256 --hidden 0 --lr 1e-2 --steps "
       "76800\n"
       "  unbend policy train --resume cart --steps 200000");
-  verb->callback([a] { train(*a); });
+  verb->callback([a, verb] {
+    if (!a->resume.empty()) refuse_options_of_the_checkpoint(*verb);
+    train(*a);
+  });
 }
 
 }  // namespace

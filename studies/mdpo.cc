@@ -124,7 +124,9 @@ void on_policy_cartpole(const StudyOptions& options, StudyResult& result, Progre
   const auto failed = std::ranges::count_if(finals["no KL, m = 40"], [](double x) { return x < 420; });
   claim("CartPole, m = 40 without KL: share of seeds that end below 420", "the KL term is needed",
         {static_cast<double>(failed) / seeds}, Bar::at_least(2. / 3));
-  claim("CartPole: slowest run of 98,304 steps, seconds", "-", {slowest}, Bar::at_most(20));
+  // judged where nothing runs beside it: the quick form is a test
+  claim("CartPole: slowest run of 98,304 steps, seconds", "-", {slowest},
+        options.full ? Bar::at_most(20) : Bar::none());
   result.tables.push_back(table);
   result.plots.push_back(plot);
 }
@@ -134,15 +136,16 @@ void on_policy_cartpole(const StudyOptions& options, StudyResult& result, Progre
 void off_policy_pendulum(const StudyOptions& options, StudyResult& result, Progress& progress, std::int64_t& done) {
   const int seeds = options.full ? std::max(3, options.seeds) : options.seeds;
   LinePlot plot{"Pendulum: mean return of the last 10 episodes", {"steps"}, {"return"}, {}, {}, Spread::Band};
+  const std::int64_t all = 12000, compared = options.full ? all : 3000;
   std::map<std::string, std::vector<double>> best;
   std::map<std::string, std::vector<Numbers<float>>> learnt;
   for (const std::string name : {"MDPO", "SAC", "MDPO, c = lambda"}) {
     std::vector<std::vector<CurvePoint>> curves;
     for (int seed = 1; seed <= seeds; ++seed) {
       OffPolicyOptions o;
-      o.steps = 12000, o.warm_up = 1000, o.batch = 128, o.lr = 1e-3, o.hidden = {64, 64}, o.refresh = 1000;
+      o.steps = all, o.warm_up = 1000, o.batch = 128, o.lr = 1e-3, o.hidden = {64, 64}, o.refresh = 1000;
       o.report_every = 200, o.weights.c = name == "MDPO" ? .5 : .2, o.sac = name == "SAC";
-      if (name == "MDPO, c = lambda") o.steps = 3000;
+      if (name == "MDPO, c = lambda") o.steps = compared;
       const auto trainer = off_policy(pendulum, 1, o, static_cast<std::uint64_t>(seed));
       std::vector<CurvePoint> curve;
       double most = -INFINITY;
@@ -150,7 +153,7 @@ void off_policy_pendulum(const StudyOptions& options, StudyResult& result, Progr
         curve.push_back(trainer->advance());
         const CurvePoint& p = curve.back();
         if (p.episodes >= 10) most = std::max(most, p.total);
-        if (p.steps == 3000) learnt[name].push_back(trainer->agent().parameters);
+        if (p.steps == compared) learnt[name].push_back(trainer->agent().parameters);
       }
       best[name].push_back(most);
       curves.push_back(std::move(curve));
@@ -165,12 +168,18 @@ void off_policy_pendulum(const StudyOptions& options, StudyResult& result, Progr
   result.claims.push_back({"Pendulum, SAC in the same code: the same", "-", best["SAC"], "", Bar::none()});
   record(result, "Pendulum: |MDPO - SAC|, means over seeds", "-", std::abs(mean(best["MDPO"]) - mean(best["SAC"])), "",
          Bar::at_most(60));
-  double apart = 0;
-  for (std::size_t seed = 0; seed < learnt["SAC"].size(); ++seed)
+  Claim same{fmt::format("Pendulum: summed difference of weights between c = lambda and SAC after {} steps", compared),
+             "SAC is a special case",
+             {},
+             "",
+             Bar::at_most(0).for_each_seed()};
+  for (std::size_t seed = 0; seed < learnt["SAC"].size(); ++seed) {
+    double apart = 0;
     for (std::size_t i = 0; i < learnt["SAC"][seed].size(); ++i)
-      apart = std::max<double>(apart, std::abs(learnt["SAC"][seed][i] - learnt["MDPO, c = lambda"][seed][i]));
-  record(result, "Pendulum: largest difference of weights between c = lambda and SAC after 3,000 steps",
-         "SAC is a special case", apart, "", Bar::at_most(0));
+      apart += std::abs(learnt["SAC"][seed][i] - learnt["MDPO, c = lambda"][seed][i]);  // a sum keeps a NaN
+    same.measured.push_back(apart);
+  }
+  result.claims.push_back(same);
   result.plots.push_back(plot);
 }
 
@@ -216,8 +225,8 @@ StudyResult study_mdpo(const StudyOptions& options) {
   bandit_digits(result);
   result.notes.push_back(
       "The paper reports MuJoCo tasks at 10M steps; its tables were not accessible. These bars are on CartPole, "
-      "Pendulum "
-      "and digits; bench/peers/policy.py trains Hopper and HalfCheetah beside stable-baselines3 at equal steps.");
+      "Pendulum and digits; bench/peers/policy.py trains Hopper and HalfCheetah beside stable-baselines3 at equal "
+      "steps.");
   if (!options.full) result.notes.push_back("quick form: five of the seven settings, one seed");
   return result;
 }

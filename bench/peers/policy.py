@@ -1,16 +1,21 @@
 """Policy training beside stable-baselines3 (MIT; Raffin et al. 2021): `unbend policy train` and its PPO and SAC on the same
 MuJoCo tasks of Gymnasium, with the same networks, batches, epochs and number of threads, in turns.
 
-    policy.py speed UNBEND [THREADS]            environment and learner, steps per second; exits 1 below 3 times the peer
-    policy.py returns UNBEND [MINUTES] [SEEDS]  equal steps: returns of MDPO, PPO and SAC on Hopper and HalfCheetah
+    policy.py speed UNBEND [THREADS]   environment and learner, steps per second; exits 1 below 3 times the peer
+    policy.py returns UNBEND [MINUTES] [SEEDS] [FOLDER] [PARTS]
+                                       equal steps: returns of MDPO, PPO and SAC on Hopper and HalfCheetah
 
-The number of steps of `returns` is what the slowest program does in MINUTES (20) over all seeds (3) and both tasks.
+The number of steps of `returns` is what the slowest program does in MINUTES (20) over all seeds (3) and both tasks. One
+training (task, program, seed) is a part. FOLDER (build/policy-returns) keeps the plan and what each part found: the same
+command goes on after an interruption, ours within a part too, and ends after PARTS new ones (all). The table at the end
+shows what is there.
 Needs tools/setup.sh mujoco rl.
 """
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from statistics import mean
 from time import perf_counter
 
@@ -27,6 +32,7 @@ except ImportError as error:
 
 BAR = 3.0
 TASKS = {"hopper": "Hopper-v5", "halfcheetah": "HalfCheetah-v5"}
+C = {"hopper": 1, "halfcheetah": .3}  # 1/t of off-policy MDPO, as a reader of the paper's table reports it
 WARM_UP = 1000  # random steps before off-policy learning
 
 
@@ -93,40 +99,93 @@ def speed(unbend):
     return missed
 
 
-def returns(unbend, minutes, seeds):
-    torch.set_num_threads(1)
+def programs(plan):
+    """Name, steps, and what it does in one part: the mean return of 10 deterministic episodes after training."""
+    on, off = plan["on_policy_steps"], plan["off_policy_steps"]
+
+    def we(algorithm, steps, *more):
+        return steps, lambda unbend, task, seed, folder: ours_in(
+            folder, unbend, algorithm, task, steps, seed, *more, *(("--c", C[task]) if algorithm == "mdpo-off" else ()))
+
+    def they(kind, steps):
+        def part(unbend, task, seed, folder):
+            model = theirs(kind, task, seed)
+            model.learn(steps, log_interval=None)
+            return float(evaluate_policy(model, Monitor(gymnasium.make(TASKS[task])), n_eval_episodes=10)[0])
+        return steps, part
+
+    return {"MDPO": we("mdpo", on, "--horizon", 2048, "--inner", 10, "--normalise"),
+            "PPO (ours)": we("ppo", on, *ON_POLICY, "--normalise"),
+            "PPO (SB3)": they("PPO", on),
+            "MDPO off-policy": we("mdpo-off", off, *OFF_POLICY),
+            "SAC (ours)": we("sac", off, *OFF_POLICY),
+            "SAC (SB3)": they("SAC", off)}
+
+
+def ours_in(folder, unbend, algorithm, task, steps, seed, *more):
+    """Trains in a folder, or goes on there, and evaluates at the end."""
+    always = ["--seed", str(seed), "--evaluate-every", str(10 ** 9), "--quiet", "--json"]
+    if (folder / "checkpoint.safetensors").exists():
+        run = subprocess.run([unbend, "policy", "train", "--resume", folder, *always], capture_output=True, text=True)
+        if not run.returncode:
+            return json.loads(run.stdout)["evaluated"]
+    return ours(unbend, algorithm, task, steps, seed, *more, *always[2:4], "--out", folder)["evaluated"]
+
+
+def plan_of(folder, minutes, seeds):
+    """How many steps are trained, measured once."""
+    path, asked = folder / "plan.json", {"minutes": minutes, "seeds": seeds}
+    if path.exists():
+        plan = json.loads(path.read_text())
+        if {key: plan[key] for key in asked} != asked:
+            sys.exit(f"{path} is for {plan['minutes']} minutes and {plan['seeds']} seeds: name another folder")
+        return plan
     slowest = their_rate("SAC", "halfcheetah", 300)
-    off_steps = max(2000, int(minutes * 60 * slowest / (seeds * len(TASKS)) // 1000 * 1000))
-    on_steps = max(10, off_steps * 5 // 2048) * 2048
-    print(f"mean return of 10 deterministic episodes after training; {seeds} seeds; {on_steps} steps on-policy, {off_steps} "
-          "off-policy")
-    for task in TASKS:
-        for kind, name, algorithm, steps, more in (
-                ("PPO", "MDPO", "mdpo", on_steps, ("--horizon", 2048, "--inner", 10, "--normalise")),
-                ("PPO", "PPO (ours)", "ppo", on_steps, ON_POLICY + ("--normalise",)),
-                ("SAC", "MDPO", "mdpo-off", off_steps, OFF_POLICY + ("--c", .3 if task == "halfcheetah" else 1)),
-                ("SAC", "SAC (ours)", "sac", off_steps, OFF_POLICY)):
-            found = [ours(unbend, algorithm, task, steps, seed, *more, "--evaluate-every", 10 ** 9)["evaluated"]
-                     for seed in range(1, seeds + 1)]
-            print(f"{task:12}{name:12}{mean(found):10.1f}  {[round(x) for x in found]}", flush=True)
-        for kind, steps in (("PPO", on_steps), ("SAC", off_steps)):
-            found = []
-            for seed in range(1, seeds + 1):
-                model = theirs(kind, task, seed)
-                model.learn(steps, log_interval=None)
-                found.append(float(evaluate_policy(model, Monitor(gymnasium.make(TASKS[task])), n_eval_episodes=10)[0]))
-            print(f"{task:12}{kind + ' (SB3)':12}{mean(found):10.1f}  {[round(x) for x in found]}", flush=True)
+    off = max(2000, int(minutes * 60 * slowest / (seeds * len(TASKS)) // 1000 * 1000))
+    plan = asked | {"on_policy_steps": max(10, off * 5 // 2048) * 2048, "off_policy_steps": off}
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(plan))
+    return plan
+
+
+def returns(unbend, minutes, seeds, folder, most):
+    torch.set_num_threads(1)
+    plan = plan_of(folder, minutes, seeds)
+    found, new = {}, 0
+    # seed by seed: what is there early covers all programs and both tasks
+    for seed in range(1, seeds + 1):
+        for task in TASKS:
+            for name, (steps, part) in programs(plan).items():
+                place = folder / f"{task}-{name.replace(' ', '-').strip('()')}-{seed}"
+                kept = place.with_suffix(".json")
+                if not kept.exists():
+                    if new == most:
+                        continue
+                    start = perf_counter()
+                    value, new = part(unbend, task, seed, place), new + 1
+                    partial = place.with_suffix(".partial")
+                    partial.write_text(json.dumps({"return": value, "steps": steps, "seconds": perf_counter() - start}))
+                    partial.rename(kept)
+                    print(f"{task}, {name}, seed {seed}: {value:.1f} after {steps} steps", file=sys.stderr, flush=True)
+                found.setdefault((task, name), []).append(json.loads(kept.read_text())["return"])
+    print(f"mean return of 10 deterministic episodes after training, {plan['on_policy_steps']} steps on-policy, "
+          f"{plan['off_policy_steps']} off-policy; then each of {seeds} seeds")
+    for (task, name), values in found.items():
+        print(f"{task:12}{name:18}{mean(values):10.1f}  {[round(x) for x in values]}")
+    left = len(TASKS) * len(programs(plan)) * seeds - sum(map(len, found.values()))
+    print(f"{left} parts are left: the same command goes on" if left else "all parts are there")
     return False
 
 
 def main():
     if len(sys.argv) < 3 or sys.argv[1] not in ("speed", "returns"):
         sys.exit(__doc__)
-    unbend = sys.argv[2]
+    unbend, more = sys.argv[2], sys.argv[3:]
     if sys.argv[1] == "speed":
         return speed(unbend)
-    minutes, seeds = float(sys.argv[3]) if len(sys.argv) > 3 else 20, int(sys.argv[4]) if len(sys.argv) > 4 else 3
-    return returns(unbend, minutes, seeds)
+    defaults = ["20", "3", "build/policy-returns", str(10 ** 9)]
+    minutes, seeds, folder, most = more + defaults[len(more):]
+    return returns(unbend, float(minutes), int(seeds), Path(folder), int(most))
 
 
 if __name__ == "__main__":

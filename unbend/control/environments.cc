@@ -122,6 +122,7 @@ void Environments::set_state(const State& state) {
   for (std::size_t i = 0; i < n; ++i) {
     Random::State words{};
     std::copy_n(state.random.begin() + static_cast<std::ptrdiff_t>(4 * i), 4, words.begin());
+    require(words != Random::State{}, "{}, copy {}: the stored generator is all zero", spec().name, i);
     random_[i] = Random(words);
     steps_[i] = static_cast<std::int64_t>(state.steps[i]);
     dynamics_->observe(static_cast<std::int64_t>(i), observations_.row(static_cast<std::int64_t>(i)));

@@ -130,9 +130,12 @@ class Bandit final : public Coordinates {
   Bandit(std::shared_ptr<const BanditTable> table, std::int64_t copies)
       : Coordinates({"bandit", table->features, table->choices, {}, {}, 1}, copies, 1), table_(std::move(table)) {}
 
-  void reset(std::int64_t copy, Random& random) override {
-    const auto rows = table_->rewards.size() / static_cast<std::size_t>(table_->choices);
-    at(0, copy) = static_cast<double>(random.below(rows));
+  void reset(std::int64_t copy, Random& random) override { at(0, copy) = static_cast<double>(random.below(rows())); }
+
+  void set_state(const std::vector<double>& state) override {  // of a table that may have changed since
+    for (const double row : state)
+      require(row >= 0 && row < static_cast<double>(rows()), "bandit: row {} of a table of {} rows", row, rows());
+    Coordinates::set_state(state);
   }
 
   void step(const Matrix<double>& actions, std::span<double> rewards, std::span<std::uint8_t> terminated) override {
@@ -149,6 +152,7 @@ class Bandit final : public Coordinates {
   }
 
  private:
+  std::uint64_t rows() const { return table_->rewards.size() / static_cast<std::size_t>(table_->choices); }
   std::int64_t row(std::int64_t copy) const { return static_cast<std::int64_t>(at(0, copy)); }
   std::shared_ptr<const BanditTable> table_;
 };

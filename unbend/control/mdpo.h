@@ -40,12 +40,12 @@ class Trainer {
 };
 
 struct OnPolicyOptions {
+  static constexpr const char* kKind = "on_policy";  ///< in checkpoints
   Objective objective = Objective::Mdpo;
-  std::int64_t steps = 1000000;  ///< of the environment, over all copies
-  std::int64_t horizon = 2048;   ///< steps per iteration, over all copies; a multiple of their number
-  std::int64_t inner = 10;       ///< m: gradient steps of the policy per iteration; m = 1 is a plain policy gradient
-  std::int64_t policy_batch =
-      0;  ///< 0: whole batches, as in the paper; otherwise m epochs of minibatches, as PPO has it
+  std::int64_t steps = 1000000;   ///< of the environment, over all copies
+  std::int64_t horizon = 2048;    ///< steps per iteration, over all copies; a multiple of their number
+  std::int64_t inner = 10;        ///< m: gradient steps of the policy per iteration; m = 1 is a plain policy gradient
+  std::int64_t policy_batch = 0;  ///< 0: whole batches, as in the paper; otherwise m epochs of minibatches, as in PPO
   std::vector<std::int64_t> hidden{64, 64};
   Nonlinearity nonlinearity = Nonlinearity::Tanh;
   bool squash = false;  ///< continuous actions through tanh, stretched to the box
@@ -68,6 +68,7 @@ std::unique_ptr<Trainer> on_policy(const MakeDynamics& make, std::int64_t copies
                                    std::uint64_t seed);
 
 struct OffPolicyOptions {
+  static constexpr const char* kKind = "off_policy";
   std::int64_t steps = 1000000;
   std::int64_t warm_up = 10000;  ///< random steps first; no update before `batch` transitions either
   std::int64_t buffer = 1000000, batch = 256;
@@ -91,6 +92,7 @@ std::unique_ptr<Trainer> off_policy(const MakeDynamics& make, std::int64_t copie
                                     std::uint64_t seed);
 
 /// Goes on from Trainer::checkpoint(). `steps` > 0 changes how many in all; on-policy, the annealing then follows it.
+/// Input error for a file that is damaged and for an environment that is not the checkpoint's.
 std::unique_ptr<Trainer> resume(const ArrayFile& checkpoint, const MakeDynamics& make, std::int64_t steps = 0);
 
 /// Generalised advantage estimation (Schulman et al., 2016) over [time, copies] in that order. `next_values` are 0

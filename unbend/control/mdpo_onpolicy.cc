@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
 #include "unbend/base/error.h"
@@ -29,127 +28,90 @@ Advantages generalised_advantages(std::int64_t copies, std::span<const double> r
   return result;
 }
 
+/// What checkpoints keep.
+template <class Visit>
+void each_option(OnPolicyOptions& o, const Visit& visit) {
+  visit("objective", o.objective), visit("steps", o.steps), visit("horizon", o.horizon), visit("inner", o.inner),
+      visit("policy_batch", o.policy_batch), visit("hidden", o.hidden), visit("nonlinearity", o.nonlinearity),
+      visit("squash", o.squash), visit("lr", o.lr), visit("value_lr", o.value_lr), visit("adam_eps", o.adam_eps),
+      visit("max_norm", o.max_norm), visit("gamma", o.gamma), visit("lambda", o.lambda),
+      visit("value_epochs", o.value_epochs), visit("value_batch", o.value_batch), visit("value_clip", o.value_clip),
+      visit("step_size", o.step_size), visit("anneal", o.anneal), visit("clip", o.clip), visit("entropy", o.entropy),
+      visit("kappa", o.kappa), visit("log_std", o.log_std), visit("normalise_observations", o.normalise_observations),
+      visit("normalise_rewards", o.normalise_rewards), visit("decay_lr", o.decay_lr), visit("start", o.start),
+      visit("compat", o.compat), visit("recent", o.recent);
+}
+
 namespace {
 
-Json to_json(const OnPolicyOptions& o) {
-  return {{"objective", text(o.objective)},
-          {"steps", o.steps},
-          {"horizon", o.horizon},
-          {"inner", o.inner},
-          {"policy_batch", o.policy_batch},
-          {"hidden", o.hidden},
-          {"nonlinearity", text(o.nonlinearity)},
-          {"squash", o.squash},
-          {"lr", o.lr},
-          {"value_lr", o.value_lr},
-          {"adam_eps", o.adam_eps},
-          {"max_norm", o.max_norm},
-          {"gamma", o.gamma},
-          {"lambda", o.lambda},
-          {"value_epochs", o.value_epochs},
-          {"value_batch", o.value_batch},
-          {"value_clip", o.value_clip},
-          {"step_size", o.step_size},
-          {"anneal", o.anneal},
-          {"clip", o.clip},
-          {"entropy", o.entropy},
-          {"kappa", o.kappa},
-          {"log_std", o.log_std},
-          {"normalise_observations", o.normalise_observations},
-          {"normalise_rewards", o.normalise_rewards},
-          {"decay_lr", o.decay_lr},
-          {"start", text(o.start)},
-          {"compat", o.compat},
-          {"recent", o.recent}};
-}
-
-OnPolicyOptions options_from(const Json& j, const std::string& where) {
-  OnPolicyOptions o;
-  const auto get = [&](const char* key, auto& value) {
-    value = json_get<std::remove_reference_t<decltype(value)>>(j, key, where);
-  };
-  std::string objective, nonlinearity, start;
-  get("objective", objective), get("nonlinearity", nonlinearity), get("start", start);
-  o.objective = objective == "ppo" ? Objective::Ppo : objective == "no_kl" ? Objective::NoKl : Objective::Mdpo;
-  o.nonlinearity = nonlinearity == "relu" ? Nonlinearity::Relu : Nonlinearity::Tanh;
-  o.start = start == "uniform" ? Start::Uniform : Start::Orthogonal;
-  get("steps", o.steps), get("horizon", o.horizon), get("inner", o.inner), get("policy_batch", o.policy_batch);
-  get("hidden", o.hidden), get("squash", o.squash), get("lr", o.lr), get("value_lr", o.value_lr);
-  get("adam_eps", o.adam_eps), get("max_norm", o.max_norm), get("gamma", o.gamma), get("lambda", o.lambda);
-  get("value_epochs", o.value_epochs), get("value_batch", o.value_batch), get("value_clip", o.value_clip);
-  get("step_size", o.step_size), get("anneal", o.anneal), get("clip", o.clip), get("entropy", o.entropy);
-  get("kappa", o.kappa), get("log_std", o.log_std), get("normalise_observations", o.normalise_observations);
-  get("normalise_rewards", o.normalise_rewards), get("decay_lr", o.decay_lr), get("compat", o.compat);
-  get("recent", o.recent);
-  return o;
-}
+constexpr std::int64_t kMostHorizon = 1 << 28;  // all of it is kept in memory
 
 void check(const OnPolicyOptions& o, const EnvironmentSpec& spec, std::int64_t copies) {
   require(o.inner >= 1, "m, the gradient steps per iteration, must be at least 1, not {}", o.inner);
   require(o.step_size > 0, "the step size t must be positive, not {}", o.step_size);
   require(o.kappa >= 1 && o.kappa <= 2, "the coefficient of Tsallis' logarithm must be in [1, 2], not {}", o.kappa);
-  require(o.horizon > 0 && o.horizon % copies == 0,
-          "a horizon of {} steps is not a multiple of the {} copies of the environment", o.horizon, copies);
+  require(o.horizon > 0 && o.horizon <= kMostHorizon && o.horizon % copies == 0,
+          "a horizon of {} steps is not a multiple of the {} copies of the environment, or more than {}", o.horizon,
+          copies, kMostHorizon);
   require(o.steps >= o.horizon, "{} steps are less than one iteration of {}", o.steps, o.horizon);
   require(o.gamma >= 0 && o.gamma <= 1 && o.lambda >= 0 && o.lambda <= 1, "gamma {} and lambda {} must be in [0, 1]",
           o.gamma, o.lambda);
   require(o.lr > 0 && o.value_lr > 0 && o.max_norm > 0 && o.adam_eps >= 0,
           "learning rates {} and {} and the largest norm {} must be positive", o.lr, o.value_lr, o.max_norm);
-  require(o.value_epochs >= 0 && o.value_batch > 0 && o.value_clip >= 0 && o.policy_batch >= 0 && o.recent > 0,
-          "epochs {}, batches {} and {}, value clip {} and recent episodes {} must not be negative", o.value_epochs,
-          o.value_batch, o.policy_batch, o.value_clip, o.recent);
+  require(o.value_epochs >= 0 && o.value_clip >= 0 && o.policy_batch >= 0,
+          "epochs {}, value clip {} and batches {} of the policy must not be negative", o.value_epochs, o.value_clip,
+          o.policy_batch);
+  require(o.value_batch > 0 && o.recent > 0, "batches {} of the critic and recent episodes {} must be at least 1",
+          o.value_batch, o.recent);
   require(o.clip > 0 && o.clip < 1 && o.entropy >= 0,
           "the clip {} must be in (0, 1), the entropy bonus {} not negative", o.clip, o.entropy);
+  require(o.log_std >= kLeastLogStd && o.log_std <= kMostLogStd, "log_std {} at the start must be in [{}, {}]",
+          o.log_std, kLeastLogStd, kMostLogStd);
   require(!o.squash || spec.choices == 0, "{} has choices: there is nothing to squash", spec.name);
-  for (std::size_t k = 0; o.squash && k < spec.low.size(); ++k)
-    require(std::isfinite(spec.low[k]) && std::isfinite(spec.high[k]),
-            "{}: action {} is not bounded: a squashed policy needs finite bounds", spec.name, k);
+  if (o.squash) require_finite_box(spec);
 }
 
-std::vector<std::int64_t> widths(std::int64_t in, std::vector<std::int64_t> hidden, std::int64_t out) {
-  hidden.insert(hidden.begin(), in);
-  hidden.push_back(out);
-  return hidden;
-}
-
-class OnPolicy final : public Trainer {
+class OnPolicy final : public Learning<OnPolicyOptions> {
  public:
   OnPolicy(const MakeDynamics& make, std::int64_t copies, const OnPolicyOptions& options, std::uint64_t seed)
-      : options_(options), random_(seed), environments_(make(copies), random_.split().bits()) {
+      : Learning(make, copies, options, seed) {
     const EnvironmentSpec& spec = environments_.spec();
-    check(options_, spec, copies);
+    check(options, spec, copies);
     kind_ = spec.choices > 0 ? PolicyKind::Categorical : options.squash ? PolicyKind::Squashed : PolicyKind::Gaussian;
-    const auto outputs = spec.choices > 0 ? spec.choices : spec.actions();
-    policy_ = Learner(widths(spec.observations, options.hidden, outputs), options.nonlinearity,
-                      spec.choices > 0 ? 0 : spec.actions());
-    value_ = Learner(widths(spec.observations, options.hidden, 1), options.nonlinearity);
+    policy_ = Learner(spec.observations, options.hidden, spec.choices > 0 ? spec.choices : spec.actions(),
+                      options.nonlinearity, spec.choices > 0 ? 0 : spec.actions());
+    value_ = Learner(spec.observations, options.hidden, 1, options.nonlinearity);
+    learners_.emplace_back("value", &value_);
     policy_.net.initialise(policy_.parameters.data(), options.start, .01, random_);
     value_.net.initialise(value_.parameters.data(), options.start, 1, random_);
     std::fill_n(policy_.extras(), policy_.extra, static_cast<float>(options.log_std));
-    if (options.normalise_observations) observed_ = RunningMoments(spec.observations);
     if (options.normalise_rewards) earned_ = RunningMoments(1);
     discounted_.assign(static_cast<std::size_t>(copies), 0);
-    ledger_.recent = static_cast<std::size_t>(options.recent);
   }
 
-  void restore(const ArrayFile& file) {
-    get_learner(file, "policy", policy_), get_learner(file, "value", value_);
-    get_ledger(file, ledger_), get_environments(file, environments_);
-    random_ = get_random(file);
-    if (!observed_.empty()) get_moments(file, "observed", observed_);
-    if (!earned_.empty()) get_moments(file, "earned", earned_);
-    discounted_ = file.doubles("discounted", environments_.copies());
-    iteration_ = static_cast<std::int64_t>(file.integers("iteration", 1)[0]);
-  }
-
-  std::int64_t iterations() const { return options_.steps / options_.horizon; }
   bool done() const override { return iteration_ >= iterations(); }
-  std::int64_t steps() const override { return ledger_.steps; }
   std::int64_t total_steps() const override { return iterations() * options_.horizon; }
 
-  CurvePoint advance() override {
-    const auto begin = std::chrono::steady_clock::now();
-    CurvePoint point;
+ private:
+  std::int64_t iterations() const { return options_.steps / options_.horizon; }
+  std::string algorithm() const override { return name(options_.objective); }
+
+  void put_own(ArrayFile& file) const override {
+    if (!earned_.empty()) put_moments(file, "earned", earned_);
+    file.put("discounted", discounted_);
+    const auto iteration = static_cast<std::uint64_t>(iteration_);
+    file.put("iteration", std::span(&iteration, 1));
+  }
+
+  void get_own(const ArrayFile& file) override {
+    if (!earned_.empty()) get_moments(file, "earned", earned_);
+    discounted_ = file.doubles("discounted", environments_.copies());
+    const auto iteration = file.integers("iteration", 1)[0];
+    require(iteration <= 1ULL << 60, "{}: 'iteration' is {}", file.where(), iteration);
+    iteration_ = static_cast<std::int64_t>(iteration);
+  }
+
+  void learn(CurvePoint& point) override {
     collect();
     estimate();
     const double left = 1 - static_cast<double>(iteration_) / static_cast<double>(iterations());
@@ -159,42 +121,8 @@ class OnPolicy final : public Trainer {
     improve_policy(point, rate);
     improve_value(point, rate);
     ++iteration_;
-    ledger_.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    ledger_.fill(point);
-    point.skipped = policy_.adam.skipped() + value_.adam.skipped();
-    return point;
   }
 
-  Agent agent() const override {
-    Agent agent{kind_,
-                policy_.net,
-                Numbers<float>(policy_.parameters.begin(), policy_.parameters.end() - policy_.extra),
-                std::vector<float>(policy_.extras(), policy_.extras() + policy_.extra),
-                observed_,
-                environments_.spec()};
-    agent.about = {{"algorithm", "on-policy"}, {"options", to_json(options_)}, {"steps", ledger_.steps}};
-    return agent;
-  }
-
-  ArrayFile checkpoint(bool environment) const override {
-    ArrayFile file;
-    put_learner(file, "policy", policy_), put_learner(file, "value", value_);
-    put_ledger(file, ledger_), put_random(file, random_);
-    if (environment) put_environments(file, environments_);
-    if (!observed_.empty()) put_moments(file, "observed", observed_);
-    if (!earned_.empty()) put_moments(file, "earned", earned_);
-    file.put("discounted", discounted_);
-    const auto iteration = static_cast<std::uint64_t>(iteration_);
-    file.put("iteration", std::span(&iteration, 1));
-    file.metadata[kCheckpointKey] = Json{
-        {"kind", "on_policy"},
-        {"copies", environments_.copies()},
-        {"task", control::to_json(environments_.spec())},
-        {"options", to_json(options_)}}.dump();
-    return file;
-  }
-
- private:
   /// `horizon` steps with the policy as it is. What is needed of the states beyond an end is put behind the others.
   void collect() {
     const EnvironmentSpec& spec = environments_.spec();
@@ -202,20 +130,17 @@ class OnPolicy final : public Trainer {
     const auto width = kind_ == PolicyKind::Categorical ? 1 : columns;
     states_.resize(total, spec.observations, spec.observations);
     taken_.resize(total, width, width);
-    now_.resize(n, spec.observations, spec.observations);
     task_.resize(n, spec.actions(), spec.actions());
     rewards_.assign(static_cast<std::size_t>(total), 0), ends_.assign(rewards_.size(), 0);
     beyond_.clear(), beyond_of_.clear();
     for (std::int64_t t = 0; t < total; t += n) {
       const Matrix<double>& seen = environments_.observations();
       if (!observed_.empty()) observed_.add(seen.row(0), n, seen.stride);
+      normalise(observed_, seen, now_);
+      for (std::int64_t i = 0; i < n; ++i) std::copy_n(now_.row(i), spec.observations, states_.row(t + i));
+      policy_.forward(now_, work_);
       for (std::int64_t i = 0; i < n; ++i) {
-        normalise(observed_, seen.row(i), spec.observations, now_.row(i));
-        std::copy_n(now_.row(i), spec.observations, states_.row(t + i));
-      }
-      policy_.forward(now_);
-      for (std::int64_t i = 0; i < n; ++i) {
-        sample(kind_, policy_.work.result().row(i), policy_.extras(), columns, random_, taken_.row(t + i));
+        sample(kind_, work_.result().row(i), policy_.extras(), columns, random_, taken_.row(t + i));
         to_task_action(spec, kind_, taken_.row(t + i), task_.row(i));
       }
       environments_.step(task_);
@@ -254,9 +179,9 @@ class OnPolicy final : public Trainer {
   /// Values, advantages and targets of what was collected.
   void estimate() {
     const auto total = options_.horizon, n = environments_.copies(), columns = states_.columns;
-    value_.forward(states_);
+    value_.forward(states_, work_);
     values_.resize(static_cast<std::size_t>(total));
-    for (std::int64_t i = 0; i < total; ++i) values_[static_cast<std::size_t>(i)] = value_.work.result().row(i)[0];
+    for (std::int64_t i = 0; i < total; ++i) values_[static_cast<std::size_t>(i)] = work_.result().row(i)[0];
     std::vector<double> next(values_.size(), 0.);
     for (std::int64_t i = 0; i + n < total; ++i)
       if (ends_[static_cast<std::size_t>(i)] == kGoesOn)
@@ -264,9 +189,9 @@ class OnPolicy final : public Trainer {
     if (!beyond_of_.empty()) {
       Matrix<float> beyond(std::ssize(beyond_of_), columns);
       std::copy(beyond_.begin(), beyond_.end(), beyond.data.begin());
-      value_.forward(beyond);
+      value_.forward(beyond, work_);
       for (std::size_t k = 0; k < beyond_of_.size(); ++k)
-        next[static_cast<std::size_t>(beyond_of_[k])] = value_.work.result().row(static_cast<std::int64_t>(k))[0];
+        next[static_cast<std::size_t>(beyond_of_[k])] = work_.result().row(static_cast<std::int64_t>(k))[0];
     }
     auto [advantage, target] =
         generalised_advantages(n, rewards_, values_, next, ends_, options_.gamma, options_.lambda);
@@ -282,23 +207,23 @@ class OnPolicy final : public Trainer {
   void improve_policy(CurvePoint& point, double rate) {
     SurrogateOptions s{options_.objective, point.step_size, options_.clip, options_.entropy, options_.kappa};
     AdamOptions adam{options_.lr * rate, .9, .999, options_.adam_eps, options_.max_norm};
-    policy_.forward(states_);
-    const Matrix<float> old_outputs = policy_.work.result();
+    policy_.forward(states_, work_);
+    const Matrix<float> old_outputs = work_.result();
     const std::vector<float> old_spread(policy_.extras(), policy_.extras() + policy_.extra);
     const auto step = [&](const Matrix<float>& states, const Matrix<float>& old, const Matrix<float>& taken,
                           const float* advantages) {
-      const Head<float> now{kind_, &policy_.work.result(), policy_.extras()}, before{kind_, &old, old_spread.data()};
+      const Head<float> now{kind_, &work_.result(), policy_.extras()}, before{kind_, &old, old_spread.data()};
       const auto psi =
           surrogate(now, before, taken, advantages, s, upstream_, policy_.gradient.data() + policy_.net.parameters());
-      policy_.net.backward(policy_.parameters.data(), states, upstream_, policy_.work, policy_.gradient.data());
-      policy_.adam.step(adam, policy_.parameters.data(), policy_.gradient.data());
+      policy_.backward(states, upstream_, work_);
+      policy_.step(adam);
       ++ledger_.updates;
       point.policy_loss = -psi.value, point.divergence = psi.divergence, point.entropy = psi.entropy;
       point.clamped += psi.clamped;
     };
     if (options_.policy_batch == 0) {
       for (std::int64_t i = 0; i < options_.inner; ++i) {
-        if (i > 0) policy_.forward(states_);  // at first it is the old policy's
+        if (i > 0) policy_.forward(states_, work_);  // at first it is the old policy's
         step(states_, old_outputs, taken_, advantages_.data());
       }
       return;
@@ -317,7 +242,7 @@ class OnPolicy final : public Trainer {
           std::copy_n(taken_.row(from), taken.columns, taken.row(k));
           advantages[static_cast<std::size_t>(k)] = advantages_[static_cast<std::size_t>(from)];
         }
-        policy_.forward(part_);
+        policy_.forward(part_, work_);
         step(part_, old, taken, advantages.data());
       });
     }
@@ -348,11 +273,11 @@ class OnPolicy final : public Trainer {
     std::int64_t seen = 0;
     for (std::int64_t epoch = 0; epoch < options_.value_epochs; ++epoch) {
       in_minibatches(options_.value_batch, [&](std::span<const std::int64_t> chosen) {
-        value_.forward(part_);
+        value_.forward(part_, work_);
         upstream_.resize(part_.rows, 1, 1);
         for (std::int64_t k = 0; k < part_.rows; ++k) {
           const auto from = static_cast<std::size_t>(chosen[static_cast<std::size_t>(k)]);
-          const double v = value_.work.result().row(k)[0], error = v - targets_[from];
+          const double v = work_.result().row(k)[0], error = v - targets_[from];
           double used = error, slope = error;
           if (options_.normalise_rewards && options_.value_clip > 0) {
             const double moved = v - values_[from], cut = std::clamp(moved, -options_.value_clip, options_.value_clip);
@@ -363,8 +288,8 @@ class OnPolicy final : public Trainer {
           upstream_.row(k)[0] = static_cast<float>(slope / static_cast<double>(part_.rows));
         }
         seen += part_.rows;
-        value_.net.backward(value_.parameters.data(), part_, upstream_, value_.work, value_.gradient.data());
-        value_.adam.step(adam, value_.parameters.data(), value_.gradient.data());
+        value_.backward(part_, upstream_, work_);
+        value_.step(adam);
       });
     }
     point.value_loss = seen ? loss / static_cast<double>(seen) : 0;
@@ -372,16 +297,12 @@ class OnPolicy final : public Trainer {
 
   static constexpr std::uint8_t kGoesOn = 0, kTruncated = 1, kTerminated = 2;
 
-  OnPolicyOptions options_;
-  Random random_;
-  Environments environments_;
-  PolicyKind kind_;
-  Learner policy_, value_;
-  RunningMoments observed_, earned_;
+  Learner value_;
+  RunningMoments earned_;
   std::vector<double> discounted_;  // returns so far of each copy, discounted backwards: the scale of rewards
-  Ledger ledger_;
   std::int64_t iteration_ = 0;
 
+  Learner::Work work_;  // of one network at a time
   // Of the current iteration; row t * copies + i is step t of copy i.
   Matrix<float> states_, taken_, now_, upstream_, part_;
   Matrix<double> task_;
@@ -395,17 +316,12 @@ class OnPolicy final : public Trainer {
 
 std::unique_ptr<Trainer> on_policy(const MakeDynamics& make, std::int64_t copies, const OnPolicyOptions& options,
                                    std::uint64_t seed) {
-  require(copies > 0, "at least one copy of the environment is needed");
   return std::make_unique<OnPolicy>(make, copies, options, seed);
 }
 
-std::unique_ptr<Trainer> resume_on_policy(const ArrayFile& file, const Json& json, const MakeDynamics& make,
+std::unique_ptr<Trainer> resume_on_policy(const ArrayFile& file, const CheckpointHead& head, const MakeDynamics& make,
                                           std::int64_t steps) {
-  auto options = options_from(json_get<Json>(json, "options", file.where()), file.where());
-  if (steps > 0) options.steps = steps;
-  auto trainer = std::make_unique<OnPolicy>(make, json_get<std::int64_t>(json, "copies", file.where()), options, 0);
-  trainer->restore(file);
-  return trainer;
+  return go_on<OnPolicy>(file, head, make, steps);
 }
 
 }  // namespace unbend::control

@@ -24,12 +24,13 @@ class Adam {
   bool step(const AdamOptions& options, T* parameters, const T* gradient);
 
   double norm() const { return norm_; }  ///< of the last gradient, before clipping
+  std::int64_t steps() const { return steps_; }
   std::int64_t skipped() const { return skipped_; }
 
   /// For checkpoints: [2, parameters] averages of the gradient and of its square; steps taken, steps skipped.
   Numbers<T>& moments() { return moments_; }
-  std::int64_t& steps() { return steps_; }
-  std::int64_t& skips() { return skipped_; }
+  const Numbers<T>& moments() const { return moments_; }
+  void set_counts(std::int64_t steps, std::int64_t skipped) { steps_ = steps, skipped_ = skipped; }
 
  private:
   Numbers<T> moments_;

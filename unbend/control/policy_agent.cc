@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "unbend/base/error.h"
+#include "unbend/control/policy_names.h"
 
 namespace unbend::control {
 
@@ -40,6 +41,11 @@ void normalise(const RunningMoments& moments, const double* row, std::int64_t co
   }
 }
 
+void normalise(const RunningMoments& moments, const Matrix<double>& rows, Matrix<float>& out) {
+  out.resize(rows.rows, rows.columns, rows.columns);
+  for (std::int64_t i = 0; i < rows.rows; ++i) normalise(moments, rows.row(i), rows.columns, out.row(i));
+}
+
 void to_task_action(const EnvironmentSpec& spec, PolicyKind kind, const float* raw, double* action) {
   if (kind == PolicyKind::Categorical) {
     action[0] = raw[0];
@@ -53,30 +59,39 @@ void to_task_action(const EnvironmentSpec& spec, PolicyKind kind, const float* r
   }
 }
 
-void Agent::act(const Matrix<double>& seen, bool deterministic, Random& random, Work& work,
-                Matrix<double>& actions) const {
-  const auto n = seen.rows;
-  work.rows.resize(n, spec.observations, spec.observations);
-  for (std::int64_t i = 0; i < n; ++i) normalise(observations, seen.row(i), spec.observations, work.rows.row(i));
-  net.forward(parameters.data(), work.rows, work.net);
-  const bool own_spread = kind != PolicyKind::Categorical && log_std.empty();  // the net's second half
-  const Matrix<float>& out = work.net.result();
-  const auto columns = own_spread ? out.columns / 2 : out.columns;
+void choose_actions(const EnvironmentSpec& spec, PolicyKind kind, const Matrix<float>& outputs,
+                    const std::vector<float>& log_std, bool deterministic, Random& random, Matrix<double>& actions) {
+  const bool own_spread = kind != PolicyKind::Categorical && log_std.empty();
+  const auto columns = own_spread ? outputs.columns / 2 : outputs.columns;
   std::vector<float> raw(static_cast<std::size_t>(columns)), spread(log_std);
-  actions.resize(n, spec.actions(), spec.actions());
-  for (std::int64_t i = 0; i < n; ++i) {
-    const float* const row = out.row(i);
+  if (own_spread) spread.resize(raw.size());
+  actions.resize(outputs.rows, spec.actions(), spec.actions());
+  for (std::int64_t i = 0; i < outputs.rows; ++i) {
+    const float* const row = outputs.row(i);
     if (deterministic) {
       most_likely(kind, row, columns, raw.data());
     } else {
-      if (own_spread) {
-        spread.assign(row + columns, row + 2 * columns);
-        for (float& s : spread) s = std::clamp(s, -20.f, 2.f);
-      }
+      if (own_spread) std::transform(row + columns, row + 2 * columns, spread.begin(), cut_log_std<float>);
       sample(kind, row, spread.data(), columns, random, raw.data());
     }
     to_task_action(spec, kind, raw.data(), actions.row(i));
   }
+}
+
+void Agent::act(const Matrix<double>& seen, bool deterministic, Random& random, Work& work,
+                Matrix<double>& actions) const {
+  normalise(observations, seen, work.rows);
+  net.forward(parameters.data(), work.rows, work.net);
+  choose_actions(spec, kind, work.net.result(), log_std, deterministic, random, actions);
+}
+
+void require_fits(const EnvironmentSpec& own, const EnvironmentSpec& task) {
+  const auto kind = [](const EnvironmentSpec& s) {
+    return fmt::format("{} ({} observations, {})", s.name, s.observations,
+                       s.choices ? fmt::format("{} choices", s.choices) : fmt::format("{} actions", s.low.size()));
+  };
+  require(task.observations == own.observations && task.choices == own.choices && task.low.size() == own.low.size(),
+          "the task {} is not that of the policy, {}", kind(task), kind(own));
 }
 
 // ---- Files
@@ -144,18 +159,30 @@ void get_network(const ArrayFile& file, const std::string& prefix, const Mlp<flo
   net.set_layers(layers, parameters);
 }
 
+void put_moments(ArrayFile& file, const std::string& prefix, const RunningMoments& moments) {
+  file.put(prefix + ".count", std::span(&moments.count, 1));
+  file.put(prefix + ".mean", moments.mean), file.put(prefix + ".variance", moments.variance);
+}
+
+void get_moments(const ArrayFile& file, const std::string& prefix, RunningMoments& moments) {
+  const auto columns = std::ssize(moments.mean);
+  moments.count = file.doubles(prefix + ".count", 1)[0];
+  moments.mean = file.doubles(prefix + ".mean", columns);
+  moments.variance = file.doubles(prefix + ".variance", columns);
+  require(moments.count > 0, "{}: '{}.count' is {}", file.where(), prefix, moments.count);
+  for (const double v : moments.variance)
+    require(v >= 0, "{}: '{}.variance' has the value {}", file.where(), prefix, v);
+}
+
 void save_agent(const Agent& agent, const std::filesystem::path& path) {
   ArrayFile file;
   put_network(file, "policy", agent.net, agent.parameters.data());
   if (!agent.log_std.empty()) file.put("policy.log_std", {std::ssize(agent.log_std)}, agent.log_std);
-  if (!agent.observations.empty()) {
-    file.put("normaliser.mean", agent.observations.mean);
-    file.put("normaliser.variance", agent.observations.variance);
-  }
+  if (!agent.observations.empty()) put_moments(file, "normaliser", agent.observations);
   file.metadata[kKey] = Json{
       {"kind", name(agent.kind)},
       {"widths", agent.net.widths()},
-      {"nonlinearity", agent.net.nonlinearity() == Nonlinearity::Tanh ? "tanh" : "relu"},
+      {"nonlinearity", name(agent.net.nonlinearity())},
       {"task", to_json(agent.spec)},
       {"training",
        agent.about}}.dump();
@@ -167,16 +194,9 @@ Agent load_agent(const std::filesystem::path& path) {
   const auto& where = file.where();
   const Json json = parse_json(file.text(kKey), where);
   Agent agent;
-  const auto kind = json_get<std::string>(json, "kind", where);
-  const auto nonlinearity = json_get<std::string>(json, "nonlinearity", where);
-  require(kind == "categorical" || kind == "gaussian" || kind == "squashed", "{}: unknown kind of policy '{}'", where,
-          kind);
-  require(nonlinearity == "tanh" || nonlinearity == "relu", "{}: unknown nonlinearity '{}'", where, nonlinearity);
-  agent.kind = kind == "categorical" ? PolicyKind::Categorical
-               : kind == "gaussian"  ? PolicyKind::Gaussian
-                                     : PolicyKind::Squashed;
+  agent.kind = named<PolicyKind>(json_get<std::string>(json, "kind", where), where);
   agent.net = Mlp<float>(json_get<std::vector<std::int64_t>>(json, "widths", where),
-                         nonlinearity == "tanh" ? Nonlinearity::Tanh : Nonlinearity::Relu);
+                         named<Nonlinearity>(json_get<std::string>(json, "nonlinearity", where), where));
   agent.spec = spec_from_json(json_get<Json>(json, "task", where), where);
   agent.about = json_get<Json>(json, "training", where);
   const auto dimensions = std::ssize(agent.spec.low);
@@ -189,11 +209,9 @@ Agent load_agent(const std::filesystem::path& path) {
           agent.net.outputs());
   agent.parameters.resize(static_cast<std::size_t>(agent.net.parameters()));
   get_network(file, "policy", agent.net, agent.parameters.data());
-  for (const float p : agent.parameters) require(std::isfinite(p), "{}: a weight is not finite", where);
   if (file.has("normaliser.mean")) {
     agent.observations = RunningMoments(agent.spec.observations);
-    agent.observations.mean = file.doubles("normaliser.mean", agent.spec.observations);
-    agent.observations.variance = file.doubles("normaliser.variance", agent.spec.observations);
+    get_moments(file, "normaliser", agent.observations);
   }
   return agent;
 }
@@ -224,13 +242,7 @@ Evaluation evaluate(const Agent& agent, const MakeDynamics& make, std::int64_t e
   require(episodes > 0, "at least one episode is needed");
   const auto copies = std::min<std::int64_t>(episodes, 16);
   Environments environments(make(copies), seed);
-  const EnvironmentSpec &task = environments.spec(), &own = agent.spec;
-  require(task.observations == own.observations && task.choices == own.choices && task.low.size() == own.low.size(),
-          "the task {} ({} observations, {}) is not that of the policy, {} ({} observations, {})", task.name,
-          task.observations,
-          task.choices ? fmt::format("{} choices", task.choices) : fmt::format("{} actions", task.low.size()), own.name,
-          own.observations,
-          own.choices ? fmt::format("{} choices", own.choices) : fmt::format("{} actions", own.low.size()));
+  require_fits(agent.spec, environments.spec());
   Random random(seed ^ 0x9e3779b97f4a7c15);
   Agent::Work work;
   Matrix<double> actions;

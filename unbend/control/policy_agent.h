@@ -24,6 +24,7 @@ struct RunningMoments {
 
 /// (row - mean) / sqrt(variance + 1e-8), cut to [-10, 10]; a plain copy if `moments` is empty.
 void normalise(const RunningMoments& moments, const double* row, std::int64_t columns, float* out);
+void normalise(const RunningMoments& moments, const Matrix<double>& rows, Matrix<float>& out);  ///< every row
 
 /// A network with parameters, and how its outputs become actions of a task.
 struct Agent {
@@ -48,6 +49,14 @@ struct Agent {
 /// From what a head gives to what the task takes: an index stays, a squashed action is stretched to the box.
 void to_task_action(const EnvironmentSpec& spec, PolicyKind kind, const float* raw, double* action);
 
+/// Actions as the task takes them for a network's outputs [n, ...]: the most likely ones, or draws. `log_std` empty:
+/// that of a Gaussian is the second half of the outputs.
+void choose_actions(const EnvironmentSpec& spec, PolicyKind kind, const Matrix<float>& outputs,
+                    const std::vector<float>& log_std, bool deterministic, Random& random, Matrix<double>& actions);
+
+/// Input error unless a policy for `own` can act in `task`.
+void require_fits(const EnvironmentSpec& own, const EnvironmentSpec& task);
+
 Json to_json(const EnvironmentSpec& spec);
 EnvironmentSpec spec_from_json(const Json& json, std::string_view where);
 
@@ -55,6 +64,10 @@ EnvironmentSpec spec_from_json(const Json& json, std::string_view where);
 /// "normaliser.mean", "normaliser.variance"; metadata "unbend_policy" is a JSON text.
 void save_agent(const Agent& agent, const std::filesystem::path& path);
 Agent load_agent(const std::filesystem::path& path);
+
+/// Running moments under "PREFIX.mean" and so on. Input error for counts and variances that are negative.
+void put_moments(ArrayFile& file, const std::string& prefix, const RunningMoments& moments);
+void get_moments(const ArrayFile& file, const std::string& prefix, RunningMoments& moments);
 
 /// Parameters (or anything in their order) of a network under "PREFIX.0.weight" and so on.
 void put_network(ArrayFile& file, const std::string& prefix, const Mlp<float>& net, const float* parameters);

@@ -1,5 +1,6 @@
 #include "unbend/control/policy_arrays.h"
 
+#include <cmath>
 #include <cstring>
 
 #include "unbend/base/error.h"
@@ -36,6 +37,10 @@ std::vector<T> ArrayFile::values(const std::string& name, const char* type, std:
   require(count < 0 || std::ssize(values) == count, "{}: array '{}' has {} values, {} expected", where_, name,
           values.size(), count);
   if (!values.empty()) std::memcpy(values.data(), array.bytes.data(), array.bytes.size());
+  if constexpr (std::is_floating_point_v<T>) {
+    for (std::size_t i = 0; i < values.size(); ++i)
+      require(std::isfinite(values[i]), "{}: array '{}', number {}: {} is not finite", where_, name, i, values[i]);
+  }
   return values;
 }
 

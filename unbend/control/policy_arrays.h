@@ -19,7 +19,8 @@ class ArrayFile {
   void put(const std::string& name, std::span<const std::uint64_t> values);
 
   bool has(const std::string& name) const { return arrays_.contains(name); }
-  /// Input error naming file and array if it is missing, of another type or, with `count` >= 0, of another size.
+  /// Input error naming file and array if it is missing, of another type, with numbers that are not finite or, with
+  /// `count` >= 0, of another size.
   std::vector<float> floats(const std::string& name, std::int64_t count = -1) const;
   std::vector<double> doubles(const std::string& name, std::int64_t count = -1) const;
   std::vector<std::uint64_t> integers(const std::string& name, std::int64_t count = -1) const;

@@ -133,6 +133,7 @@ Strip film_strip(const Agent& agent, const MakeDynamics& make, const StripOption
   // The episode is run twice in the same way: once for its length, once to draw.
   const auto play = [&](const std::function<void(Environments&, std::int64_t)>& before_step) {
     Environments environments(make(1), o.seed);
+    require_fits(agent.spec, environments.spec());
     Random random(o.seed ^ 0x9e3779b97f4a7c15);
     Agent::Work work;
     Matrix<double> actions;

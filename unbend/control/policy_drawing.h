@@ -19,7 +19,8 @@ struct Strip {
 };
 
 /// The first episode of a policy. Own simulators, and the geometry of MuJoCo models seen from the side (x to the right,
-/// z up), the camera following the model's centre of mass. Input error for tasks without a body to draw (bandits).
+/// z up), the camera following the model's centre of mass. Input error for tasks without a body to draw
+/// (bandits) and for those that are not the agent's.
 Strip film_strip(const Agent& agent, const MakeDynamics& make, const StripOptions& options);
 
 }  // namespace unbend::control

@@ -11,7 +11,6 @@ namespace {
 
 constexpr double kHalfLogTwoPi = .918938533204672741780329736406;
 constexpr double kMostLogRatio = 20;
-constexpr double kLeastLogStd = -20, kMostLogStd = 2;
 constexpr double kLeastDensity = 1e-6;  // under Tsallis' logarithm
 
 template <class T>
@@ -79,14 +78,6 @@ Gain<T> gain(T log_ratio, T advantage, const SurrogateOptions& o, std::int64_t* 
 }
 
 }  // namespace
-
-std::string name(PolicyKind kind) {
-  switch (kind) {
-    case PolicyKind::Categorical: return "categorical";
-    case PolicyKind::Gaussian: return "gaussian";
-    default: return "squashed";
-  }
-}
 
 double tsallis_log(double x, double kappa) {
   return kappa == 1 ? std::log(x) : (std::pow(x, kappa - 1) - 1) / (kappa - 1);
@@ -232,7 +223,7 @@ void squash(const Matrix<T>& outputs, const Matrix<T>& noise, double kappa, Squa
     const T *row = outputs.row(i), *eps = noise.row(i);
     T sum = 0;
     for (std::int64_t k = 0; k < d; ++k) {
-      const T log_std = std::clamp(row[d + k], T(kLeastLogStd), T(kMostLogStd));
+      const T log_std = cut_log_std(row[d + k]);
       const T u = row[k] + std::exp(log_std) * eps[k];
       // log(1 - tanh^2 u) = 2 (log 2 - u - softplus(-2u)), stable for all u
       const T softplus = std::max(-2 * u, T(0)) + std::log1p(std::exp(-std::abs(2 * u)));
@@ -243,6 +234,18 @@ void squash(const Matrix<T>& outputs, const Matrix<T>& noise, double kappa, Squa
     }
     s.log_prob[static_cast<std::size_t>(i)] = sum;
   }
+}
+
+double squashed_divergence(const Matrix<float>& now, const Matrix<float>& old) {
+  const auto d = now.columns / 2;
+  double sum = 0;
+  for (std::int64_t i = 0; i < now.rows; ++i) {
+    const float *row = now.row(i), *before = old.row(i);
+    for (std::int64_t k = 0; k < d; ++k)
+      sum += static_cast<double>(
+          gaussian_kl(row[k], cut_log_std(row[d + k]), before[k], cut_log_std(before[d + k])).value);
+  }
+  return sum / static_cast<double>(now.rows);
 }
 
 template <class T>
@@ -260,7 +263,7 @@ double squashed_loss(const Matrix<T>& outputs, const Matrix<T>& noise, const Squ
     T* const g = gradient.row(i);
     T sum = -q[i];
     for (std::int64_t k = 0; k < d; ++k) {
-      const T raw = row[d + k], log_std = std::clamp(raw, T(kLeastLogStd), T(kMostLogStd));
+      const T raw = row[d + k], log_std = cut_log_std(raw);
       const T spread = std::exp(log_std) * eps[k];  // du / d log_std
       const Logarithm<T> own = log_q(s.log_each.row(i)[k], kappa);
       sum += c * own.value;
@@ -268,7 +271,7 @@ double squashed_loss(const Matrix<T>& outputs, const Matrix<T>& noise, const Squ
       by_u += c * own.slope * 2 * a[k];
       T by_log_std = -c * own.slope;
       if (old) {
-        const T old_log_std = std::clamp(old->row(i)[d + k], T(kLeastLogStd), T(kMostLogStd));
+        const T old_log_std = cut_log_std(old->row(i)[d + k]);
         const T away = u[k] - old->row(i)[k];
         // the tanh's share of the density is that of the own one: log_each + eps^2 / 2 + log_std + ...
         const T squeeze = T(-.5) * eps[k] * eps[k] - log_std - T(kHalfLogTwoPi) - s.log_each.row(i)[k];

@@ -1,7 +1,7 @@
 // Distributions over actions, given by the outputs of a network: what mirror descent needs of them.
 #pragma once
 
-#include <string>
+#include <algorithm>
 #include <type_traits>
 
 #include "unbend/base/random.h"
@@ -12,8 +12,6 @@ namespace unbend::control {
 /// Categorical: outputs are logits. Gaussian: outputs are means, with standard deviations of their own. Squashed: the
 /// tanh of a Gaussian, so that actions lie in [-1, 1].
 enum class PolicyKind { Categorical, Gaussian, Squashed };
-
-std::string name(PolicyKind kind);
 
 /// log_q x with q = 2 - kappa: (x^(kappa - 1) - 1) / (kappa - 1); the natural logarithm at kappa = 1.
 double tsallis_log(double x, double kappa);
@@ -69,7 +67,14 @@ struct OffPolicyWeights {
   double penalty = 1e-3;  ///< on the mean squares of means and of log standard deviations
 };
 
-/// Actions a = tanh(u), u = mean + exp(log_std) noise, from outputs [n, 2 d] = means, log_std (cut to [-20, 2]).
+/// Logarithms of standard deviations that a network gives are cut to [-20, 2].
+inline constexpr double kLeastLogStd = -20, kMostLogStd = 2;
+template <class T>
+T cut_log_std(T log_std) {
+  return std::clamp(log_std, T(kLeastLogStd), T(kMostLogStd));
+}
+
+/// Actions a = tanh(u), u = mean + exp(log_std) noise, from outputs [n, 2 d] = means, log_std (cut).
 template <class T>
 struct SquashedSample {
   Matrix<T> u, action;  ///< [n, d]
@@ -78,6 +83,9 @@ struct SquashedSample {
 };
 template <class T>
 void squash(const Matrix<T>& outputs, const Matrix<T>& noise, double kappa, SquashedSample<T>& sample);
+
+/// Mean over n of KL(new || old) of the Gaussians before the tanh; the tanh does not change it. Both [n, 2 d].
+double squashed_divergence(const Matrix<float>& now, const Matrix<float>& old);
 
 /// mean over n of c log pi(a) + (lambda - c) log pi_old(a) - Q(a) + penalties, and its gradient with respect to
 /// `outputs`. pi_old is evaluated at the same u. `old` null leaves its term out (SAC: c is lambda then). `q` [n] and

@@ -22,6 +22,13 @@ std::int64_t strip_width(std::int64_t outputs) {
   return outputs <= kLanes<T> ? kLanes<T> : 2 * kLanes<T>;
 }
 
+/// Distance of rows with room for `width`. Never a multiple of 1 kB: rows that begin in the same sets of the cache
+/// would evict each other.
+template <class T>
+std::int64_t row_stride(std::int64_t width) {
+  return width + (width * static_cast<std::int64_t>(sizeof(T)) % 1024 == 0 ? kLanes<T> : 0);
+}
+
 /// Calls block<R>(i) for blocks of R rows that cover [0, rows).
 template <class Block>
 void in_blocks(std::int64_t rows, const Block& block) {
@@ -55,10 +62,10 @@ void forward_strip(std::int64_t rows, kernel::Left<T> x, std::int64_t inputs, co
 
 /// c (+)= a b for one strip of V vectors.
 template <int V, class T>
-void product_strip(std::int64_t rows, kernel::Left<T> a, std::int64_t inner, const T* b, T* c, std::int64_t c_stride,
-                   bool add) {
+void product_strip(std::int64_t rows, kernel::Left<T> a, std::int64_t inner, const T* b, std::int64_t b_stride, T* c,
+                   std::int64_t c_stride, bool add) {
   in_blocks(rows, [&]<int R>(std::int64_t i) {
-    const kernel::Term<T> term{inner, {a.data + i * a.row, a.row, a.column}, b, V * kLanes<T>};
+    const kernel::Term<T> term{inner, {a.data + i * a.row, a.row, a.column}, b, b_stride};
     if (add) {
       kernel::block_product<R, V, kernel::Into::Add>(c + i * c_stride, c_stride, term);
     } else {
@@ -68,12 +75,12 @@ void product_strip(std::int64_t rows, kernel::Left<T> a, std::int64_t inner, con
 }
 
 template <class T>
-void product_strip(std::int64_t width, std::int64_t rows, kernel::Left<T> a, std::int64_t inner, const T* b, T* c,
-                   std::int64_t c_stride, bool add) {
+void product_strip(std::int64_t width, std::int64_t rows, kernel::Left<T> a, std::int64_t inner, const T* b,
+                   std::int64_t b_stride, T* c, std::int64_t c_stride, bool add) {
   if (width == kLanes<T>) {
-    product_strip<1>(rows, a, inner, b, c, c_stride, add);
+    product_strip<1>(rows, a, inner, b, b_stride, c, c_stride, add);
   } else {
-    product_strip<2>(rows, a, inner, b, c, c_stride, add);
+    product_strip<2>(rows, a, inner, b, b_stride, c, c_stride, add);
   }
 }
 
@@ -158,7 +165,7 @@ void Mlp<T>::forward(const T* parameters, const Matrix<T>& x, Work& work) const 
   for (std::size_t l = 0; l < places_.size(); ++l) {
     const Place& p = places_[l];
     Matrix<T>& out = work.outputs[l];
-    out.resize(x.rows, p.outputs, p.strips * p.width);
+    out.resize(x.rows, p.outputs, row_stride<T>(p.strips * p.width));
     const After after = l + 1 == places_.size()         ? After::Nothing
                         : hidden_ == Nonlinearity::Tanh ? After::Tanh
                                                         : After::Relu;
@@ -189,32 +196,26 @@ void Mlp<T>::backward(const T* parameters, const Matrix<T>& x, const Matrix<T>& 
     const Matrix<T>& out = work.outputs[l];
     const bool last = l + 1 == places_.size(), tanh = hidden_ == Nonlinearity::Tanh;
 
-    // dz = the gradient before the nonlinearity, as rows and packed in strips [strips, n, width].
+    // dz = the gradient before the nonlinearity, with zeros behind the last output; in place but for the last layer.
     Matrix<T>& dz = work.upstream;
-    if (last) dz.resize(n, p.outputs, p.strips * p.width);
-    const auto needed = static_cast<std::size_t>(p.strips * n * p.width);
-    if (work.packed.size() < needed) work.packed.resize(needed);
-    for (std::int64_t s = 0; s < p.strips; ++s) {
-      T* packed = work.packed.data() + s * n * p.width;
-      const auto begin = s * p.width, count = std::min(p.width, p.outputs - begin);
-      T* const bias = gradient ? gradient + p.bias + begin : nullptr;
-      if (bias) std::fill(bias, bias + p.width, T(0));
-      for (std::int64_t i = 0; i < n; ++i, packed += p.width) {
-        const T* const up = above->row(i) + begin;
-        const T* const y = out.row(i) + begin;
-        T* const z = dz.row(i) + begin;
-        if (last) {
-          for (std::int64_t c = 0; c < count; ++c) packed[c] = up[c];
-        } else if (tanh) {
-          for (std::int64_t c = 0; c < count; ++c) packed[c] = up[c] * (1 - y[c] * y[c]);
-        } else {
-          for (std::int64_t c = 0; c < count; ++c) packed[c] = y[c] > 0 ? up[c] : T(0);
-        }
-        for (std::int64_t c = count; c < p.width; ++c) packed[c] = 0;
-        for (std::int64_t c = 0; c < p.width; ++c) z[c] = packed[c];
-        if (bias) {
-          for (std::int64_t c = 0; c < p.width; ++c) bias[c] += packed[c];
-        }
+    const auto padded = p.strips * p.width;
+    if (last) dz.resize(n, p.outputs, row_stride<T>(padded));
+    T* const bias = gradient ? gradient + p.bias : nullptr;
+    if (bias) std::fill(bias, bias + padded, T(0));
+    for (std::int64_t i = 0; i < n; ++i) {
+      const T* const up = above->row(i);
+      const T* HWY_RESTRICT y = out.row(i);
+      T* const z = dz.row(i);
+      if (last) {
+        std::copy_n(up, p.outputs, z);
+      } else if (tanh) {
+        for (std::int64_t c = 0; c < p.outputs; ++c) z[c] *= 1 - y[c] * y[c];
+      } else {
+        for (std::int64_t c = 0; c < p.outputs; ++c) z[c] = y[c] > 0 ? z[c] : T(0);
+      }
+      std::fill(z + p.outputs, z + padded, T(0));
+      if (bias) {
+        for (std::int64_t c = 0; c < padded; ++c) bias[c] += z[c];
       }
     }
 
@@ -223,8 +224,8 @@ void Mlp<T>::backward(const T* parameters, const Matrix<T>& x, const Matrix<T>& 
         const auto count = std::min(kRowsAtOnce, n - begin);
         for (std::int64_t s = 0; s < p.strips; ++s) {
           product_strip(p.width, p.inputs, kernel::Left<T>{in.row(begin), 1, in.stride}, count,
-                        work.packed.data() + (s * n + begin) * p.width, gradient + p.weights + s * p.inputs * p.width,
-                        p.width, begin > 0);
+                        dz.row(begin) + s * p.width, dz.stride, gradient + p.weights + s * p.inputs * p.width, p.width,
+                        begin > 0);
         }
       }
     }
@@ -232,7 +233,8 @@ void Mlp<T>::backward(const T* parameters, const Matrix<T>& x, const Matrix<T>& 
 
     // [n, outputs] [outputs, inputs]: the weights turned, in strips over the inputs.
     const auto width = strip_width<T>(p.inputs), strips = (p.inputs + width - 1) / width;
-    work.turned.assign(static_cast<std::size_t>(strips * p.outputs * width), 0);
+    const auto turned = static_cast<std::size_t>(strips * p.outputs * width);
+    if (work.turned.size() < turned) work.turned.resize(turned);  // what lies behind the last input means nothing
     for (std::int64_t s = 0; s < p.strips; ++s) {
       const auto outs = std::min(p.width, p.outputs - s * p.width);
       for (std::int64_t t = 0; t < strips; ++t) {
@@ -241,11 +243,11 @@ void Mlp<T>::backward(const T* parameters, const Matrix<T>& x, const Matrix<T>& 
                           work.turned.data() + (t * p.outputs + s * p.width) * width, width);
       }
     }
-    work.next.resize(n, p.inputs, strips * width);
+    work.next.resize(n, p.inputs, row_stride<T>(strips * width));
     for (std::int64_t t = 0; t < strips; ++t) {
       product_strip(width, n, kernel::Left<T>{dz.data.data(), dz.stride, 1}, p.outputs,
-                    work.turned.data() + t * p.outputs * width, work.next.data.data() + t * width, work.next.stride,
-                    false);
+                    work.turned.data() + t * p.outputs * width, width, work.next.data.data() + t * width,
+                    work.next.stride, false);
     }
     if (l == 0) {
       of_input->resize(n, p.inputs, p.inputs);

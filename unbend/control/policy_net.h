@@ -27,7 +27,7 @@ class Mlp {
   struct Work {
     std::vector<Matrix<T>> outputs;  ///< of every layer
     Matrix<T> upstream, next;
-    Numbers<T> packed, turned;
+    Numbers<T> turned;
     const Matrix<T>& result() const { return outputs.back(); }
   };
 

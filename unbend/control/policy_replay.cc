@@ -1,6 +1,7 @@
 #include "unbend/control/policy_replay.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "unbend/base/error.h"
 
@@ -43,12 +44,18 @@ void Replay::put(ArrayFile& file) const {
   file.put("replay.next", std::span(&next, 1));
 }
 
-void Replay::get(const ArrayFile& file) {
+void Replay::get(const ArrayFile& file, std::int64_t choices) {
   rows_ = file.floats("replay.rows");
   size_ = std::ssize(rows_) / width();
   next_ = static_cast<std::int64_t>(file.integers("replay.next", 1)[0]);
-  require(size_ * width() == std::ssize(rows_) && size_ <= capacity_ && next_ < capacity_ && next_ <= size_,
+  require(size_ * width() == std::ssize(rows_) && size_ <= capacity_ && next_ == (size_ < capacity_ ? size_ : next_) &&
+              next_ >= 0 && next_ < capacity_,
           "{}: the stored transitions do not fit: {} numbers, the next at {}", file.where(), rows_.size(), next_);
+  for (std::int64_t i = 0; choices > 0 && i < size_; ++i) {
+    const float action = rows_[static_cast<std::size_t>(i * width() + observations_)];
+    require(action >= 0 && action < static_cast<float>(choices) && action == std::floor(action),
+            "{}: stored transition {} has the action {} of {} choices", file.where(), i, action, choices);
+  }
 }
 
 }  // namespace unbend::control

@@ -23,7 +23,8 @@ class Replay {
   void sample(std::int64_t count, Random& random, Batch& batch) const;
 
   void put(ArrayFile& file) const;
-  void get(const ArrayFile& file);
+  /// Input error for a ring that does not fit and, with `choices` > 0, for actions that are none of them.
+  void get(const ArrayFile& file, std::int64_t choices);
 
  private:
   std::int64_t width() const { return 2 * observations_ + actions_ + 2; }

@@ -19,9 +19,10 @@ constexpr std::size_t kColumns = 14;
 void keep(const Trainer& trainer, const RunOptions& o, const std::vector<CurvePoint>& curve, bool environment) {
   if (o.folder.empty()) return;
   std::filesystem::create_directories(o.folder);
-  trainer.checkpoint(environment).write(o.folder / "checkpoint.safetensors");
-  save_agent(trainer.agent(), o.folder / "policy.safetensors");
+  // The checkpoint last: a curve that is ahead of it can be cut when training goes on, one behind it has a gap.
   write_file(o.folder / "curve.csv", curve_csv(curve));
+  save_agent(trainer.agent(), o.folder / "policy.safetensors");
+  trainer.checkpoint(environment).write(o.folder / "checkpoint.safetensors");
 }
 
 }  // namespace
@@ -95,7 +96,9 @@ std::vector<CurvePoint> read_curve(const std::filesystem::path& path) {
     }
     require(column == kColumns && at > row.size(), "{}, line {}: not {} columns", path.string(), line, kColumns);
     const auto count = [&](std::size_t k) {
-      return static_cast<std::int64_t>(std::isfinite(values[k]) ? values[k] : 0);
+      require(values[k] >= 0 && values[k] < 1e18, "{}, line {}, column {}: {} is no count", path.string(), line, k + 1,
+              values[k]);
+      return static_cast<std::int64_t>(values[k]);
     };
     curve.push_back({count(0), count(1), count(2), values[3], values[4], values[5], values[6], values[7], values[8],
                      values[9], count(10), count(11), values[12],
