@@ -197,7 +197,7 @@ void write_report(const std::string& path, const Agent& agent, const MakeDynamic
   report.key_figures(
       {{fmt::format("{:.4g}", last.total), "mean return of the last episodes"},
        {fmt::format("{:.0f}", static_cast<double>(last.steps) / std::max(last.seconds, 1e-9)), "steps per second"},
-       {fmt::format("{}", last.clamped), "ratios cut in the last iteration"}});
+       {fmt::format("{}", last.updates), "gradient steps of the policy"}});
   const auto add = [&](const LinePlot& plot) {
     if (!plot.series.empty()) report.plot(plot);
   };
@@ -207,14 +207,19 @@ void write_report(const std::string& path, const Agent& agent, const MakeDynamic
                {"most likely actions", [](const CurvePoint& p) { return p.evaluated ? *p.evaluated : NAN; }}}));
   report.heading("Traces");
   add(plot_of("Divergence from the old policy", "nats", curve,
-              {{"KL", [](const CurvePoint& p) { return p.divergence; }}}));
+              {{"divergence", [](const CurvePoint& p) { return p.divergence; }}}));
   add(plot_of("Entropy of the policy", "nats", curve, {{"entropy", [](const CurvePoint& p) { return p.entropy; }}}));
   add(plot_of("Loss of the critic", "loss", curve, {{"critic", [](const CurvePoint& p) { return p.value_loss; }}}));
   if (agent.spec.name != "bandit") {
     report.heading("An episode");
     report.drawing(film_strip(agent, make, {}).drawing);
   }
-  report.list({fmt::format("options: {}", agent.about.value("options", Json::object()).dump())});
+  report.heading("Options");
+  Table options{"", {"option", "value"}, {}};
+  const Json given = agent.about.value("options", Json::object());
+  for (const auto& [key, value] : given.items())
+    options.rows.push_back({key, value.is_string() ? value.get<std::string>() : value.dump()});
+  report.table(options);
   report.write(path);
 }
 
@@ -233,6 +238,10 @@ void refuse_options_of_the_checkpoint(const CLI::App& verb) {
 void train(const TrainArguments& a) {
   catch_interrupts();
   const std::filesystem::path folder(a.resume.empty() ? a.out : a.resume);
+  if (!a.report.empty()) {  // said before hours of training, not after
+    const auto parent = std::filesystem::absolute(a.report).parent_path();
+    require(std::filesystem::is_directory(parent), "--report {}: there is no folder {}", a.report, parent.string());
+  }
   if (!a.resume.empty() && !a.out.empty()) fail_usage("--resume goes on in its own folder: leave out --out");
   const TaskSource source = a.resume.empty() ? a.source : source_of(a.source, folder);
   const MakeDynamics make = make_of(source);

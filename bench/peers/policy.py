@@ -156,7 +156,7 @@ def returns(unbend, minutes, seeds, folder, most):
     for seed in range(1, seeds + 1):
         for task in TASKS:
             for name, (steps, part) in programs(plan).items():
-                place = folder / f"{task}-{name.replace(' ', '-').strip('()')}-{seed}"
+                place = folder / f"{task}-{name.translate({32: '-', 40: None, 41: None})}-{seed}"
                 kept = place.with_suffix(".json")
                 if not kept.exists():
                     if new == most:

@@ -30,6 +30,7 @@ class Policy(VerbTestCase):
         for part in ("Learning curve", "Divergence from the old policy", "<path"):
             self.assertIn(part, report.read_text())
         self.assertEqual(len((folder / "curve.csv").read_text().splitlines()), 9)
+        self.assert_refused(3, "is not that of the policy", "render", folder, "--task", "pendulum", "--out", self.path / "a.svg")
         result = self.run_json("eval", folder, "--episodes", 5)
         self.assertGreaterEqual(result["most"], result["mean"])
         self.assertIn("most likely actions", self.run_verb("eval", folder / "policy.safetensors", "--task", "cartpole").stdout)
@@ -88,6 +89,10 @@ class Policy(VerbTestCase):
         self.assert_refused(3, "policy.safetensors", "eval", self.path)
         self.assert_refused(2, "--labels or --rewards", "train", "--table", "x.csv")
         self.assert_refused(2, "leave out --out", "train", "--resume", self.path, "--out", "x")
+        self.assert_refused(2, "leave out --lr", "train", "--resume", self.path, "--lr", 1)
+        self.assert_refused(3, "option lr is inf", "train", "--task", "cartpole", "--lr", "inf")
+        self.assert_refused(3, "there is no folder", "train", "--task", "cartpole", "--report", self.path / "no" / "a.html")
+        self.assert_refused(2, ".svg or .html", "render", self.path, "--out", "a.png")
 
 
 if __name__ == "__main__":
