@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <optional>
 
 #include "cli/verbs.h"
 #include "unbend/base/error.h"
@@ -20,7 +21,8 @@ namespace fs = std::filesystem;
 
 struct Arguments {
   std::string robot, nominal, model, task, data, held_out, states, out, log, report, plant = "equations", start_model;
-  double step = .002, beta = -1;
+  double step = .002;
+  std::optional<double> beta;  ///< instead of the task's
   int evaluations = 200, rows = 1000;
   std::uint64_t seed = 1;
   bool no_filter = false, no_fit = false, known_gain = false, json = false;
@@ -123,7 +125,7 @@ void simulate_verb(const Arguments& a) {
   const Robot robot = robot_of(a.robot);
   const Model model = model_of(a);
   Task task = task_from_json(read_json(a.task), robot.joints(), a.task);
-  if (a.beta >= 0) task.loop.controller.beta = a.beta;
+  if (a.beta) task.loop.controller.beta = *a.beta;
   task.loop.controller.filter = !a.no_filter;
   catch_interrupts();
   const auto begin = std::chrono::steady_clock::now();
@@ -211,6 +213,8 @@ void learn_verb(const Arguments& a) {
     table.rows.push_back({fmt::format("error of q{}'''' to explain, standard deviation", j + 1),
                           fmt::format("{:.4g}", model.error->scale()[j])});
   table.rows.push_back({"noise (share of it)", fmt::format("{:.4g}", fit.kernel.noise)});
+  if (model.error->jitter() > 0)
+    table.rows.push_back({"jitter that the covariance matrix needed", fmt::format("{:.1g}", model.error->jitter())});
   if (!a.held_out.empty()) {
     const HeldOut h = evaluate(model, experience_from_rows(load_rows(a.held_out), n, a.held_out));
     const auto quantile = [&](double q) {
@@ -240,7 +244,7 @@ void filter_verb(const Arguments& a) {
   if (!given.contains("reference"))
     given["reference"] = {{"offset", std::vector<double>(static_cast<std::size_t>(n), 0.)}};
   Task task = task_from_json(given, n, a.task);
-  if (a.beta >= 0) task.loop.controller.beta = a.beta;
+  if (a.beta) task.loop.controller.beta = *a.beta;
   check(model, task.constraints, task.loop.controller, task.loop.period);
   const Eigen::MatrixXd rows = load_rows(a.states);
   const bool flat = rows.cols() == 7 * n;
@@ -249,7 +253,7 @@ void filter_verb(const Arguments& a) {
           "q''', u)",
           a.states, rows.cols(), n, 5 * n, 7 * n);
   Run run;
-  int changed = 0, infeasible = 0;
+  int changed = 0, infeasible = 0, held = 0;
   double largest = 0;
   for (Eigen::Index i = 0; i < rows.rows(); ++i) {
     const State x = rows.row(i).head(4 * n);
@@ -261,6 +265,10 @@ void filter_verb(const Arguments& a) {
     run.steps.push_back(filter_step(model, task.constraints, task.loop.controller, x, xi, rows.row(i).tail(n)));
     ControlStep& step = run.steps.back();
     step.time = static_cast<double>(i) * task.loop.period;
+    if (step.held) {  // the last allowed input stands, as in a loop
+      step.input = i > 0 ? run.steps[run.steps.size() - 2].input : Vector(Vector::Zero(n));
+      ++held;
+    }
     changed += step.status != FilterStatus::Unchanged;
     infeasible += step.status == FilterStatus::Infeasible;
     largest = std::max(largest, (step.input - step.desired).norm());
@@ -272,10 +280,13 @@ void filter_verb(const Arguments& a) {
     write_file(a.out, text);
   }
   if (a.json)
-    return print_json(
-        {{"rows", rows.rows()}, {"changed", changed}, {"infeasible", infeasible}, {"largest_change", largest}});
-  fmt::print("{} rows: {} inputs changed (by up to {:.4g}), {} without a feasible one\n", rows.rows(), changed, largest,
-             infeasible);
+    return print_json({{"rows", rows.rows()},
+                       {"changed", changed},
+                       {"infeasible", infeasible},
+                       {"held", held},
+                       {"largest_change", largest}});
+  fmt::print("{} rows: {} inputs changed (by up to {:.4g}), {} without a feasible one, {} kept from the row before\n",
+             rows.rows(), changed, largest, infeasible, held);
 }
 
 void mjcf_verb(const Arguments& a) {
@@ -311,7 +322,8 @@ void add_control_verbs(CLI::App& app) {
   simulate->add_option("--nominal", a->nominal,
                        "JSON file of the robot as the controller knows it; without: the true one");
   simulate->add_option("--model", a->model, "a model that learn wrote, instead of --nominal");
-  simulate->add_option("--beta", a->beta, "standard deviations to survive; without: the task's");
+  simulate->add_option("--beta", a->beta, "standard deviations to survive; without: the task's")
+      ->check(CLI::NonNegativeNumber);
   simulate->add_flag("--no-filter", a->no_filter, "tracking only");
   simulate->add_option("--log", a->log, "CSV file to write: one row per control step");
   simulate->add_option("--report", a->report, "HTML report to write");
@@ -361,7 +373,8 @@ void add_control_verbs(CLI::App& app) {
   filter->add_option("--task", a->task, "JSON file with constraints and barrier_pole")->required();
   auto* nominal = filter->add_option("--nominal", a->nominal, "JSON file of the robot");
   filter->add_option("--model", a->model, "a model that learn wrote")->excludes(nominal);
-  filter->add_option("--beta", a->beta, "standard deviations to survive; without: the task's");
+  filter->add_option("--beta", a->beta, "standard deviations to survive; without: the task's")
+      ->check(CLI::NonNegativeNumber);
   filter->add_option("--out", a->out, "CSV file to write: the inputs");
   filter->add_option("--log", a->log, "CSV file to write: inputs, margins, status");
   common(filter);

@@ -8,8 +8,8 @@
 
 #include "studies/study.h"
 #include "unbend/base/progress.h"
+#include "unbend/control/example.h"
 #include "unbend/control/mujoco_robot.h"
-#include "unbend/control/simulate.h"
 
 namespace unbend {
 namespace {
@@ -18,59 +18,21 @@ using namespace control;
 
 constexpr const char* kAbstract = "safe (abstract, no number)";
 
-Robot true_robot() {
-  Robot robot = default_robot();
-  robot.hardening.setConstant(20);
-  robot.link_friction.setConstant(.3);
-  robot.motor_friction.setConstant(.2);
-  return robot;
-}
-
-Robot nominal_robot() {
-  Robot robot = default_robot();
-  robot.mass.setConstant(.85);
-  robot.stiffness.setConstant(50);
-  return robot;
-}
-
-const Vector kStart{{.4, -.3}};
-
-Reference swing() { return {kStart, {{Vector{{.8, .5}}, Vector{{1.2, .9}}, Vector::Zero(2)}}, {}}; }
-
-State start() { return resting(default_robot(), kStart); }  // the springs carry the weight as they would with K = 60
-
-std::vector<Constraint> joint_limit() {
-  return constraints_from_json(Json::array({{{"joint", 1}, {"max", .9}}}), 2, "study");
-}
-
 struct Learned {
   Model model;
   GpFit fit;
   HeldOut held_out;
-  Eigen::VectorXd label_spread;
 };
 
-/// 16 s of excitation, 399 samples; 6 s of another motion for the held-out error. The brief's input noise N(0, 2), held
-/// for five steps of its 2 ms integrator, is read as one of variance 2.
+/// 16 s of excitation, 399 samples; 6 s of another motion for the held-out error.
 Learned learn(int seed) {
   Random random(static_cast<std::uint64_t>(seed));
-  const Plant plant = equations_plant(true_robot());
-  const Vector offset{{.15, -.2}};
-  ExploreOptions options;
-  options.period = .002;
-  options.sample_every = 20;
-  options.input_noise = std::sqrt(2);
-  const Experience seen =
-      explore(plant, nominal_robot(), random_reference(offset, 4, random), start(), options, random);
-  options.duration = 6;
-  const Experience fresh =
-      explore(plant, nominal_robot(), random_reference(offset, 4, random), start(), options, random);
-  Learned out{{nominal_robot(), {}, default_units(2)}, {}, {}, {}};
-  const GpData data = error_data(seen, nominal_robot(), out.model.units);
+  const Experience seen = example::experience(16, random), fresh = example::experience(6, random);
+  Learned out{{example::guess(), {}, default_units(2)}, {}, {}};
+  const GpData data = error_data(seen, out.model.nominal, out.model.units);
   out.fit = fit_kernel(data, default_gp_kernel());
   out.model.error.emplace(data, out.fit.kernel);
   out.held_out = evaluate(out.model, fresh);
-  out.label_spread = out.model.error->scale();
   return out;
 }
 
@@ -82,9 +44,9 @@ struct Controller {
 };
 
 std::vector<Controller> controllers(const Model& learned) {
-  return {{"true model, CBF", {true_robot(), {}, {}}, 0, true},
-          {"nominal model, no CBF", {nominal_robot(), {}, {}}, 0, false},
-          {"nominal model, CBF", {nominal_robot(), {}, {}}, 0, true},
+  return {{"true model, CBF", {example::true_arm(), {}, {}}, 0, true},
+          {"nominal model, no CBF", {example::guess(), {}, {}}, 0, false},
+          {"nominal model, CBF", {example::guess(), {}, {}}, 0, true},
           {"GP mean, CBF (beta 0)", learned, 0, true},
           {"GP, robust CBF (beta 2)", learned, 2, true}};
 }
@@ -93,7 +55,14 @@ Run drive(const Plant& plant, const Controller& c) {
   LoopOptions options;
   options.controller.beta = c.beta;
   options.controller.filter = c.filter;
-  return simulate(plant, c.model, joint_limit(), swing(), start(), options);
+  return simulate(plant, c.model, example::limit(), example::swing(), example::start(), options);
+}
+
+/// Amplitudes and lengths that were fitted.
+std::string parameters(const Kernel& kernel) {
+  std::vector<double> values = log_parameters(kernel);
+  for (double& v : values) v = std::exp(v);
+  return fmt::format("{:.3g}", fmt::join(values, " "));
 }
 
 // ---- Pictures
@@ -174,7 +143,7 @@ void pictures(StudyResult& result, const Learned& learned, const std::vector<Con
   for (const std::size_t i : {std::size_t{1}, std::size_t{2}, runs.size() - 1}) {
     PathPlot::Path path{list[i].name, {}, {}};
     for (std::size_t k = 0; k < runs[i].steps.size(); k += 4) {
-      const Eigen::Vector2d at = tip(true_robot(), runs[i].steps[k].flat.head(2));
+      const Eigen::Vector2d at = tip(example::true_arm(), runs[i].steps[k].flat.head(2));
       path.x.push_back(at.x());
       path.y.push_back(at.y());
     }
@@ -194,14 +163,14 @@ StudyResult study_safe_control(const StudyOptions& options) {
   Table table{"Four seconds under the limit q1 <= 0.9, by controller and training seed",
               {"controller", "seed", "least h", "tracking RMS", "filter acts", "infeasible", "held", "largest r"},
               {}};
-  Table training{
-      "What was learned",
-      {"seed", "rows", "NRMSE 1", "NRMSE 2", "|error|/std, 95 %", "most", "log likelihood", "evaluations", "kernel"},
-      {}};
+  Table training{"What was learned",
+                 {"seed", "rows", "label std 1", "label std 2", "NRMSE 1", "NRMSE 2", "|error|/std, 95 %", "most",
+                  "log likelihood", "evaluations", "drift; gain; noise"},
+                 {}};
   for (int seed = 1; seed <= seeds; ++seed) {
     const Learned learned = learn(seed);
     const auto list = controllers(learned.model);
-    const Plant plant = equations_plant(true_robot());
+    const Plant plant = equations_plant(example::true_arm());
     std::vector<Run> runs;
     std::vector<Summary> sums;
     for (const Controller& c : list) {
@@ -214,7 +183,7 @@ StudyResult study_safe_control(const StudyOptions& options) {
       if (!runs.back().stopped.empty())
         result.notes.push_back(fmt::format("seed {}, {}: {}", seed, c.name, runs.back().stopped));
     }
-    const Summary mujoco = summarize(drive(mujoco_plant(true_robot()), list.back()));
+    const Summary mujoco = summarize(drive(mujoco_plant(example::true_arm()), list.back()));
     table.rows.push_back({list.back().name + ", in MuJoCo", std::to_string(seed),
                           fmt::format("{:+.4f}", mujoco.least_h[0]), fmt::format("{:.3f}", mujoco.tracking),
                           std::to_string(mujoco.active), std::to_string(mujoco.infeasible), std::to_string(mujoco.held),
@@ -222,9 +191,9 @@ StudyResult study_safe_control(const StudyOptions& options) {
 
     const auto finished = [&](std::size_t i) { return runs[i].stopped.empty() ? sums[i].least_h[0] : NAN; };
     record(result, "true model, CBF: least h", kAbstract, finished(0), "rad", Bar::at_least(0).for_each_seed());
-    record(result, "nominal model, CBF: least h", "violates (ours)", sums[2].least_h[0], "rad",
+    record(result, "nominal model, CBF: least h", "-0.1722 (ours)", sums[2].least_h[0], "rad",
            Bar::at_most(-.05).for_each_seed());
-    record(result, "GP mean, CBF: least h", "-", finished(3), "rad", Bar::none());
+    record(result, "GP mean, CBF: least h", "+0.0017 (ours)", finished(3), "rad", Bar::none());
     record(result, "GP, robust CBF: least h", kAbstract, finished(4), "rad", Bar::at_least(0).for_each_seed());
     record(result, "GP, robust CBF in MuJoCo: least h", kAbstract, mujoco.least_h[0], "rad",
            Bar::at_least(0).for_each_seed());
@@ -233,25 +202,22 @@ StudyResult study_safe_control(const StudyOptions& options) {
     record(result, "GP, robust CBF: largest r (below 1 is enough)", "-", sums[4].largest_ratio, "", Bar::none());
     record(result, "held-out NRMSE, worse output", "0.20 (ours)", learned.held_out.nrmse.maxCoeff(), "",
            Bar::at_most(.3).for_each_seed());
-    record(result, "tracking of GP mean over nominal", "-", sums[3].tracking / sums[1].tracking, "",
+    record(result, "tracking of GP mean over nominal", "0.38 (ours)", sums[3].tracking / sums[1].tracking, "",
            Bar::at_most(.65).for_each_seed());
-    record(result, "tracking of GP, robust CBF over nominal", "-", sums[4].tracking / sums[1].tracking, "",
+    record(result, "tracking of GP, robust CBF over nominal", "0.47 (ours)", sums[4].tracking / sums[1].tracking, "",
            Bar::at_most(.65).for_each_seed());
     const auto& surprise = learned.held_out.surprise;
     const double quantile = surprise[static_cast<std::size_t>(.95 * static_cast<double>(surprise.size() - 1))];
     record(result, "95 % quantile of |error| / standard deviation", "3.1 (ours)", quantile, "", Bar::none());
-    training.rows.push_back({std::to_string(seed), std::to_string(learned.model.error->data().z.rows()),
-                             fmt::format("{:.3f}", learned.held_out.nrmse[0]),
-                             fmt::format("{:.3f}", learned.held_out.nrmse[1]), fmt::format("{:.2f}", quantile),
-                             fmt::format("{:.2f}", surprise.back()), fmt::format("{:.1f}", learned.fit.likelihood),
-                             std::to_string(learned.fit.evaluations),
-                             to_json(learned.fit.kernel.drift).dump() + " " + to_json(learned.fit.kernel.gain).dump() +
-                                 fmt::format(" noise {:.2g}", learned.fit.kernel.noise)});
-    if (seed == 1) {
-      result.notes.push_back(fmt::format("Standard deviations of the labels of seed 1: {:.0f} and {:.0f}",
-                                         learned.label_spread[0], learned.label_spread[1]));
-      pictures(result, learned, list, runs);
-    }
+    training.rows.push_back(
+        {std::to_string(seed), std::to_string(learned.model.error->data().z.rows()),
+         fmt::format("{:.0f}", learned.model.error->scale()[0]), fmt::format("{:.0f}", learned.model.error->scale()[1]),
+         fmt::format("{:.3f}", learned.held_out.nrmse[0]), fmt::format("{:.3f}", learned.held_out.nrmse[1]),
+         fmt::format("{:.2f}", quantile), fmt::format("{:.2f}", surprise.back()),
+         fmt::format("{:.1f}", learned.fit.likelihood), std::to_string(learned.fit.evaluations),
+         fmt::format("{}; {}; {:.2g}", parameters(learned.fit.kernel.drift), parameters(learned.fit.kernel.gain),
+                     learned.fit.kernel.noise)});
+    if (seed == 1) pictures(result, learned, list, runs);
     progress.update(seed);
   }
   result.tables = {table, training};
@@ -259,6 +225,15 @@ StudyResult study_safe_control(const StudyOptions& options) {
       "The process's standard deviation is no probability: the 95 % quantile of |error| / standard deviation above "
       "says what beta would cover. Safety with "
       "beta = 2 is measured, not proved.");
+  result.notes.push_back(
+      "The labels of our reconstruction have standard deviations of 728 and 2255. They come out so where the law that "
+      "explores takes q'' and q''' from the nominal model; with the true ones it falls into a limit cycle, and they "
+      "are "
+      "1440 and 4360.");
+  result.notes.push_back(
+      "The input noise N(0, 2) of the reconstruction, held for five steps, is read as a standard deviation of 2 N m "
+      "for "
+      "five control steps. With a variance of 2, or five steps of the integrator, other data and figures come out.");
   result.notes.push_back(
       "Tracking is compared with the nominal model without a filter, which may leave the limit; the robust controller "
       "may not.");

@@ -35,9 +35,13 @@ std::string verdict_text(const Claim& claim) {
   return !reached ? "-" : *reached ? "pass" : "MISS";
 }
 
-std::string form(const StudyOptions& options) {
-  return fmt::format("{} form, {} seed{}", options.full ? "full" : "quick", options.seeds,
-                     options.seeds == 1 ? "" : "s");
+/// A study may take more seeds than it was asked for, where its brief wants them.
+std::string form(const StudyResult& result, const StudyOptions& options) {
+  auto seeds = static_cast<std::size_t>(options.seeds);
+  if (options.full) {
+    for (const Claim& claim : result.claims) seeds = std::max(seeds, claim.measured.size());
+  }
+  return fmt::format("{} form, {} seed{}", options.full ? "full" : "quick", seeds, seeds == 1 ? "" : "s");
 }
 
 std::string summary(const StudyResult& result) {
@@ -115,7 +119,7 @@ Table claims_table(const StudyResult& result) {
 }
 
 std::string study_text(const StudyResult& result, const StudyOptions& options) {
-  std::string text = fmt::format("{}: {} ({})\n\n", result.slug, result.title, form(options));
+  std::string text = fmt::format("{}: {} ({})\n\n", result.slug, result.title, form(result, options));
   text += to_text(claims_table(result));
   for (const Table& table : result.tables) text += fmt::format("\n{}", to_text(table));
   if (!result.notes.empty()) text += "\n";
@@ -143,7 +147,7 @@ Json study_json(const StudyResult& result, const StudyOptions& options) {
 }
 
 HtmlReport study_report(const StudyResult& result, const StudyOptions& options) {
-  HtmlReport report("Study: " + result.slug, result.title + " (" + form(options) + ")");
+  HtmlReport report("Study: " + result.slug, result.title + " (" + form(result, options) + ")");
   report.heading("Claims").paragraph(summary(result) + ".").table(claims_table(result));
   if (!result.plots.empty() || !result.bar_plots.empty() || !result.cell_plots.empty() || !result.path_plots.empty())
     report.heading("Plots");

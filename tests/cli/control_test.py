@@ -68,7 +68,7 @@ class Control(VerbTestCase):
         states.write_text(",".join(map(str, row + [20, 0])) + "\n" + ",".join(map(str, [0.1] + [0] * 9)) + "\n")
         task = self.json("limits.json", {"constraints": TASK["constraints"]})
         result = self.run_json("filter", states, "--nominal", self.guess, "--task", task, "--log", self.path / "log.csv")
-        self.assertEqual((result["rows"], result["infeasible"]), (2, 0))
+        self.assertEqual((result["rows"], result["infeasible"], result["held"]), (2, 0, 0))
         self.assertGreaterEqual(result["changed"], 1)
 
     def test_mjcf(self):
@@ -94,6 +94,10 @@ class Control(VerbTestCase):
         refuse("line 2, column 3: not a finite number", "learn",
                self.write("nan.csv", ",".join(["1"] * 16) + "\n1,2,nan" + ",1" * 13 + "\n"), "--nominal", self.guess)
         refuse("in all rows", "learn", self.write("same.csv", (",".join(["0.1"] * 16) + "\n") * 20), "--nominal", self.guess)
+        refuse("--beta", "simulate", self.arm, "--task", self.task, "--beta", "-1", code=2)
+        refuse("up to 1e7 steps", "simulate", self.arm, "--task", self.json("long.json", {**TASK, "duration": 1e300}))
+        refuse("up to 1e7 steps", "explore", self.arm, "--task", self.json("endless.json", {"duration": 1e300}), "--out", self.path / "x.csv")
+        refuse("1e6 steps of the integrator", "simulate", self.arm, "--task", self.task, "--step", "1e-15")
         refuse("not a model", "simulate", self.arm, "--model", self.arm, "--task", self.task)
         refuse("10 are needed", "filter", self.write("narrow.csv", "1,2\n"), "--nominal", self.guess, "--task", self.task)
         refuse("--model or --nominal", "filter", self.arm, "--task", self.task, code=2)

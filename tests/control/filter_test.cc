@@ -146,6 +146,9 @@ TEST(Filter, RefusesWhatDoesNotFit) {
   p.cones[0].b = INFINITY;
   EXPECT_THAT(error_message([&] { solve_filter(p); }), HasSubstr("constraint 1 is not finite"));
   p = example();
+  p.cones[0].a *= 1e200;  // its square overflows: a violation must not look like none
+  EXPECT_THAT(error_message([&] { solve_filter(p); }), HasSubstr("beyond 1e150"));
+  p = example();
   p.limit = Vector{{1, -1}};
   EXPECT_THAT(error_message([&] { solve_filter(p); }), HasSubstr("limits must be positive"));
 }

@@ -187,8 +187,13 @@ TEST(GaussianProcess, FitFindsTheKernelThatMadeTheData) {
   const auto p = gp.predict(VectorXd::Constant(1, .4));
   EXPECT_NEAR(p.mean(0, 0), std::sin(.8), .1);
   EXPECT_NEAR(p.mean(0, 1), std::cos(.4), .1);
-  EXPECT_LT(p.novelty, .2);
-  EXPECT_GT(gp.predict(VectorXd::Constant(1, 100)).novelty, .9);
+  const Vector push = Vector::Constant(1, 2);
+  EXPECT_DOUBLE_EQ(mean_at(p, push)[0], p.mean(0, 0) + 2 * p.mean(0, 1));
+  EXPECT_NEAR(std::pow(deviation_at(p, push), 2), variance(p, Eigen::Vector2d(1, 2)), 1e-12);
+  for (const Vector& u : {Vector(Vector::Zero(1)), push}) {
+    EXPECT_LT(gp.novelty(p, u), .2);
+    EXPECT_GT(gp.novelty(gp.predict(VectorXd::Constant(1, 100)), u), .9);
+  }
   const auto gradient = likelihood_with_gradient(data, fit.kernel);  // at a maximum
   for (std::size_t i = 1; i < gradient.size(); ++i) EXPECT_LT(std::abs(gradient[i]), 2) << i;
 }
@@ -232,6 +237,8 @@ TEST(GaussianProcess, RefusesWhatDoesNotFit) {
     return error_message([&] { GaussianProcess(data, k); });
   };
   EXPECT_THAT(refused(data_of({0}, {}, {1}), kernel), HasSubstr("at least 2"));
+  EXPECT_THAT(refused({MatrixXd::Zero(20001, 1), MatrixXd(20001, 0), MatrixXd::Zero(20001, 1)}, kernel),
+              HasSubstr("up to 20000"));
   EXPECT_THAT(refused(data_of({0, 1}, {}, {1}), kernel), HasSubstr("2 rows of z"));
   EXPECT_THAT(refused(data_of({0, 1, NAN}, {}, {1, 2, 3}), kernel), HasSubstr("row 3 of z is not finite"));
   EXPECT_THAT(refused(data_of({0, 1}, {}, {1, 1}), kernel), HasSubstr("output 1 is 1 in all rows"));

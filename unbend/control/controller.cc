@@ -1,5 +1,6 @@
 #include "unbend/control/controller.h"
 
+#include <Eigen/SVD>
 #include <algorithm>
 #include <cmath>
 
@@ -8,61 +9,11 @@
 namespace unbend::control {
 namespace {
 
-/// Solves g x = b by elimination with pivots; the smallest of them over the largest tells how near to singular g is.
-double solve_in_place(Matrix g, Vector& b) {
-  const auto n = g.rows();
-  double least = INFINITY, most = 0;
-  for (Eigen::Index k = 0; k < n; ++k) {
-    Eigen::Index pivot = k;
-    for (Eigen::Index i = k + 1; i < n; ++i) {
-      if (std::abs(g(i, k)) > std::abs(g(pivot, k))) pivot = i;
-    }
-    for (Eigen::Index j = 0; j < n; ++j) std::swap(g(k, j), g(pivot, j));
-    std::swap(b[k], b[pivot]);
-    least = std::min(least, std::abs(g(k, k)));
-    most = std::max(most, std::abs(g(k, k)));
-    if (!(least > 1e-6 * most)) return 0;
-    for (Eigen::Index i = k + 1; i < n; ++i) {
-      const double factor = g(i, k) / g(k, k);
-      for (Eigen::Index j = k; j < n; ++j) g(i, j) -= factor * g(k, j);
-      b[i] -= factor * b[k];
-    }
-  }
-  for (Eigen::Index k = n - 1; k >= 0; --k) {
-    for (Eigen::Index j = k + 1; j < n; ++j) b[k] -= g(k, j) * b[j];
-    b[k] /= g(k, k);
-  }
-  return least / most;
-}
-
-/// Largest singular value, by the power method on the small Gram matrix.
-double spectral_norm(const Prediction::Square& m) {
-  const Prediction::Square gram = m.transpose() * m;
-  Eigen::Matrix<double, Eigen::Dynamic, 1, 0, kMostJoints + 1, 1> v = gram.diagonal();
-  double norm = 0;
-  for (int round = 0; round < 30 && v.norm() > 0; ++round) {
-    v = gram * v.normalized();
-    norm = v.norm();
-  }
-  return std::sqrt(norm);
-}
-
 /// Standard deviations that the outputs of a barrier's gradient add up to: sum_j |c_j| s_j.
 double weight_of(const Barrier& barrier, const GaussianProcess& error) {
   double sum = 0;
   for (Eigen::Index j = 0; j < barrier.gradient.size(); ++j) sum += std::abs(barrier.gradient[j]) * error.scale()[j];
   return sum;
-}
-
-/// Standard deviation at an input over the prior one, without the linear terms that grow everywhere; at most 1.
-double novelty_of(const GaussianProcess& error, double variance, double input_square) {
-  Kernel local = error.kernel().drift;
-  std::erase_if(local.terms, [](const Term& term) {
-    return std::ranges::any_of(term, [](const Factor& f) { return f.kind == Factor::Kind::Linear; });
-  });
-  double prior = evaluate(local.empty() ? error.kernel().drift : local, 0, 0);
-  if (!error.kernel().gain.empty()) prior += input_square * evaluate(error.kernel().gain, 0, 0);
-  return std::min(1., std::sqrt(variance / prior));
 }
 
 }  // namespace
@@ -165,17 +116,15 @@ ControlStep filtered(const Model& model, const std::vector<Constraint>& constrai
     out.h.push_back(barriers[i].h[0]);
     out.margin.push_back(cones[i].margin(out.input));
     const double norm = cones[i].a.norm();
-    out.ratio.push_back(cones[i].m.rows() == 0 ? (norm > 0 ? 0 : INFINITY)
-                                               : spectral_norm(cones[i].m.rightCols(desired.size())) / norm);
+    double uncertain = 0;  // the largest singular value of the gain's part
+    if (cones[i].m.rows() > 0)
+      uncertain = Eigen::JacobiSVD<Cone::Rows>(cones[i].m.rightCols(desired.size())).singularValues()[0];
+    out.ratio.push_back(norm > 0 ? uncertain / norm : INFINITY);
   }
   out.deviation = Vector::Zero(desired.size());
   if (known.error) {
-    Eigen::Matrix<double, Eigen::Dynamic, 1, 0, kMostJoints + 1, 1> ubar(known.error->root.cols());
-    ubar[0] = 1;
-    if (ubar.size() > 1) ubar.tail(ubar.size() - 1) = out.input;
-    const double deviation = (known.error->root * ubar).norm();
-    out.deviation = deviation * model.error->scale();
-    out.novelty = novelty_of(*model.error, deviation * deviation, out.input.squaredNorm());
+    out.deviation = deviation_at(*known.error, out.input) * model.error->scale();
+    out.novelty = model.error->novelty(*known.error, out.input);
   }
   return out;
 }
@@ -195,9 +144,11 @@ ControlStep control_step(const Model& model, const std::vector<Constraint>& cons
   const auto gains = pole_gains(options.pole);
   Vector desired = reference[4] - known.dynamics.f;
   for (int k = 0; k < 4; ++k) desired -= gains[k] * (xi.segment(k * n, n) - reference[k]);
-  if (solve_in_place(known.dynamics.g, desired) == 0)
+  const Eigen::JacobiSVD<Matrix> gain(known.dynamics.g, Eigen::ComputeFullU | Eigen::ComputeFullV);
+  if (!(gain.singularValues()[n - 1] >= 1e-6 * gain.singularValues()[0]) || gain.singularValues()[0] == 0)
     fail_computation("the gain of the input on q'''' is singular: the model does not hold at this state (q = {:.4g})",
                      fmt::join(xi.head(n), ", "));
+  desired = gain.solve(desired);
   ControlStep out = filtered(model, constraints, options, known, x, xi, desired);
   out.reference = reference[0];
   return out;

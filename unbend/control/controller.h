@@ -50,8 +50,8 @@ struct ControlStep {
   std::vector<double> ratio;      ///< r: below 1 is enough for one constraint to be feasible
   FilterStatus status = FilterStatus::Unchanged;
   FilterPath path = FilterPath::None;
-  double novelty = 0;  ///< standard deviation at the input over the prior one (without linear terms): 1 far from data
-  bool held = false;   ///< the filter gave no answer: the last input was kept
+  double novelty = 0;  ///< GaussianProcess::novelty at the input: 1 far from data
+  bool held = false;   ///< the filter gave no answer: `input` is `desired`, and the caller keeps the last one instead
   bool extrapolating() const { return novelty > .9; }
 };
 
@@ -70,7 +70,8 @@ std::vector<Cone> conditions(const Estimate& estimate, const std::vector<Barrier
 ControlStep filter_step(const Model& model, const std::vector<Constraint>& constraints,
                         const ControllerOptions& options, const State& x, const State& xi, const Vector& desired);
 
-/// One step towards the reference. Computation error where the learned gain cannot be inverted.
+/// One step towards the reference. Computation error where the learned gain cannot be inverted: its least singular
+/// value is below 1e-6 of the largest.
 ControlStep control_step(const Model& model, const std::vector<Constraint>& constraints,
                          const ControllerOptions& options, const std::array<Vector, 5>& reference, const State& x,
                          const State& xi);

@@ -47,8 +47,9 @@ void check(const FilterProblem& p) {
     require(c.a.size() == n && (c.m.rows() == 0 || c.m.cols() == n + 1),
             "safety filter: constraint {} is for {} inputs and its cone for {}, the desired input has {}", i + 1,
             c.a.size(), c.m.cols() - 1, n);
-    require(c.a.allFinite() && std::isfinite(c.b) && c.m.allFinite(), "safety filter: constraint {} is not finite",
-            i + 1);
+    // Squares that overflow would make a violation look like none.
+    require(std::isfinite(c.a.squaredNorm() + c.b * c.b + c.m.squaredNorm()),
+            "safety filter: constraint {} is not finite, or its numbers are beyond 1e150", i + 1);
   }
   require(p.limit.size() == 0 || (p.limit.size() == n && (p.limit.array() > 0).all()),
           "safety filter: limits must be positive, one for each of {} inputs", n);

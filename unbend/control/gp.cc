@@ -30,7 +30,8 @@ GaussianProcess::GaussianProcess(GpData data, GpKernel kernel, const GpOptions& 
   std::erase_if(local.terms, [](const Term& term) {
     return std::ranges::any_of(term, [](const Factor& f) { return f.kind == Factor::Kind::Linear; });
   });
-  prior_ = evaluate(local.empty() ? kernel_.drift : local, 0, 0);
+  drift_prior_ = evaluate(local.empty() ? kernel_.drift : local, 0, 0);
+  gain_prior_ = evaluate(kernel_.gain, 0, 0);
   weights_ = y;
   factor.lower.triangularView<Eigen::Lower>().solveInPlace(weights_);
   likelihood_ = gp_likelihood(factor, weights_);
@@ -105,7 +106,6 @@ Prediction GaussianProcess::predict(const Eigen::Ref<const VectorXd>& z) const {
   const double drift = evaluate(kernel_.drift, 0, own), gain = m > 0 ? evaluate(kernel_.gain, 0, own) : 0;
   s(0, 0) += drift;
   for (Eigen::Index i = 1; i <= m; ++i) s(i, i) += gain;
-  out.novelty = std::min(1., std::sqrt(std::max(s(0, 0), 0.) / prior_));
   // A factor of S, which rounding may have made slightly indefinite.
   out.root = Prediction::Square::Zero(1 + m, 1 + m);
   for (Eigen::Index j = 0; j <= m; ++j) {
@@ -124,6 +124,22 @@ Prediction GaussianProcess::predict(const Eigen::Ref<const VectorXd>& z) const {
     for (Eigen::Index i = 0; i <= m; ++i) out.mean(j, i) = scale_[j] * c.col(i).head(n).dot(weights_.col(j));
   }
   return out;
+}
+
+Vector mean_at(const Prediction& p, const Vector& u) {
+  Vector mean = p.mean.col(0);
+  if (p.mean.cols() > 1) mean += p.mean.rightCols(u.size()) * u;
+  return mean;
+}
+
+double deviation_at(const Prediction& p, const Vector& u) {
+  auto v = p.root.col(0).eval();
+  if (p.root.cols() > 1) v += p.root.rightCols(u.size()) * u;
+  return v.norm();
+}
+
+double GaussianProcess::novelty(const Prediction& p, const Vector& u) const {
+  return std::min(1., deviation_at(p, u) / std::sqrt(drift_prior_ + u.squaredNorm() * gain_prior_));
 }
 
 double GaussianProcess::inverse_norm() const {

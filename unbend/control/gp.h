@@ -33,20 +33,25 @@ struct GpOptions {
 struct Prediction {
   using Rows = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, 0, kMostJoints, kMostJoints + 1>;
   using Square = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, 0, kMostJoints + 1, kMostJoints + 1>;
-  Rows mean;       ///< [outputs, 1 + m]
-  Square root;     ///< [1 + m, 1 + m], upper triangular, root' root = S
-  double novelty;  ///< standard deviation of the drift over its prior one (without linear terms): 1 far from all data
+  Rows mean;    ///< [outputs, 1 + m]; m = 0 where no part of y depends on u
+  Square root;  ///< [1 + m, 1 + m], upper triangular, root' root = S
 };
+/// mean [1; u] and |root [1; u]|, for u of any length where m = 0.
+Vector mean_at(const Prediction& prediction, const Vector& u);
+double deviation_at(const Prediction& prediction, const Vector& u);
 
 /// A process with its data, factored. Values; copies share nothing.
 class GaussianProcess {
  public:
-  /// Input errors: fewer than 2 rows, sizes that do not fit, values that are not finite, outputs that do not vary,
-  /// noise that is not positive. Where the covariance matrix is singular to rounding, a jitter of up to 1e-6 of its
-  /// mean diagonal is added (see jitter()); Computation error if that does not help.
+  /// Input errors: fewer than 2 rows, more than 20000, sizes that do not fit, values that are not finite, outputs that
+  /// do not vary, noise that is not positive. Where the covariance matrix is singular to rounding, a jitter of up to
+  /// 1e-6 of its mean diagonal is added (see jitter()); Computation error if that does not help.
   GaussianProcess(GpData data, GpKernel kernel, const GpOptions& options = {});
 
   Prediction predict(const Eigen::Ref<const Eigen::VectorXd>& z) const;
+  /// Standard deviation at u over the prior one, both without scales, the prior one also without linear terms, which
+  /// grow everywhere; at most 1: far from all data.
+  double novelty(const Prediction& prediction, const Vector& u) const;
   double log_marginal_likelihood() const { return likelihood_; }  ///< of the scaled outputs, summed over them
 
   const GpData& data() const { return data_; }
@@ -70,7 +75,7 @@ class GaussianProcess {
   Eigen::MatrixXd weights_;  // (K + s^2 I)^-1 y / scale [N, outputs]
   Eigen::MatrixXd panels_;   // L^-1 by panels of eight rows
   double likelihood_ = 0, jitter_ = 0;
-  double prior_ = 0;  // variance of the drift that data elsewhere say nothing about
+  double drift_prior_ = 0, gain_prior_ = 0;  // variances that data elsewhere say nothing about
 };
 
 /// Gradient of the log marginal likelihood by log_parameters of drift, then gain, then log noise, with its value in
@@ -88,9 +93,10 @@ GpFit fit_kernel(const GpData& data, const GpKernel& start, const GpOptions& opt
 /// Warnings about data that cannot identify what is asked of them: inputs u that do not vary.
 std::vector<std::string> data_warnings(const GpData& data);
 
-/// A bound |truth - mean| <= beta std + offset[j] that holds at once for all z of norm at most `radius` and all inputs
-/// of norm at most `input_radius`, with probability 1 - p (Lederer, Umlauft and Hirche, arXiv 1906.01376, Theorem 3.1),
-/// on a grid of width tau, if output j is a sample of the process with Lipschitz constant lipschitz_truth[j].
+/// A bound |truth - mean| <= beta std + offset[j] for output j that holds at once for all z of norm at most `radius`
+/// and all inputs of norm at most `input_radius`, with probability 1 - p for each output (Lederer, Umlauft and Hirche,
+/// arXiv 1906.01376, Theorem 3.1), on a grid of width tau, if output j is a sample of the process with Lipschitz
+/// constant lipschitz_truth[j].
 struct UniformBound {
   double beta = 0;
   Eigen::VectorXd offset;  ///< [outputs], in units of y

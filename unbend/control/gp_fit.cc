@@ -53,8 +53,7 @@ GpFactor factor(const MatrixXd& k) {
   }
   fail_computation(
       "Gaussian process: the covariance matrix of {} rows is singular, also with a jitter of 1e-6: raise the noise, or "
-      "remove rows "
-      "that repeat",
+      "remove rows that repeat",
       k.rows());
 }
 
@@ -63,6 +62,7 @@ GpFactor factor(const MatrixXd& k) {
 VectorXd check_gp(const GpData& data, const GpKernel& kernel, const GpOptions& options) {
   const Eigen::Index n = data.z.rows();
   require(n >= 2, "Gaussian process: {} rows of data; at least 2 are needed", n);
+  require(n <= 20000, "Gaussian process: {} rows of data; an exact process takes up to 20000", n);
   require(data.y.rows() == n && (data.u.cols() == 0 || data.u.rows() == n),
           "Gaussian process: {} rows of z, {} of u and {} of y", n, data.u.rows(), data.y.rows());
   require(data.z.cols() >= 1 && data.y.cols() >= 1 && data.y.cols() <= kMostJoints && data.u.cols() <= kMostJoints,

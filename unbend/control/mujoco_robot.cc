@@ -10,6 +10,7 @@ namespace unbend::control {
 
 std::string mujoco_xml(const Robot& robot, double time_step) {
   check(robot, "the robot");
+  require(time_step > 0 && std::isfinite(time_step), "MuJoCo's time step must be positive, not {:g} s", time_step);
   const int n = robot.joints();
   std::string links, closing, motors, springs, actuators;
   double reach = 0;
@@ -42,7 +43,6 @@ std::string mujoco_xml(const Robot& robot, double time_step) {
 }
 
 Plant mujoco_plant(const Robot& robot, double time_step) {
-  require(time_step > 0 && std::isfinite(time_step), "MuJoCo's time step must be positive");
   auto world = std::make_shared<Mujoco>(Mujoco::parse(mujoco_xml(robot, time_step), "the robot's MJCF"));
   const int n = robot.joints();
   std::vector<std::int64_t> links, motors;  // hinges: one number each, and the same index for angles and speeds
@@ -51,6 +51,7 @@ Plant mujoco_plant(const Robot& robot, double time_step) {
     motors.push_back(world->joint(fmt::format("motor{}", i + 1)));
   }
   return {robot, [=](const State& x, const Vector& u, double seconds) {
+            require(seconds <= 1e6 * time_step, "{:g} s are more than 1e6 of MuJoCo's steps of {:g} s", seconds, time_step);
             const auto steps = std::llround(seconds / time_step);
             require(steps >= 1 && std::abs(static_cast<double>(steps) * time_step - seconds) < 1e-9 * seconds,
                     "the control period {:g} s is not a multiple of MuJoCo's time step {:g} s", seconds, time_step);

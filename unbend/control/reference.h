@@ -20,8 +20,8 @@ struct Reference {
   };
   Vector offset;  ///< [n]; with moves, where they start
   std::vector<Sine> sines;
-  std::vector<Move>
-      moves;  ///< one after the other; polynomials of degree nine, at rest to the fourth derivative at both ends
+  /// One after the other; polynomials of degree nine, at rest to the fourth derivative at both ends.
+  std::vector<Move> moves;
 };
 
 /// q_ref and its first four derivatives at time t.

@@ -14,11 +14,18 @@ bool lost(const State& x, int n) {
   return !x.allFinite() || x.head(n).lpNorm<Eigen::Infinity>() > 300 || x.segment(n, n).lpNorm<Eigen::Infinity>() > 1e4;
 }
 
+std::int64_t step_count(double duration, double period) {
+  require(duration > 0 && duration <= 1e7 * period,
+          "a duration of {:g} s; above 0 and up to 1e7 steps of {:g} s are possible", duration, period);
+  return std::llround(duration / period);
+}
+
 }  // namespace
 
 Plant equations_plant(const Robot& robot, double step) {
-  require(step > 0, "the integrator's step must be positive");
+  require(step > 0, "the integrator's step must be positive, not {:g} s", step);
   return {robot, [robot, step](const State& x, const Vector& u, double seconds) {
+            require(seconds <= 1e6 * step, "{:g} s are more than 1e6 steps of the integrator of {:g} s", seconds, step);
             const int steps = std::max(1, static_cast<int>(std::ceil(seconds / step - 1e-9)));
             State next = x;
             for (int i = 0; i < steps && next.allFinite(); ++i) next = rk4(robot, next, u, seconds / steps);
@@ -32,7 +39,7 @@ Run simulate(const Plant& plant, const Model& model, const std::vector<Constrain
   check(model, constraints, options.controller, options.period);
   require(model.nominal.joints() == n, "the nominal robot has {} joints, the plant {}", model.nominal.joints(), n);
   require(reference.offset.size() == n, "the reference is for {} joints, the plant has {}", reference.offset.size(), n);
-  require(options.duration > 0 && std::isfinite(options.duration), "the duration must be positive");
+  const std::int64_t steps = step_count(options.duration, options.period);
   State x = start;
   require(x.size() == 4 * n && x.allFinite(), "the initial state must be {} finite numbers", 4 * n);
   if (options.controller.filter) {
@@ -44,15 +51,19 @@ Run simulate(const Plant& plant, const Model& model, const std::vector<Constrain
     }
   }
   Run run;
-  const auto steps = static_cast<std::int64_t>(std::llround(options.duration / options.period));
   Vector last = Vector::Zero(n);
+  bool held = false;
   for (std::int64_t i = 0; i < steps && !interrupted(); ++i) {
     const double time = static_cast<double>(i) * options.period;
     try {
-      auto step = control_step(model, constraints, options.controller, reference_at(reference, time), x,
-                               flat_state(plant.robot, x));
+      auto towards = reference_at(reference, time);
+      for (int k = 1; held && k < 5; ++k) towards[k].setZero();
+      const State xi = flat_state(plant.robot, x);
+      auto step = control_step(model, constraints, options.controller, towards, x, xi);
       step.time = time;
-      if (step.held) step.input = last;
+      for (std::size_t k = 0; k < constraints.size(); ++k) step.h[k] = barrier(constraints[k], plant.robot, xi).h[0];
+      held = step.held;
+      if (held) step.input = last;
       last = step.input;
       run.steps.push_back(step);
       x = plant.advance(x, last, options.period);
@@ -101,23 +112,23 @@ Experience explore(const Plant& plant, const Robot& nominal, const Reference& re
   check(model, {}, controller, options.period);
   State x = start;
   Vector noise = Vector::Zero(n);
-  const auto steps = static_cast<std::int64_t>(std::llround(options.duration / options.period));
+  const std::int64_t steps = step_count(options.duration, options.period);
   std::vector<std::array<State, 2>> states;
   std::vector<std::array<Vector, 2>> values;
   for (std::int64_t i = 0; i < steps; ++i) {
-    const State xi = flat_state(plant.robot, x);
     if (i % options.hold == 0) {
       for (double& v : noise) v = options.input_noise * random.normal();
     }
     const Vector u =
-        control_step(model, {}, controller, reference_at(reference, static_cast<double>(i) * options.period), x, xi)
+        control_step(model, {}, controller, reference_at(reference, static_cast<double>(i) * options.period), x,
+                     flat_state(nominal, x))
             .input +
         noise;
     if (i > 0 && i % options.sample_every == 0) {
       const Affine truth = flat_dynamics(plant.robot, x);
       Vector q4 = truth.f + truth.g * u;
       for (double& v : q4) v += options.label_noise * random.normal();
-      states.push_back({x, xi});
+      states.push_back({x, flat_state(plant.robot, x)});
       values.push_back({u, q4});
     }
     x = plant.advance(x, u, options.period);
@@ -160,20 +171,19 @@ HeldOut evaluate(const Model& model, const Experience& experience) {
   const GpData data = error_data(experience, model.nominal, model.units);
   HeldOut out;
   out.nrmse = Eigen::VectorXd::Zero(data.y.cols());
-  Eigen::VectorXd ubar(1 + data.u.cols());
   for (Eigen::Index i = 0; i < data.y.rows(); ++i) {
     const Prediction p = model.error->predict(data.z.row(i).transpose());
-    ubar << 1, data.u.row(i).transpose();
-    const auto used = p.root.cols();
-    const double deviation = (p.root * ubar.head(used)).norm();
+    const Vector u = data.u.row(i).transpose(), mean = mean_at(p, u);
+    const double deviation = deviation_at(p, u);
     for (Eigen::Index j = 0; j < data.y.cols(); ++j) {
-      const double error = data.y(i, j) - p.mean.row(j).dot(ubar.head(used));
+      const double error = data.y(i, j) - mean[j];
       out.nrmse[j] += error * error;
       out.surprise.push_back(std::abs(error) / (model.error->scale()[j] * deviation));
     }
   }
   for (Eigen::Index j = 0; j < data.y.cols(); ++j) {
     const double spread = std::sqrt((data.y.col(j).array() - data.y.col(j).mean()).square().mean());
+    require(spread > 0, "held-out data: output {} is {:g} in all rows", j + 1, data.y(0, j));
     out.nrmse[j] = std::sqrt(out.nrmse[j] / static_cast<double>(data.y.rows())) / spread;
   }
   std::ranges::sort(out.surprise);

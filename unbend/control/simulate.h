@@ -25,12 +25,12 @@ struct LoopOptions {
 };
 
 struct Run {
-  std::vector<ControlStep> steps;
-  std::string
-      stopped;  ///< empty, or why the run ended early: the state left what a robot can do, the gain was singular
+  std::vector<ControlStep> steps;  ///< h is the plant's, also where the controller believes in other lengths of links
+  std::string stopped;  ///< empty, or why it ended early: the state left what a robot can do, the gain was singular
 };
 
-/// From x. Constraints that cannot be kept from x are Input errors (check_start) unless the filter is off.
+/// From x. Constraints that cannot be kept from x are Input errors (check_start) unless the filter is off. Where the
+/// filter gives no answer, the last input is kept and the next step sees a reference at rest.
 Run simulate(const Plant& plant, const Model& model, const std::vector<Constraint>& constraints,
              const Reference& reference, const State& x, const LoopOptions& options);
 
@@ -55,7 +55,9 @@ struct ExploreOptions {
   int sample_every = 10;                    ///< control steps
   double pole = 6;
 };
-/// A closed loop on the nominal model with noise on the input, sampled. Computation error if the robot runs away.
+/// A closed loop on the nominal model with noise on the input, sampled: labels are the plant's, but the law sees q''
+/// and q''' as the nominal model computes them from the sensors, since nothing better is known before learning.
+/// Computation error if the robot runs away.
 Experience explore(const Plant& plant, const Robot& nominal, const Reference& reference, const State& x,
                    const ExploreOptions& options, Random& random);
 
