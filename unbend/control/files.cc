@@ -94,9 +94,10 @@ Exploration exploration_from_json(const Json& json, int joints, std::string_view
   o.label_noise = json_get<double>(json, "label_noise", where, o.label_noise);
   o.sample_every = json_get<int>(json, "sample_every", where, o.sample_every);
   o.pole = json_get<double>(json, "pole", where, o.pole);
-  require(
-      out.terms >= 0 && out.terms <= 1000 && o.duration > 0 && o.hold > 0 && o.sample_every > 0 && o.input_noise >= 0 && o.label_noise >= 0,
-      "{}: terms (up to 1000) and noise must not be negative, duration, hold and sample_every must be positive", where);
+  require(out.terms >= 0 && out.terms <= 1000 && o.duration > 0 && o.hold > 0 && o.sample_every > 0 &&
+              o.input_noise >= 0 && o.label_noise >= 0,
+          "{}: terms (up to 1000) and noise must not be negative, duration, hold and sample_every must be positive",
+          where);
   return out;
 }
 

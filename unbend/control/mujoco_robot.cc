@@ -51,7 +51,8 @@ Plant mujoco_plant(const Robot& robot, double time_step) {
     motors.push_back(world->joint(fmt::format("motor{}", i + 1)));
   }
   return {robot, [=](const State& x, const Vector& u, double seconds) {
-            require(seconds <= 1e6 * time_step, "{:g} s are more than 1e6 of MuJoCo's steps of {:g} s", seconds, time_step);
+            require(seconds <= 1e6 * time_step, "{:g} s are more than 1e6 of MuJoCo's steps of {:g} s", seconds,
+                    time_step);
             const auto steps = std::llround(seconds / time_step);
             require(steps >= 1 && std::abs(static_cast<double>(steps) * time_step - seconds) < 1e-9 * seconds,
                     "the control period {:g} s is not a multiple of MuJoCo's time step {:g} s", seconds, time_step);
