@@ -232,8 +232,8 @@ StudyResult study_safe_control(const StudyOptions& options) {
       "1440 and 4360.");
   result.notes.push_back(
       "The input noise N(0, 2) of the reconstruction, held for five steps, is read as a standard deviation of 2 N m "
-      "for "
-      "five control steps. With a variance of 2, or five steps of the integrator, other data and figures come out.");
+      "for five control steps. With a variance of 2, or five steps of the integrator, other data and figures come "
+      "out.");
   result.notes.push_back(
       "Tracking is compared with the nominal model without a filter, which may leave the limit; the robust controller "
       "may not.");
