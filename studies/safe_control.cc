@@ -228,12 +228,11 @@ StudyResult study_safe_control(const StudyOptions& options) {
   result.notes.push_back(
       "The labels of our reconstruction have standard deviations of 728 and 2255. They come out so where the law that "
       "explores takes q'' and q''' from the nominal model; with the true ones it falls into a limit cycle, and they "
-      "are "
-      "1440 and 4360.");
+      "are 1440 and 4360.");
   result.notes.push_back(
       "The input noise N(0, 2) of the reconstruction, held for five steps, is read as a standard deviation of 2 N m "
-      "for five control steps. With a variance of 2, or five steps of the integrator, other data and figures come "
-      "out.");
+      "for five control steps. A variance of 2, or five steps of the integrator, give other data; with each of them "
+      "all bars were reached. The reading was fixed before that was known, and stays.");
   result.notes.push_back(
       "Tracking is compared with the nominal model without a filter, which may leave the limit; the robust controller "
       "may not.");

@@ -27,6 +27,7 @@ try:
     from stable_baselines3 import PPO, SAC
     from stable_baselines3.common.evaluation import evaluate_policy
     from stable_baselines3.common.monitor import Monitor
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 except ImportError as error:
     sys.exit(f"{error}: run tools/setup.sh mujoco rl")
 
@@ -50,8 +51,13 @@ WHOLE_BATCHES = ON_POLICY[:4] + ON_POLICY[6:]
 OFF_POLICY = ("--warm-up", WARM_UP, "--batch", 256, "--hidden", 256, 256)
 
 
-def theirs(kind, task, seed):
-    env = Monitor(gymnasium.make(TASKS[task]))
+def environment(task, normalised):
+    env = DummyVecEnv([lambda: Monitor(gymnasium.make(TASKS[task]))])
+    return VecNormalize(env) if normalised else env
+
+
+def theirs(kind, task, seed, normalised=False):
+    env = environment(task, normalised)
     if kind == "PPO":
         return PPO("MlpPolicy", env, n_steps=2048, batch_size=64, n_epochs=10, seed=seed, device="cpu")
     return SAC("MlpPolicy", env, learning_starts=WARM_UP, batch_size=256, ent_coef=.2, seed=seed, device="cpu")
@@ -109,9 +115,13 @@ def programs(plan):
 
     def they(kind, steps):
         def part(unbend, task, seed, folder):
-            model = theirs(kind, task, seed)
+            normalised = kind == "PPO"  # observations and rewards, as ours on-policy
+            model, judge = theirs(kind, task, seed, normalised), environment(task, normalised)
             model.learn(steps, log_interval=None)
-            return float(evaluate_policy(model, Monitor(gymnasium.make(TASKS[task])), n_eval_episodes=10)[0])
+            if normalised:
+                judge.training = judge.norm_reward = False
+                judge.obs_rms = model.get_vec_normalize_env().obs_rms
+            return float(evaluate_policy(model, judge, n_eval_episodes=10)[0])
         return steps, part
 
     return {"MDPO": we("mdpo", on, "--horizon", 2048, "--inner", 10, "--normalise"),
