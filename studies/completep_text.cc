@@ -6,6 +6,7 @@
 
 #include "studies/bytes.h"
 #include "studies/completep.h"
+#include "studies/kept.h"
 #include "studies/parameterization.h"
 #include "unbend/lm/text.h"
 
@@ -23,7 +24,7 @@ struct Corpus {
   bool judged;
 };
 
-void transfer(StudyResult& result, const Corpus& corpus, bool quiet) {
+void transfer(StudyResult& result, const Corpus& corpus, const StudyOptions& study) {
   const auto& [name, text, deepest, judged] = corpus;
   const auto family = transformer_family(
       {.vocabulary = std::ssize(text.alphabet), .context = kContext, .width = 64, .depth = 2, .heads = 1}, kBase);
@@ -32,7 +33,8 @@ void transfer(StudyResult& result, const Corpus& corpus, bool quiet) {
                          const std::vector<double>& rates) {
     return transfer_sweep(
         family, sizes, rates, {}, find_parameterization(parameterization),
-        [&](uint64_t seed) { return character_windows(text, kContext, kRows, seed); }, plan, kSeeds, quiet);
+        [&](uint64_t seed) { return character_windows(text, kContext, kRows, seed); }, plan, kSeeds, study.quiet,
+        study.kept ? study.kept->next() : std::filesystem::path());
   };
   std::vector<double> rates;
   for (int exponent = -5; exponent >= -12; --exponent) rates.push_back(std::exp2(exponent));
@@ -69,8 +71,8 @@ void study_completep_text(StudyResult& result, const StudyOptions& options) {
   const auto bytes = king_james_bytes().training;
   const auto bible = character_text(
       {reinterpret_cast<const char*>(bytes.const_data_ptr<uint8_t>()), static_cast<std::size_t>(bytes.numel())});
-  transfer(result, {"King James Bible", bible, 32, true}, options.quiet);
-  transfer(result, {"own documentation", own_documentation(), 8, false}, options.quiet);
+  transfer(result, {"King James Bible", bible, 32, true}, options);
+  transfer(result, {"own documentation", own_documentation(), 8, false}, options);
   result.notes.push_back(fmt::format(
       "text: width 64, one head, context {}, {} sequences, {} steps with 10 % warm-up and a cosine to 1/10, {} seeds; "
       "the paper trains on 300M tokens and more; the check at width 256, depths to 64 and 2,000 steps, which wants an "

@@ -285,6 +285,29 @@ TEST(Transfer, TrainsEverySizeAtEveryRate) {
   EXPECT_EQ(sweep.best(0), 0);
 }
 
+TEST(TransferSweep, GoesOnFromTheTrainingsThatAreKept) {
+  const auto family = residual_mlp_family(4, 3, {8, 2});
+  const at::Tensor x = at::randn({16, 4}, at::kFloat), y = at::arange(16).remainder(3);
+  const auto p = find_parameterization("completep");
+  const TemporaryFolder folder;
+  int64_t batches = 0;
+  const auto sweep = [&] {
+    return transfer_sweep(
+        family, {{8, 2}}, {1e-2, 1e30}, {}, p,
+        [&](uint64_t) { return ExampleSource([&](int64_t) {
+                          return ++batches, Examples{x, y};
+                        }); },
+        {.steps = 12, .tail = 3}, 2, true, folder.path());
+  };
+  const auto first = sweep().loss;
+  EXPECT_GT(std::exchange(batches, 0), 0);
+  EXPECT_TRUE(at::allclose(sweep().loss, first, 0, 0, /*equal_nan=*/true));
+  EXPECT_EQ(batches, 0);
+  std::filesystem::remove(folder.path() / "0-0-2.json");
+  EXPECT_TRUE(at::allclose(sweep().loss, first, 0, 0, /*equal_nan=*/true));
+  EXPECT_EQ(batches, 12);
+}
+
 TEST(CharacterText, NumbersItsOwnBytes) {
   const std::string words =
       "\xff"

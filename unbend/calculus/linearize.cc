@@ -14,6 +14,7 @@
 
 #include "unbend/base/error.h"
 #include "unbend/calculus/batched.h"
+#include "unbend/calculus/recorded_push.h"
 #include "unbend/tensor/check.h"
 
 namespace unbend {
@@ -122,12 +123,6 @@ Tensors chosen(const Tensors& all, const std::vector<size_t>& indices) {
   return some;
 }
 
-Tensors detached(const Tensors& x) {
-  Tensors plain;
-  for (const at::Tensor& t : x) plain.push_back(t.detach());
-  return plain;
-}
-
 // LibTorch's fused softmax attention has no second derivative; its plain form, the same numbers, has. The choice is a
 // setting of the whole process: while a function is recorded, other threads get the plain form too.
 class PlainAttention {
@@ -171,23 +166,15 @@ class DualLevel {
   uint64_t index_;
 };
 
-// sqrt(sum (a_i b_i)^2): what <a, b> would be if its terms had random signs.
-double random_walk(const Tensors& a, const Tensors& b) {
-  double sum = 0;
-  for (size_t i = 0; i < a.size(); ++i) sum += (a[i] * b[i]).square().sum().item<double>();
-  return std::sqrt(sum);
-}
-
 struct JacobianKind : Kind {
   Function f;                     // of PushMode::Dual
-  Tensors x, y;                   // the graph of f, for pulls
+  Tensors x, y;                   // the graph of f
   std::vector<size_t> dependent;  // which of y depend on x
-  Tensors u, g;                   // g = J^T u with its graph, for pushes; u of the dependent outputs only
-  std::vector<size_t> recorded;   // which of g depend on u
   LinearizeOptions options;
   // Found out in use, the same by every thread.
   enum class AtOnce { Untried, Works, Fails };
-  mutable std::atomic<bool> verified{false};
+  mutable std::optional<RecordedPush> through;
+  mutable std::once_flag prepared;
   mutable std::atomic<AtOnce> push_at_once{AtOnce::Untried}, pull_at_once{AtOnce::Untried};
 
   using Kind::Kind;
@@ -195,9 +182,8 @@ struct JacobianKind : Kind {
   Tensors push(const Tensors& v) const override {
     if (options.push == PushMode::None) fail_usage("push: this linearization was made with PushMode::None");
     if (options.push == PushMode::Dual) return dual_push(v);
-    Tensors pushed = translated("push", [&] { return recorded_push(v); });
-    if (options.verify_push && !verified.load()) verify(v, pushed);
-    return pushed;
+    prepare();
+    return translated("push", [&] { return recorded_push(v); });
   }
 
   Tensors pull(const Tensors& c) const override {
@@ -207,6 +193,7 @@ struct JacobianKind : Kind {
 
   Tensors push_many(const Tensors& v) const override {
     if (options.push == PushMode::Recorded) {
+      prepare();
       if (auto all = at_once(push_at_once, v, [this](const Tensors& one) { return recorded_push(one); })) return *all;
     }
     return Kind::push_many(v);
@@ -220,10 +207,21 @@ struct JacobianKind : Kind {
   }
 
  private:
+  void prepare() const {
+    if (dependent.empty()) return;
+    std::call_once(prepared, [&] {
+      translated("push", [&] {
+        RecordedPush made(x, chosen(y, dependent));
+        made.prepare(options.verify_push);
+        through = std::move(made);
+      });
+    });
+  }
+
   Tensors recorded_push(const Tensors& v) const {
     Tensors result(codomain.leaves.size());
-    if (!recorded.empty()) {
-      const Tensors some = grad(chosen(g, recorded), u, chosen(v, recorded), true, false, /*allow_unused=*/true);
+    if (through) {
+      const Tensors some = (*through)(v);
       for (size_t j = 0; j < dependent.size(); ++j) result[dependent[j]] = some[j];
     }
     return filled(std::move(result), codomain);
@@ -284,34 +282,6 @@ struct JacobianKind : Kind {
     }
     return derivatives;
   }
-
-  // <u, J v> = <J^T u, v>: g = J^T u is at hand, so this costs two inner products. If somewhere in f a backward is not
-  // differentiable, its share is missing in J v only.
-  void verify(const Tensors& v, const Tensors& pushed) const {
-    const at::NoGradGuard no_gradients;
-    const Tensors some = chosen(pushed, dependent), plain_u = detached(u);
-    Tensors plain_g, plain_v;
-    for (size_t i = 0; i < g.size(); ++i) {
-      if (g[i].defined()) plain_g.push_back(g[i].detach()), plain_v.push_back(v[i]);
-    }
-    const double left = inner(plain_u, some), right = inner(plain_g, plain_v);
-    const double size = random_walk(plain_u, some) + random_walk(plain_g, plain_v) + std::abs(left) + std::abs(right);
-    if (size == 0 || !std::isfinite(size)) return;
-    const auto narrower = [](const Space& s, at::ScalarType type) {
-      return std::ranges::any_of(
-          s.leaves, [&](const Leaf& leaf) { return c10::elementSize(leaf.dtype) < c10::elementSize(type); });
-    };
-    const double tolerance = narrower(domain, at::kFloat) || narrower(codomain, at::kFloat)     ? .2
-                             : narrower(domain, at::kDouble) || narrower(codomain, at::kDouble) ? 2e-2
-                                                                                                : 1e-6;
-    if (std::abs(left - right) > tolerance * size) {
-      fail_computation(
-          "push: <u, J v> = {:.6g} but <J^T u, v> = {:.6g}: an operation in f has a backward that is not "
-          "differentiable in its cotangent (PushMode::Dual may do; options.verify_push turns this test off)",
-          left, right);
-    }
-    verified = true;
-  }
 };
 
 }  // namespace
@@ -337,20 +307,8 @@ Linearization linearize(const Function& f, const Tensors& at, const LinearizeOpt
   for (const at::Tensor& t : y) value.push_back(t.detach().clone());
   if (with_graph) kind->dependent = dependent_outputs(x, y, options.allow_constant);
   if (options.push == PushMode::Dual) kind->f = f;
-  if (options.push == PushMode::Recorded && !kind->dependent.empty()) {
-    // Random, so that the first push can be compared; linear maps do not care at which u they were recorded.
-    Random random(0x5eed);
-    for (at::Tensor& t : random_normals(space_of(chosen(y, kind->dependent)), random))
-      kind->u.push_back(t.requires_grad_());
-    kind->g = translated("linearize", [&] {
-      return grad(chosen(y, kind->dependent), x, kind->u, true, /*create_graph=*/true, /*allow_unused=*/true);
-    });
-    for (size_t i = 0; i < kind->g.size(); ++i) {
-      if (kind->g[i].defined() && kind->g[i].requires_grad()) kind->recorded.push_back(i);
-    }
-  }
   kind->x = std::move(x);
-  if (options.pull) kind->y = std::move(y);
+  if (with_graph) kind->y = std::move(y);
   return {std::move(value), LinearMap(std::move(kind))};
 }
 

@@ -12,11 +12,14 @@
 #include "unbend/base/error.h"
 #include "unbend/base/fit.h"
 #include "unbend/base/interrupt.h"
+#include "unbend/base/json.h"
 #include "unbend/base/progress.h"
 #include "unbend/tensor/schedule.h"
 
 namespace unbend {
 namespace {
+
+constexpr double kDiverged = std::numeric_limits<double>::quiet_NaN();
 
 template <class Net>
 ScaledNetwork scaled(Net made, const NetworkSize& base, const BaseSettings& settings,
@@ -93,7 +96,6 @@ Family residual_mlp_family(int64_t inputs, int64_t classes, const NetworkSize& b
 double train_scaled(const ScaledNetwork& net, const ExampleSource& source, const TrainingPlan& plan,
                     const std::function<void(double loss)>& each_step) {
   require(plan.steps >= 1 && plan.tail >= 1, "training: {} steps, the loss over the last {}", plan.steps, plan.tail);
-  constexpr double kDiverged = std::numeric_limits<double>::quiet_NaN();
   AdamW optimizer(parameter_groups(net.rules, net.parameters));
   double sum = 0;
   const int64_t tail = std::min(plan.tail, plan.steps);
@@ -199,16 +201,23 @@ TransferSweep transfer_sweep(const Family& family, const std::vector<NetworkSize
                              const std::vector<double>& rates, const BaseSettings& settings,
                              const Parameterization& parameterization,
                              const std::function<ExampleSource(uint64_t seed)>& source, const TrainingPlan& plan,
-                             int seeds, bool quiet) {
+                             int seeds, bool quiet, const std::filesystem::path& keep) {
   require(!sizes.empty() && !rates.empty() && seeds >= 1, "transfer: {} sizes, {} learning rates, {} seeds",
           sizes.size(), rates.size(), seeds);
   const auto count = std::ssize(sizes), rate_count = std::ssize(rates);
   TransferSweep sweep{parameterization.name, sizes, rates, at::zeros({count, rate_count, seeds}, at::kDouble)};
   Progress progress("transfer, " + parameterization.name, count * rate_count * seeds * plan.steps, "steps", quiet);
+  if (!keep.empty()) std::filesystem::create_directories(keep);
   int64_t trainings = 0;
   for (int64_t i = 0; i < count; ++i)
     for (int64_t r = 0; r < rate_count; ++r)
       for (int seed = 1; seed <= seeds; ++seed, ++trainings) {
+        const auto kept = keep.empty() ? keep : keep / fmt::format("{}-{}-{}.json", i, r, seed);
+        if (!kept.empty() && std::filesystem::exists(kept)) {
+          const auto loss = read_json(kept);
+          sweep.loss[i][r][seed - 1] = loss.is_null() ? kDiverged : loss.get<double>();
+          continue;
+        }
         auto here = settings;
         here.lr = rates[r];
         const auto net = family(sizes[i], here, parameterization, static_cast<uint64_t>(seed));
@@ -218,6 +227,7 @@ TransferSweep transfer_sweep(const Family& family, const std::vector<NetworkSize
                           fmt::format("{}, rate {:.3g}: {:.3f}", size_name(sizes[i]), rates[r], value));
         });
         if (interrupted()) fail_computation("transfer: interrupted");
+        if (!kept.empty()) write_json(kept, sweep.loss[i][r][seed - 1].item<double>());
       }
   progress.finish();
   return sweep;

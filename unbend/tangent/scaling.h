@@ -5,6 +5,7 @@
 
 #include <ATen/ATen.h>
 
+#include <filesystem>
 #include <functional>
 #include <limits>
 #include <string>
@@ -92,12 +93,13 @@ struct TransferSweep {
   double transferred(std::size_t size, std::size_t from) const;
 };
 
-/// One training per size, rate and seed; settings.lr is replaced.
+/// One training per size, rate and seed; settings.lr is replaced. Finished trainings leave their loss in the folder
+/// `keep`, unless it is empty, and the next call with the same folder, which must ask for the same, takes them from it.
 TransferSweep transfer_sweep(const Family& family, const std::vector<NetworkSize>& sizes,
                              const std::vector<double>& rates, const BaseSettings& settings,
                              const Parameterization& parameterization,
                              const std::function<ExampleSource(uint64_t seed)>& source, const TrainingPlan& plan,
-                             int seeds, bool quiet);
+                             int seeds, bool quiet, const std::filesystem::path& keep = {});
 
 // ---- Laziness
 
