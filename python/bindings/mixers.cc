@@ -56,12 +56,6 @@ void bind_mixers(py::module_& m) {
       Released());
   m.def("gaussian_kernel", &gaussian_kernel, Released());
   m.def("rms_norm", &rms_norm, Released());
-  m.def(
-      "layer_norm",
-      [](const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps) {
-        return layer_norm(x, weight, bias, eps);
-      },
-      Released());
   m.def("swiglu", &swiglu, Released());
 }
 

@@ -8,7 +8,7 @@
 """
 import torch  # noqa: F401  (its libraries must be there before ours)
 
-from .attention import gated_scan, gaussian_kernel, layer_norm, rms_norm, soft_attention, swiglu, window_attention
+from .attention import gated_scan, gaussian_kernel, rms_norm, soft_attention, swiglu, window_attention
 from .errors import ComputationError, Error, InputError
 from .maps import (LinearMap, block_column, block_diagonal, block_row, check_linearization, check_properties, dense,
                    diagonal, dot_test, function_map, hessian, identity, implicit_derivative, linearize, low_rank, zero)

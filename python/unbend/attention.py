@@ -42,11 +42,6 @@ def rms_norm(x, weight, eps=1e-6, dtype=None):
     return _core.rms_norm(x, weight, eps, x.dtype if dtype is None else dtype)
 
 
-def layer_norm(x, weight, bias, eps=1e-5):
-    """(x - mean) / sqrt(variance + eps) * weight + bias over the last dimension, with a fused push."""
-    return _core.layer_norm(x, weight, bias, eps)
-
-
 def swiglu(gate_up):
     """silu(first half) * second half of the last dimension."""
     return _core.swiglu(gate_up)

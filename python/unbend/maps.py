@@ -150,7 +150,7 @@ class LinearMap:
 def linearize(f, *at, push="recorded", pull=True, verify_push=True, allow_constant=False, allow_nonfinite=False):
     """f(*at) and the Jacobian of f there, as a LinearMap; f runs once, ever.
 
-    f takes and gives trees of tensors. push: "recorded" (the backward pass is recorded and transposed), "dual" (f runs
+    f takes and gives trees of tensors. push: "recorded" (the graph of f is walked forwards), "dual" (f runs
     again for each push, on dual numbers) or "none". Tensors that f captures count as constants and must not change
     while the map lives. InputError for outputs that depend on no input (unless allow_constant) and for an f that
     changes its inputs; ComputationError for values that are not finite (unless allow_nonfinite).

@@ -118,7 +118,7 @@ void add_nets(std::vector<Kernel>& list) {
                   [](const Tensors& x) -> Tensors { return {rms_norm(x[0], x[1], 1e-5, at::kDouble)}; },
                   {normal({3, 4, 11}, 1), normal({11}, 2)}});
   list.push_back({"layer_norm",
-                  [](const Tensors& x) -> Tensors { return {layer_norm(x[0], x[1], x[2], 1e-5)}; },
+                  [](const Tensors& x) -> Tensors { return {at::layer_norm(x[0], x[1].sizes(), x[1], x[2], 1e-5)}; },
                   {normal({3, 4, 11}, 1), normal({11}, 2), normal({11}, 3)}});
   list.push_back({"swiglu", [](const Tensors& x) -> Tensors { return {swiglu(x[0])}; }, {normal({3, 4, 22}, 1)}});
   for (const auto pairs : {RotaryPairs::Halves, RotaryPairs::Adjacent}) {

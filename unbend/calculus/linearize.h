@@ -13,17 +13,17 @@ using Function = std::function<Tensors(const Tensors&)>;
 
 /// How push-forwards are had.
 enum class PushMode {
-  Recorded,  ///< the backward pass is recorded once and transposed: f never runs again. From two or three pushes on the
-             ///< fastest way
+  Recorded,  ///< the graph of f that pulls walk backwards is walked forwards: f never runs again. The fastest way
   Dual,      ///< f runs again for every push, on dual numbers: no recording; operations need a forward-mode derivative,
              ///< which kernels of this project do not have
-  None,      ///< no push: half the memory
+  None,      ///< no push
 };
 
 struct LinearizeOptions {
   PushMode push = PushMode::Recorded;
   bool pull = true;
-  /// The first push is compared with the recorded pull: finds operations whose backward is silently not differentiable.
+  /// Operations that are pushed by the transpose of their backward are compared with it before the first push: finds
+  /// those whose backward is silently not differentiable.
   bool verify_push = true;
   bool allow_constant = false;   ///< outputs that do not depend on any input have the derivative zero
   bool allow_nonfinite = false;  ///< values of f may be infinite or NaN
@@ -37,8 +37,8 @@ struct Linearization {
 /// f(at) and its Jacobian there. f runs once, ever (but for PushMode::Dual). `at` is copied: floating-point tensors of
 /// any shapes. Inputs that f does not use have the derivative zero.
 ///
-/// With PushMode::Recorded and y = f(x): g = J^T u is computed and recorded for one random u; since g is linear in u,
-/// its own pull is u's push, so J v = d<g, v>/du. Memory: f's activations, and the recorded backward's.
+/// Memory: f's activations; after the first push, for pushes, also the derivative of each pointwise operation, and the
+/// backward of each operation without a rule of its own (recorded_push.h).
 ///
 /// The Jacobian's push and pull throw Error (Computation) where an operation in f has no such derivative (it is named),
 /// and where a tensor that f captured has been changed in place since.

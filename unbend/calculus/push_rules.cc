@@ -1,5 +1,6 @@
 #include "unbend/calculus/push_rules.h"
 
+#include <ATen/ExpandUtils.h>
 #include <torch/csrc/autograd/generated/Functions.h>
 
 #include <typeindex>
@@ -23,9 +24,10 @@ at::Tensor scaled(const at::Tensor& t, const at::Scalar& factor) { return is_one
 at::Tensor sum(at::Tensor a, at::Tensor b, const at::Scalar& factor = 1) {
   if (!b.defined()) return a;
   if (!a.defined()) return scaled(b, factor);
-  const bool alike = a.sizes() == b.sizes() && a.scalar_type() == b.scalar_type();
-  if (alike && is_own(a)) return a.add_(b, factor);
-  if (alike && is_own(b) && is_one(factor)) return b.add_(a);
+  if (a.scalar_type() == b.scalar_type()) {
+    if (at::is_expandable_to(b.sizes(), a.sizes()) && is_own(a)) return a.add_(b, factor);
+    if (at::is_expandable_to(a.sizes(), b.sizes()) && is_own(b) && is_one(factor)) return b.add_(a);
+  }
   return at::add(a, b, factor);
 }
 
@@ -140,6 +142,27 @@ void add_arithmetic(Rules& rules) {
     const auto y = saved(o.result_, o);
     t.out[0] = at::_softmax_backward_data(t.in[0].to(y.scalar_type()), y, o.dim, y.scalar_type());
   });
+  // y = n weight + bias, n = (x - mean) inverse; dn = inverse (dx - mean(dx) - n mean(n dx)), which is symmetric: the
+  // share of dx is the weight times a pull without weight.
+  rule<NativeLayerNormBackward0>(rules, [](NativeLayerNormBackward0& o, Tangents& t) {
+    const auto x = saved(o.input_, o), mean = saved(o.result1_, o), inverse = saved(o.result2_, o);
+    const auto shape = C10_AS_INTARRAYREF_SLOW(o.normalized_shape);
+    at::Tensor y;
+    if (t.in[1].defined()) y = at::sub(x, mean).mul_(inverse).to(x.scalar_type()) * t.in[1];
+    y = sum(std::move(y), t.in[2]);
+    if (t.in[0].defined()) {
+      auto dn = std::get<0>(
+          at::native_layer_norm_backward(t.in[0].contiguous(), x, shape, mean, inverse, {}, {}, {true, false, false}));
+      const auto weight = saved(o.weight_, o);
+      if (!weight.defined())
+        y = sum(std::move(y), std::move(dn));
+      else if (y.defined())
+        y = is_own(y) && y.sizes() == dn.sizes() ? y.addcmul_(dn, weight) : at::addcmul(y, dn, weight);
+      else
+        y = times(std::move(dn), weight);
+    }
+    t.out[0] = std::move(y);
+  });
 }
 
 void add_views(Rules& rules) {
@@ -203,7 +226,7 @@ bool is_own(const at::Tensor& t) {
 }
 
 at::Tensor times(at::Tensor t, const at::Tensor& factor) {
-  const bool alike = t.sizes() == factor.sizes() && t.scalar_type() == factor.scalar_type();
+  const bool alike = at::is_expandable_to(factor.sizes(), t.sizes()) && t.scalar_type() == factor.scalar_type();
   return alike && is_own(t) ? t.mul_(factor) : at::mul(t, factor);
 }
 

@@ -27,7 +27,7 @@ bool is_pointwise(const torch::autograd::Node& operation);
 /// Whether nobody else sees the numbers of t.
 bool is_own(const at::Tensor& t);
 
-/// t * factor of the same shape, in t where it is own.
+/// t * factor, in t where it is own and as large.
 at::Tensor times(at::Tensor t, const at::Tensor& factor);
 
 }  // namespace unbend

@@ -27,15 +27,11 @@ struct Linear {
 };
 Linear make_linear(int64_t in, int64_t out, Random& random);
 
-/// (x - mean) / sqrt(variance + eps) * weight + bias over the last dimension [M] (Ba et al. 2016, arXiv 1607.06450);
-/// weight and bias [M]. Differentiable twice; double backward is a fused push.
-at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps);
-
-/// The same with its weights.
+/// (x - mean) / sqrt(variance + eps) * weight + bias over the last dimension (Ba et al. 2016, arXiv 1607.06450).
 struct LayerNorm {
   at::Tensor weight, bias;  ///< [width], start at 1 and 0
   double eps;
-  at::Tensor operator()(const at::Tensor& x) const { return layer_norm(x, weight, bias, eps); }
+  at::Tensor operator()(const at::Tensor& x) const { return at::layer_norm(x, weight.sizes(), weight, bias, eps); }
 };
 LayerNorm make_layer_norm(int64_t width, double eps = 1e-5);
 
