@@ -12,6 +12,7 @@
 
 #include "tests/error_message.h"
 #include "unbend/base/error.h"
+#include "unbend/base/files.h"
 
 namespace unbend {
 namespace {
