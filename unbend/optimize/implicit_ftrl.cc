@@ -1,11 +1,10 @@
 #include "unbend/optimize/implicit_ftrl.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <array>
 
 #include "unbend/base/error.h"
+#include "unbend/base/large_pages.h"
 #include "unbend/optimize/implicit_ftrl_work.h"
 
 namespace unbend::optimize {
@@ -58,14 +57,8 @@ Ftrl::Ftrl(FtrlOptions options, std::int64_t dimension) : options_(std::move(opt
   models_ = options_.rates.size() * static_cast<std::size_t>(options_.classes);
   stride_ = models_ == 1 ? 1 : (models_ + kWidth - 1) / kWidth * kWidth;
   slot_size_ = static_cast<std::int64_t>(stride_) * (1 + per_coordinate() + options_.average);
-  const auto count = static_cast<std::size_t>(dimension * slot_size_);
-  weights_.reserve(count);
   // Rows touch weights all over the place: large pages spare a walk through the page table for each.
-  constexpr std::uintptr_t kPage = 2 << 20;
-  const auto begin = (reinterpret_cast<std::uintptr_t>(weights_.data()) + kPage - 1) / kPage * kPage;
-  const auto end = reinterpret_cast<std::uintptr_t>(weights_.data() + count) / kPage * kPage;
-  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-  weights_.resize(count);
+  weights_ = zeros_in_large_pages<double>(static_cast<std::size_t>(dimension * slot_size_));
   sum_g2_.assign(stride_, 0), norm2_.assign(stride_, 0), scale_sum_.assign(stride_, 0);
   tallies_.resize(options_.rates.size());
   work_ = std::make_unique<Work>(stride_);

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "unbend/base/error.h"
+#include "unbend/base/large_pages.h"
 #include "unbend/base/parallel.h"
 #include "unbend/transport/lopt.h"
 
@@ -30,8 +31,8 @@ Packed pack(std::span<const Embedding> embeddings) {
   const auto atoms = static_cast<std::int64_t>(embeddings[0].mass.size());
   const auto dim = atoms ? static_cast<std::int64_t>(embeddings[0].displacement.size()) / atoms : 0;
   const std::int64_t width = dim + 1, panels = (count + kWide - 1) / kWide, size = atoms * width;
-  Packed packed{count, atoms, width, std::vector<double>(static_cast<std::size_t>((count + kTall) * size)),
-                std::vector<double>(static_cast<std::size_t>(panels * kWide * size))};
+  Packed packed{count, atoms, width, zeros_in_large_pages<double>(static_cast<std::size_t>((count + kTall) * size)),
+                zeros_in_large_pages<double>(static_cast<std::size_t>(panels * kWide * size))};
   for (std::int64_t i = 0; i < count; ++i) {
     const Embedding& e = embeddings[static_cast<std::size_t>(i)];
     for (std::int64_t n = 0; n < atoms; ++n) {
@@ -101,7 +102,7 @@ std::vector<double> lopt_matrix(std::span<const Embedding> embeddings, double la
   }
   const Packed packed = pack(embeddings);
   const std::int64_t count = packed.count, size = packed.atoms * packed.width;
-  std::vector<double> matrix(static_cast<std::size_t>(count * count));
+  auto matrix = zeros_in_large_pages<double>(static_cast<std::size_t>(count * count));
   const auto run = packed.width == 3 ? tile<2> : packed.width == 4 ? tile<3> : tile<0>;
   // One panel of columns against the rows up to it; the panel stays in the first caches.
   parallel_for((count + kWide - 1) / kWide, threads, [&](std::int64_t panel) {
