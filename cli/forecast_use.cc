@@ -186,8 +186,9 @@ void evaluate(const UseArguments& a) {
   const auto& scores = e.methods.back().scores;
   std::vector<std::string> notes = e.left_out;
   if (scores.without_scale > 0)
-    notes.push_back(
-        fmt::format("{} of {} series repeat exactly and have no MASE", scores.without_scale, scores.series));
+    notes.push_back(fmt::format(
+        "{} of {} series repeat exactly, or have no more than a season before what is held out, and have no MASE",
+        scores.without_scale, scores.series));
   if (scores.with_zeros > 0)
     notes.push_back(fmt::format("{} of {} series have zeros and no MAPE", scores.with_zeros, scores.series));
   for (const auto& c : e.coverage)

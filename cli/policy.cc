@@ -288,8 +288,12 @@ void train(const TrainArguments& a) {
   }
   fmt::print("{}: {} steps, {} episodes in {:.1f} s ({:.0f} steps/s)\n", agent.spec.name, last.steps, last.episodes,
              last.seconds, rate);
-  fmt::print("mean return of the last episodes {:.5g}, length {:.4g}; KL {:.3g}, entropy {:.3g}\n", last.total,
-             last.length, last.divergence, last.entropy);
+  fmt::print("mean return of the last episodes {:.5g}, length {:.4g}", last.total, last.length);
+  if (last.updates > 0) {
+    fmt::print("; KL {:.3g}, entropy {:.3g}\n", last.divergence, last.entropy);
+  } else {
+    fmt::print("; nothing was learned: all were random steps (--warm-up)\n");
+  }
   if (last.evaluated) fmt::print("mean return of the most likely actions {:.5g}\n", *last.evaluated);
   if (!folder.empty()) fmt::print("{} holds policy, checkpoint and curve\n", folder.string());
 }
