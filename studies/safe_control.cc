@@ -116,7 +116,7 @@ void pictures(StudyResult& result, const Learned& learned, const std::vector<Con
   LinePlot margins{"GP, robust CBF: what the robust condition leaves, and r", {"time (s)"}, {"share"}, {}};
   margins.series.push_back(over_time("r (below 1: feasible)", safe, [](const ControlStep& s) { return s.ratio[0]; }));
   margins.series.push_back(
-      over_time("standard deviation over prior", safe, [](const ControlStep& s) { return s.novelty; }));
+      over_time("novelty (near 1: far from the data)", safe, [](const ControlStep& s) { return s.novelty; }));
   margins.series.push_back(over_time(
       "filter acts", safe, [](const ControlStep& s) { return s.status == FilterStatus::Unchanged ? 0. : 1.; }));
   result.plots.push_back(margins);

@@ -139,7 +139,9 @@ double deviation_at(const Prediction& p, const Vector& u) {
 }
 
 double GaussianProcess::novelty(const Prediction& p, const Vector& u) const {
-  return std::min(1., deviation_at(p, u) / std::sqrt(drift_prior_ + u.squaredNorm() * gain_prior_));
+  // A fitted prior may be a thousand times as large as the data; the scaled outputs have variance 1.
+  const double unknown = std::min(1., drift_prior_ + u.squaredNorm() * gain_prior_);
+  return std::min(1., deviation_at(p, u) / std::sqrt(unknown));
 }
 
 double GaussianProcess::inverse_norm() const {

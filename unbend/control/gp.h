@@ -49,8 +49,8 @@ class GaussianProcess {
   GaussianProcess(GpData data, GpKernel kernel, const GpOptions& options = {});
 
   Prediction predict(const Eigen::Ref<const Eigen::VectorXd>& z) const;
-  /// Standard deviation at u over the prior one, both without scales, the prior one also without linear terms, which
-  /// grow everywhere; at most 1: far from all data.
+  /// Standard deviation at u over that of knowing nothing: the prior one without linear terms, which grow everywhere,
+  /// or that of the data's outputs where it is less. At most 1: far from all data.
   double novelty(const Prediction& prediction, const Vector& u) const;
   double log_marginal_likelihood() const { return likelihood_; }  ///< of the scaled outputs, summed over them
 
