@@ -1,5 +1,6 @@
-// linearize on the three cases of methods/autofd.md, B2: CPU time of forward, build, pull, push and dual push, as
-// multiples of a forward pass without graph, and what 10 pushes cost in all. Usage: bench_linearize [--json] [ROUNDS]
+// linearize on the three cases of methods/autofd.md, B2: CPU time of forward, build (with what the first
+// push makes), pull, push and dual push, as multiples of a forward pass without graph, and what 10 pushes cost in all.
+// Usage: bench_linearize [--json] [ROUNDS]
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <fmt/format.h>

@@ -292,7 +292,7 @@ void train(const TrainArguments& a) {
   if (last.updates > 0) {
     fmt::print("; KL {:.3g}, entropy {:.3g}\n", last.divergence, last.entropy);
   } else {
-    fmt::print("; nothing was learned: all were random steps (--warm-up)\n");
+    fmt::print("; no update was made: --warm-up or --batch asks for more steps first\n");
   }
   if (last.evaluated) fmt::print("mean return of the most likely actions {:.5g}\n", *last.evaluated);
   if (!folder.empty()) fmt::print("{} holds policy, checkpoint and curve\n", folder.string());

@@ -333,6 +333,20 @@ TEST(LinearizeBadInput, OperationsWithoutPushes) {
   EXPECT_TRUE(norm(linearize(named, heads, {.push = PushMode::None}).jacobian.pull(heads)) > 0);
 }
 
+TEST(LinearizeBadInput, HooksOnGradients) {
+  const Function f = [](const Tensors& x) -> Tensors {
+    const auto y = x[0].sin();
+    y.register_hook([](const at::Tensor& g) { return 2 * g; });
+    return {y};
+  };
+  const Tensors at_point = {numbers({1, 2})};
+  EXPECT_THAT(error_message([&] { linearize(f, at_point).jacobian.push(at_point); }, ErrorKind::Computation),
+              HasSubstr("hook"));
+  EXPECT_LT(distance(linearize(f, at_point, {.verify_push = false}).jacobian.push(at_point)[0],
+                     at_point[0] * at_point[0].cos()),
+            1e-14);
+}
+
 TEST(LinearizeBadInput, NestedDualNumbersAreRefused) {
   const Function f = [](const Tensors& x) -> Tensors { return {x[0].sin()}; };
   const Function nested = [&](const Tensors& x) {

@@ -198,6 +198,23 @@ TEST(GaussianProcess, FitFindsTheKernelThatMadeTheData) {
   for (std::size_t i = 1; i < gradient.size(); ++i) EXPECT_LT(std::abs(gradient[i]), 2) << i;
 }
 
+// A fit often ends at a prior that is far larger than the data.
+TEST(GaussianProcess, NoveltyUnderALargePriorIsOverTheData) {
+  Random random(5);
+  GpData data{Eigen::MatrixXd(60, 1), Eigen::MatrixXd::Zero(60, 1), Eigen::MatrixXd(60, 1)};
+  for (Eigen::Index i = 0; i < 60; ++i) {
+    data.z(i, 0) = random.normal();
+    data.y(i, 0) = std::sin(data.z(i, 0));
+  }
+  const GaussianProcess gp(data, {squared_exponential(300, 8), {}, .01});
+  const Vector none = Vector::Zero(1);
+  const auto near = gp.predict(VectorXd::Constant(1, .3)), far = gp.predict(VectorXd::Constant(1, 15));
+  EXPECT_LT(gp.novelty(near, none), .1);
+  EXPECT_GT(deviation_at(far, none), 2);    // more than the data's own scatter,
+  EXPECT_LT(deviation_at(far, none), 150);  // but little of what the prior allows
+  EXPECT_EQ(gp.novelty(far, none), 1);
+}
+
 TEST(GaussianProcess, UniformBoundHoldsForSamples) {
   const GaussianProcess gp(data_of({-1, 0, 1}, {}, {-.8, 0, .8}), {squared_exponential(1, 1), {}, .1}, kPlain);
   const auto bound = uniform_bound(gp, 1, 0, 1e-6, .05, VectorXd::Ones(1));

@@ -23,7 +23,7 @@ struct LinearizeOptions {
   PushMode push = PushMode::Recorded;
   bool pull = true;
   /// Operations that are pushed by the transpose of their backward are compared with it before the first push: finds
-  /// those whose backward is silently not differentiable.
+  /// those whose backward is silently not differentiable. Hooks that f puts on gradients are refused.
   bool verify_push = true;
   bool allow_constant = false;   ///< outputs that do not depend on any input have the derivative zero
   bool allow_nonfinite = false;  ///< values of f may be infinite or NaN

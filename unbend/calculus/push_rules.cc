@@ -31,38 +31,19 @@ at::Tensor sum(at::Tensor a, at::Tensor b, const at::Scalar& factor = 1) {
   return at::add(a, b, factor);
 }
 
-// Rules for products: t is [self, left, right] of y = beta self + alpha left right, in one of the two forms below.
-struct Matrix {
-  static at::Tensor plain(const at::Tensor& a, const at::Tensor& b) { return at::mm(a, b); }
-  static at::Tensor added(const at::Tensor& y, const at::Tensor& a, const at::Tensor& b, const at::Scalar& beta,
-                          const at::Scalar& alpha) {
-    return at::addmm(y, a, b, beta, alpha);
-  }
-  static at::Tensor add_to(at::Tensor& y, const at::Tensor& a, const at::Tensor& b, const at::Scalar& alpha) {
-    return y.addmm_(a, b, 1, alpha);
-  }
-};
-struct Matrices {
-  static at::Tensor plain(const at::Tensor& a, const at::Tensor& b) { return at::bmm(a, b); }
-  static at::Tensor added(const at::Tensor& y, const at::Tensor& a, const at::Tensor& b, const at::Scalar& beta,
-                          const at::Scalar& alpha) {
-    return at::baddbmm(y, a, b, beta, alpha);
-  }
-  static at::Tensor add_to(at::Tensor& y, const at::Tensor& a, const at::Tensor& b, const at::Scalar& alpha) {
-    return y.baddbmm_(a, b, 1, alpha);
-  }
-};
-
-// dy = beta dself + alpha (dleft right + left dright)
-template <class Form, class Left, class Right>
+// dy of y = beta self + alpha left right, of matrices or of batches of them.
+template <class Left, class Right>
 at::Tensor product(const at::Tensor& dself, const at::Tensor& dleft, const at::Tensor& dright, const Left& left,
                    const Right& right, const at::Scalar& beta, const at::Scalar& alpha) {
   at::Tensor y;
   const auto add = [&](const at::Tensor& a, const at::Tensor& b) {
-    if (y.defined()) {
-      y = is_own(y) ? Form::add_to(y, a, b, alpha) : at::add(y, Form::plain(a, b), alpha);
+    const bool many = a.dim() == 3;
+    if (y.defined() && is_own(y)) {
+      many ? y.baddbmm_(a, b, 1, alpha) : y.addmm_(a, b, 1, alpha);
+    } else if (!y.defined() && dself.defined()) {
+      y = many ? at::baddbmm(dself, a, b, beta, alpha) : at::addmm(dself, a, b, beta, alpha);
     } else {
-      y = dself.defined() ? Form::added(dself, a, b, beta, alpha) : scaled(Form::plain(a, b), alpha);
+      y = sum(std::move(y), scaled(many ? at::bmm(a, b) : at::mm(a, b), alpha));
     }
   };
   if (dleft.defined()) add(dleft, right());
@@ -90,20 +71,20 @@ void rule(Rules& rules, Rule) {
 
 void add_products(Rules& rules) {
   rule<MmBackward0>(rules, [](MmBackward0& o, Tangents& t) {
-    t.out[0] = product<Matrix>(
+    t.out[0] = product(
         {}, t.in[0], t.in[1], [&] { return saved(o.self_, o); }, [&] { return saved(o.mat2_, o); }, 1, 1);
   });
   rule<AddmmBackward0>(rules, [](AddmmBackward0& o, Tangents& t) {
-    t.out[0] = product<Matrix>(
+    t.out[0] = product(
         t.in[0], t.in[1], t.in[2], [&] { return saved(o.mat1_, o); }, [&] { return saved(o.mat2_, o); }, o.beta,
         o.alpha);
   });
   rule<BmmBackward0>(rules, [](BmmBackward0& o, Tangents& t) {
-    t.out[0] = product<Matrices>(
+    t.out[0] = product(
         {}, t.in[0], t.in[1], [&] { return saved(o.self_, o); }, [&] { return saved(o.mat2_, o); }, 1, 1);
   });
   rule<BaddbmmBackward0>(rules, [](BaddbmmBackward0& o, Tangents& t) {
-    t.out[0] = product<Matrices>(
+    t.out[0] = product(
         t.in[0], t.in[1], t.in[2], [&] { return saved(o.batch1_, o); }, [&] { return saved(o.batch2_, o); }, o.beta,
         o.alpha);
   });

@@ -42,10 +42,8 @@ Tensors pulled(Node& operation, const std::vector<uint32_t>& which, const Tensor
   for (size_t i = 0; i < which.size(); ++i) all[which[i]] = cotangents[i];
   const at::AutoGradMode gradients(with_graph);
   Tensors g = operation(std::move(all));
-  torch::autograd::validate_outputs(operation.next_edges(), g,
-                                    [&](const std::string& what) {  // sums what was broadcast
-                                      return operation.name() + ": " + what;
-                                    });
+  const auto named = [&](const std::string& what) { return operation.name() + ": " + what; };
+  torch::autograd::validate_outputs(operation.next_edges(), g, named);  // sums what was broadcast
   return g;
 }
 
@@ -123,6 +121,16 @@ void verify(const Node& operation, const Transposed& map, Random& random) {
         left, right, operation.name());
 }
 
+// A pull honours hooks, which may change gradients; a push knows nothing of them.
+void refuse_hooks(Node& operation) {
+  if (!operation.tensor_pre_hooks().empty() || !operation.pre_hooks().empty() || !operation.post_hooks().empty())
+    fail_computation(
+        "push: f puts a hook on a gradient ({}), so that pulls need not be the transpose of pushes "
+        "(options.verify_push "
+        "turns this test off)",
+        operation.name());
+}
+
 struct Step {
   Node* operation;
   PushRule rule = nullptr;
@@ -166,8 +174,8 @@ struct RecordedPush::Plan {
   std::vector<decltype(torch::autograd::impl::grad_accumulator({}))> leaves;  // kept: a tensor lets go of them
 
   Plan(const Tensors& x, const Tensors& y) {
-    std::unordered_map<Node*, std::vector<int>>
-        places;  // slots of what an operation, or a leaf, gives; empty: constant
+    // Slots of what an operation, or a leaf, gives; empty: constant.
+    std::unordered_map<Node*, std::vector<int>> places;
     const auto slot = [&](const Edge& e) {
       const auto found = e.is_valid() ? places.find(e.function.get()) : places.end();
       if (found == places.end() || found->second.empty()) return kNone;
@@ -232,7 +240,11 @@ void RecordedPush::prepare(bool check) {
   outside_of_backward([&] {
     const c10::InferenceMode no_inference(false);
     Random random(0x5eed);
+    for (const auto& leaf : plan_->leaves) {
+      if (check) refuse_hooks(*leaf);
+    }
     for (auto& step : plan_->steps) {
+      if (check) refuse_hooks(*step.operation);
       if (!step.rule) transpose(step, check, random);
     }
   });

@@ -1,4 +1,5 @@
-// Pushes through the graph that LibTorch recorded of a function for its backward pass: the graph is walked forwards.
+// Pushes through the graph that LibTorch recorded of a function for its backward pass: the graph is walked forwards
+// (methods/autofd.md, B2; what it says of recorded backwards holds here operation by operation).
 #pragma once
 
 #include <ATen/ATen.h>
@@ -21,7 +22,8 @@ class RecordedPush {
 
   /// Factors of pointwise operations, and recorded backwards of those without a rule; `verify` compares each of the
   /// latter with its transpose: Error (Computation) for an operation whose backward is not differentiable in its
-  /// cotangent. To be called before the first push, outside of LibTorch's transformations.
+  /// cotangent, and for hooks on gradients, which pulls run and pushes do not. To be called before the first push,
+  /// outside of LibTorch's transformations.
   void prepare(bool verify);
 
   /// v: one tangent per leaf. Gives one per result; undefined ones are zero.
