@@ -20,7 +20,7 @@ using namespace control;
 namespace fs = std::filesystem;
 
 struct Arguments {
-  std::string robot, nominal, model, task, data, held_out, states, out, log, report, plant = "equations", start_model;
+  std::string robot, nominal, model, task, settings, data, held_out, states, out, log, report, plant = "equations", start_model;
   double step = .002;
   std::optional<double> beta;  ///< instead of the task's
   int evaluations = 200, rows = 1000;
@@ -161,12 +161,19 @@ void simulate_verb(const Arguments& a) {
 
 void explore_verb(const Arguments& a) {
   const Robot robot = robot_of(a.robot), nominal = robot_of(a.nominal.empty() ? a.robot : a.nominal);
-  const Exploration e = a.task.empty()
-                            ? exploration_from_json(Json::object(), robot.joints(), "the standard exploration")
-                            : exploration_from_json(read_json(a.task), robot.joints(), a.task);
+  const int n = robot.joints();
+  const Exploration e = a.settings.empty() ? Exploration{} : exploration_from_json(read_json(a.settings), n, a.settings);
+  Reference around{e.offset.size() ? e.offset : Vector(Vector::Zero(n)), {}, {}};
+  Vector start = around.offset;
+  if (!a.task.empty()) {
+    require(e.offset.size() == 0, "{}: 'offset' and a task: one says where to explore", a.settings);
+    const Task task = task_from_json(read_json(a.task), n, a.task);
+    around = task.reference, start = task.start;
+  }
   Random random(a.seed);
-  const Experience seen = explore(plant_of(a, robot), nominal, random_reference(e.offset, e.terms, random),
-                                  resting(robot, e.offset), e.options, random);
+  const Experience seen =
+      explore(plant_of(a, robot), nominal, with_random_sines(around, e.terms, e.sines, random), resting(robot, start),
+              e.options, random);
   save_experience(a.out, seen);
   if (a.json) return print_json({{"rows", seen.u.rows()}, {"file", a.out}});
   fmt::print("{} rows in {}\n", seen.u.rows(), a.out);
@@ -338,11 +345,15 @@ void add_control_verbs(CLI::App& app) {
   auto* explore = group->add_subcommand("explore", "collect data for learn: a noisy closed loop on the nominal model");
   plant(explore);
   explore->add_option("--nominal", a->nominal, "JSON file of the robot as the controller knows it");
-  explore->add_option("--task", a->task, "JSON file: offset, terms, duration, noise; without: 16 s");
+  explore->add_option("--task", a->task, "JSON file as simulate takes it: explore around its motion")
+      ->check(CLI::ExistingFile);
+  explore->add_option("--settings", a->settings, "JSON file: terms, amplitude, duration, noise; without: 16 s");
   explore->add_option("--seed", a->seed)->capture_default_str();
   explore->add_option("--out", a->out, "CSV file to write")->required();
   common(explore);
-  explore->footer("Example:\n  unbend control explore arm.json --nominal guess.json --out seen.csv");
+  explore->footer(
+      "Examples:\n  unbend control explore arm.json --nominal guess.json --out seen.csv\n"
+      "  unbend control explore arm.json --nominal guess.json --task task.json --out around.csv");
   explore->callback([a] { explore_verb(*a); });
 
   auto* learn = group->add_subcommand(

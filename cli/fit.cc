@@ -9,7 +9,9 @@
 #include <set>
 
 #include "cli/verbs.h"
+#include "unbend/base/csv.h"
 #include "unbend/base/error.h"
+#include "unbend/base/files.h"
 #include "unbend/base/interrupt.h"
 #include "unbend/base/npy.h"
 #include "unbend/optimize/curves.h"
@@ -37,11 +39,11 @@ struct Arguments {
 struct Data {
   Matrix x;
   Vector y;
-  std::vector<std::string> notes;
+  std::vector<std::string> classes;  ///< what the numbers in y stand for, where the file has words
 };
 
-Matrix matrix_of(const std::string& path) {
-  const auto array = load_array(path).to(at::kDouble);
+Matrix matrix_of(const std::string& path, const at::Tensor& given) {
+  const auto array = given.to(at::kDouble);
   require(array.dim() == 1 || array.dim() == 2, "{}: a table [rows, columns] is needed, not {} dimensions", path,
           array.dim());
   const auto table = (array.dim() == 1 ? array.unsqueeze(1) : array).contiguous();
@@ -54,11 +56,25 @@ Matrix matrix_of(const std::string& path) {
   return m;
 }
 
-Data load(const Arguments& a) {
-  const Matrix table = matrix_of(a.data);
+/// The target, or the table with it: a column of it may hold words if it says classes.
+Matrix with_classes(const std::string& path, int column, Data& d) {
+  if (std::filesystem::path(path).extension() == ".npy") return matrix_of(path, load_npy(path));
+  auto table = parse_class_csv(read_file(path), path, column);
+  d.classes = std::move(table.classes);
+  const auto& numbers = table.numbers;
+  return matrix_of(path, at::tensor(numbers.values, at::kDouble).view({numbers.rows, numbers.columns}));
+}
+
+enum class Target { Number, Class };
+
+Data load(const Arguments& a, Target kind) {
   Data d;
+  const auto read = [&](const std::string& path, bool holds_target, int column) {
+    return holds_target && kind == Target::Class ? with_classes(path, column, d) : matrix_of(path, load_array(path));
+  };
+  const Matrix table = read(a.data, a.target.empty(), a.column);
   if (!a.target.empty()) {
-    const Matrix target = matrix_of(a.target);
+    const Matrix target = read(a.target, true, 0);
     require(target.size() == table.rows(), "{} has {} numbers, {} has {} rows", a.target, target.size(), a.data,
             table.rows());
     d.x = table;
@@ -158,9 +174,11 @@ Table trace_of(const Minimum& m) {
   return table;
 }
 
-/// Prints, writes and reports. `weights` [rows, columns] with their names; `figures` say how well it fits.
+/// Prints, writes and reports. `weights` [rows, columns] with their names; `figures` say how well it fits; `classes`
+/// are words in the order of their numbers, if there are any.
 void give(const Arguments& a, const std::string& title, const std::vector<Fitted>& all, const Matrix& weights,
-          const Table& table, const std::vector<std::pair<std::string, double>>& figures) {
+          const Table& table, const std::vector<std::pair<std::string, double>>& figures,
+          const std::vector<std::string>& classes = {}) {
   const Minimum& m = all[0].minimum;
   if (!a.out.empty()) {
     const Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> rows = weights;
@@ -198,6 +216,7 @@ void give(const Arguments& a, const std::string& title, const std::vector<Fitted
               {"products", m.products},
               {"gamma", m.gamma}};
     for (const auto& [name, value] : figures) json[name] = std::isfinite(value) ? Json(value) : Json(nullptr);
+    if (!classes.empty()) json["classes"] = classes;
     for (Eigen::Index i = 0; i < weights.rows(); ++i) {
       const Vector row = weights.row(i);
       json["weights"].push_back(std::vector<double>(row.begin(), row.end()));
@@ -224,25 +243,27 @@ std::vector<std::string> weight_names(const Arguments& a, Eigen::Index columns) 
 }
 
 void logistic(const Arguments& a) {
-  Data d = load(a);
+  Data d = load(a, Target::Class);
   const auto& path = a.target.empty() ? a.data : a.target;
   const std::set<double> values(d.y.begin(), d.y.end());
   require(values.size() == 2 && (values == std::set<double>{0, 1} || values == std::set<double>{-1, 1}),
-          "{}: labels must be 0 and 1, or -1 and 1, and both must occur", path);
+          "{}: labels must be 0 and 1, or -1 and 1, or two words, and both must occur", path);
   const Vector signs = (d.y.array() > 0).select(Vector::Ones(d.y.size()), -1.), ridge = add_constant(a, d);
   const auto all = fit(
       a, [&](opt::Hessian h) { return opt::logistic_problem(d.x, signs, ridge, h); }, Vector::Zero(d.x.cols()));
   const Vector& w = all[0].minimum.x;
-  Table table{"Weights", {"weight", "value"}, {}};
+  Table table{d.classes.empty() ? "Weights" : fmt::format("Weights, positive for '{}'", d.classes[1]),
+              {"weight", "value"},
+              {}};
   const auto names = weight_names(a, w.size());
   for (Eigen::Index j = 0; j < w.size(); ++j)
     table.rows.push_back({names[static_cast<std::size_t>(j)], fmt::format("{:.8g}", w[j])});
   const double right = ((d.x * w).array() * signs.array() > 0).cast<double>().mean();
-  give(a, "Logistic regression", all, w.transpose(), table, {{"accuracy", right}});
+  give(a, "Logistic regression", all, w.transpose(), table, {{"accuracy", right}}, d.classes);
 }
 
 void softmax(const Arguments& a) {
-  Data d = load(a);
+  Data d = load(a, Target::Class);
   const auto labels = classes_of(d, a.target.empty() ? a.data : a.target);
   const int classes = *std::max_element(labels.begin(), labels.end()) + 1;
   require(classes >= 2, "{}: all rows are of one class", a.data);
@@ -263,16 +284,18 @@ void softmax(const Arguments& a) {
   }
   Table table{"Weights of each class", {"weight"}, {}};
   const auto names = weight_names(a, d.x.cols());
-  for (int k = 0; k < classes; ++k) table.columns.push_back(fmt::format("class {}", k));
+  for (int k = 0; k < classes; ++k)
+    table.columns.push_back(d.classes.empty() ? fmt::format("class {}", k) : d.classes[static_cast<std::size_t>(k)]);
   for (Eigen::Index j = 0; j < d.x.cols(); ++j) {
     table.rows.push_back({names[static_cast<std::size_t>(j)]});
     for (int k = 0; k < classes; ++k) table.rows.back().push_back(fmt::format("{:.6g}", w(j, k)));
   }
-  give(a, "Softmax regression", all, w.transpose(), table, {{"accuracy", right / static_cast<double>(labels.size())}});
+  give(a, "Softmax regression", all, w.transpose(), table, {{"accuracy", right / static_cast<double>(labels.size())}},
+       d.classes);
 }
 
 void least_squares(const Arguments& a) {
-  const Data d = load(a);
+  const Data d = load(a, Target::Number);
   const opt::Residuals residuals = opt::curve_residuals(a.curve, d.x, d.y);
   Vector start = opt::curve_start(a.curve, d.x, d.y);
   if (!a.start.empty()) {
@@ -339,10 +362,10 @@ void add_fit_verbs(CLI::App& app) {
     verb->footer(footer);
     verb->callback([a, run] { run(*a); });
   };
-  regression("logistic", "two classes", logistic,
+  regression("logistic", "two classes: words, 0 and 1, or -1 and 1", logistic,
              "Examples:\n  unbend fit logistic patients.csv --standardise --ridge 0.01 --compare\n"
              "  unbend fit logistic x.npy --target y.npy --hessian fisher --out weights.npy --json");
-  regression("softmax", "several classes 0, 1, ..", softmax,
+  regression("softmax", "several classes: words, or 0, 1, ..", softmax,
              "Examples:\n  unbend fit softmax wine.csv --standardise --ridge 0.01 --report wine.html");
   CLI::App* verb = group->add_subcommand("least-squares", "a curve, or a linear model of many columns");
   auto a = std::make_shared<Arguments>();

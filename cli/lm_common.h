@@ -19,9 +19,11 @@ namespace unbend::cli {
 
 /// Options of every verb that runs a model.
 struct ModelOptions {
-  std::string model, adapter, device = "cpu", type = "bf16";
+  std::string model, adapter, device = "cpu", type;
   int threads = 0;
   void add_to(CLI::App& verb, bool with_adapter = true);
+  /// --type; without it the fastest that trains: bf16 where the device has matrix units for it, f32 elsewhere.
+  std::string weight_type() const;
 };
 
 /// A model as a verb needs it; `student` is set when an adapter was given.

@@ -87,7 +87,7 @@ void compare(CompareArguments a) {
   batch.least = std::clamp<std::int64_t>(2 * lm::largest_window(entrants), 1, std::max<std::int64_t>(1, a.length / 2));
   batch.seed = a.seed + 1;
   if (model.tokenizer.adds_bos()) batch.bos = model.tokenizer.bos();
-  options.identity = model.file.content_hash() + a.model.type;
+  options.identity = model.file.content_hash() + a.model.weight_type();
   for (const auto& source : text->sources) options.identity += source.sha256;
   catch_interrupts();
   const auto training = lm::train_entrants(model.teacher, entrants, text, batch, a.tokens, a.seed, options);

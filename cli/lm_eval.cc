@@ -198,6 +198,7 @@ void add_lm_eval_verb(CLI::App& lm) {
       ->capture_default_str();
   verb->add_option("--depth", a->task_options.depth, "of a needle, 0 to 1; -1 = spread over the texts")
       ->capture_default_str();
+  verb->add_option("--digits", a->task_options.digits, "of the number of niah1 and niah2")->capture_default_str();
   verb->add_option("--pairs", a->task_options.pairs, "of mqar and its kin")->capture_default_str();
   verb->add_option("--seed", a->task_options.seed, "of the task")->capture_default_str();
   verb->add_flag("--json", a->json, "print JSON");

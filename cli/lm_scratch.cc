@@ -83,7 +83,8 @@ Data task_data(const ScratchArguments& a, const Vocabulary& vocabulary) {
   auto options = a.task_options;
   options.seed = a.seed + 1;
   Data data;
-  data.description = {{"task", a.task}, {"size", options.size}, {"pairs", options.pairs}, {"depth", options.depth}};
+  data.description = {{"task", a.task}, {"size", options.size}, {"pairs", options.pairs}, {"depth", options.depth},
+                      {"digits", options.digits}};
   at::Tensor text;
   if (task.needs_text) {
     const auto tokens = a.text.open(vocabulary.file, vocabulary.tokenizer);
@@ -208,6 +209,7 @@ void add_lm_scratch_verb(CLI::App& lm) {
       ->capture_default_str();
   verb->add_option("--pairs", a->task_options.pairs, "of mqar and its kin")->capture_default_str();
   verb->add_option("--depth", a->task_options.depth, "of a needle, 0 to 1; -1 = anywhere")->capture_default_str();
+  verb->add_option("--digits", a->task_options.digits, "of the number of niah1 and niah2")->capture_default_str();
   verb->add_option("--tokenizer", a->tokenizer, "bytes, or a GGUF file whose tokenizer is taken")
       ->capture_default_str();
   verb->add_option("--vocabulary", a->config.vocab, "tokens; 0 = the tokenizer's (bytes may have more, unused)")

@@ -159,7 +159,7 @@ void distill(const DistillArguments& a) {
   for (const auto& s : tokens->sources) sources.push_back(s.sha256);
   Json settings{{"recipe", name},          {"options", options},   {"length", batch.length},
                 {"shortest", batch.least}, {"rows", batch.rows},   {"accumulate", a.run.accumulate},
-                {"seed", a.seed},          {"type", a.model.type}, {"stages", Json::array()}};
+                {"seed", a.seed},          {"type", a.model.weight_type()}, {"stages", Json::array()}};
   for (const auto& s : stages)
     settings["stages"].push_back({{"name", s.name},
                                   {"tokens", s.tokens},

@@ -155,8 +155,8 @@ void needles(const StudyOptions& options, StudyResult& result) {
     depths.x.push_back(5 + 10. * i);
     depths.points.push_back(fmt::format("{:.0f} %", depths.x.back()));
   }
-  for (const auto& [name, haystack] : {std::pair<std::string, std::string>{"niah1", "seven digits in noise"},
-                                       {"niah2", "seven digits in the Bible"},
+  for (const auto& [name, haystack] : {std::pair<std::string, std::string>{"niah1", "four digits in noise"},
+                                       {"niah2", "four digits in the Bible"},
                                        {"niah3", "a UUID in the Bible"}}) {
     const auto task = needle_task(name);
     for (int seed = 1; seed <= (name == "niah1" ? options.seeds : 1); ++seed) {  // only niah1 has a bar

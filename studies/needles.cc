@@ -14,7 +14,7 @@ constexpr std::uint64_t kTestSeed = 1'000'003;  // no training seed comes near i
 
 lm::TaskOptions of_length(std::int64_t length, std::uint64_t seed) {
   lm::TaskOptions options;
-  options.size = length, options.seed = seed;
+  options.size = length, options.seed = seed, options.digits = kNeedleDigits;
   return options;
 }
 

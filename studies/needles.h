@@ -11,8 +11,8 @@
 
 namespace unbend {
 
-/// Bytes of every training text.
-inline constexpr std::int64_t kNeedleLength = 512;
+/// Bytes of every training text, and digits of a number in it.
+inline constexpr std::int64_t kNeedleLength = 512, kNeedleDigits = 4;
 
 /// A task and its haystacks: for training from the training bytes of the King James Bible, for tests from the others.
 struct NeedleTask {

@@ -31,7 +31,7 @@ class Control(VerbTestCase):
     def test_from_data_to_a_safe_run(self):
         seen, model, log, report = (self.path / name for name in ("seen.csv", "model.json", "log.csv", "run.html"))
         explore = self.json("explore.json", {"duration": 4, "offset": [0.15, -0.2]})
-        self.assertEqual(self.run_json("explore", self.arm, "--nominal", self.guess, "--task", explore, "--out", seen)["rows"], 99)
+        self.assertEqual(self.run_json("explore", self.arm, "--nominal", self.guess, "--settings", explore, "--out", seen)["rows"], 99)
         learnt = self.run_json("learn", seen, "--nominal", self.guess, "--held-out", seen, "--out", model, "--evaluations", 15)
         self.assertGreater(learnt["log_likelihood"], learnt["start_log_likelihood"])
         self.assertEqual(learnt["warnings"], [])
@@ -53,6 +53,16 @@ class Control(VerbTestCase):
         out = self.path / "safe.csv"
         self.assertEqual(self.run_json("filter", with_states, "--model", model, "--task", self.task, "--out", out)["rows"], 99)
         self.assertEqual(len(out.read_text().splitlines()), 99)
+
+    def test_exploring_follows_the_task(self):
+        quiet = self.json("quiet.json", {"terms": 0, "input_noise": 0, "label_noise": 0, "duration": 3})
+        seen = self.path / "around.csv"
+        self.run_json("explore", self.arm, "--settings", quiet, "--task", self.task, "--out", seen)  # the exact model
+        rows = list(csv.DictReader(seen.read_text(encoding="utf-8").splitlines()))
+        for i, row in enumerate(rows):
+            if (time := .04 * (i + 1)) > 2:  # from rest to the motion takes a while
+                self.assertAlmostEqual(float(row["q1"]), .4 + .8 * math.sin(1.2 * time), 2)
+                self.assertAlmostEqual(float(row["q2"]), -.3 + .5 * math.sin(.9 * time), 2)
 
     def test_the_exact_model_keeps_the_limit_and_no_filter_does_not(self):
         kept = self.run_json("simulate", self.arm, "--task", self.task)
@@ -96,7 +106,11 @@ class Control(VerbTestCase):
         refuse("in all rows", "learn", self.write("same.csv", (",".join(["0.1"] * 16) + "\n") * 20), "--nominal", self.guess)
         refuse("--beta", "simulate", self.arm, "--task", self.task, "--beta", "-1", code=2)
         refuse("up to 1e7 steps", "simulate", self.arm, "--task", self.json("long.json", {**TASK, "duration": 1e300}))
-        refuse("up to 1e7 steps", "explore", self.arm, "--task", self.json("endless.json", {"duration": 1e300}), "--out", self.path / "x.csv")
+        refuse("up to 1e7 steps", "explore", self.arm, "--settings", self.json("endless.json", {"duration": 1e300}), "--out", self.path / "x.csv")
+        refuse("one says where", "explore", self.arm, "--settings", self.json("where.json", {"offset": [0, 0]}), "--task", self.task, "--out",
+               self.path / "x.csv")
+        refuse("'amplitude' is a range", "explore", self.arm, "--settings", self.json("range.json", {"amplitude": [1, 0]}), "--out",
+               self.path / "x.csv")
         refuse("1e6 steps of the integrator", "simulate", self.arm, "--task", self.task, "--step", "1e-15")
         refuse("not a model", "simulate", self.arm, "--model", self.arm, "--task", self.task)
         refuse("10 are needed", "filter", self.write("narrow.csv", "1,2\n"), "--nominal", self.guess, "--task", self.task)

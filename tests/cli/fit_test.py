@@ -52,6 +52,29 @@ class Fit(VerbTestCase):
         self.assertIn("what the theory guarantees", report.read_text())
         self.assertIn("(3, 3)", out.read_bytes()[:128].decode("latin1"))
 
+    def test_classes_are_words(self):
+        random.seed(4)
+        rows = [["size", "kind", "weight"]]
+        for _ in range(200):
+            kind = random.choice(["cat", "dog", "mouse"])
+            size = {"cat": 2, "dog": 4, "mouse": 1}[kind]
+            rows.append([size + .1 * random.gauss(0, 1), kind, size ** 2 + random.gauss(0, 1)])
+        found = self.run_json("softmax", self.file("pets.csv", rows), "--column", 1, "--ridge", .001)
+        self.assertEqual(found["classes"], ["cat", "dog", "mouse"])
+        self.assertGreater(found["accuracy"], .95)
+        numbers = self.file("x.csv", [[row[0], row[2]] for row in rows[1:]])
+        places = self.file("y.csv", [[found["classes"].index(row[1])] for row in rows[1:]])
+        same = self.run_json("softmax", numbers, "--target", places, "--ridge", .001)
+        self.assertEqual((same["weights"], same.get("classes")), (found["weights"], None))
+        for name in ([], [["kind"]]):  # a name of the column, or none
+            words = self.file("words.csv", name + [[row[1]] for row in rows[1:]])
+            self.assertEqual(self.run_json("softmax", numbers, "--target", words, "--ridge", .001)["weights"], found["weights"])
+        two = self.file("two.csv", [row for row in rows if row[1] != "mouse"])
+        self.assertGreater(self.run_json("logistic", two, "--column", 1, "--ridge", .001)["weights"][0][0], 0)  # dogs are larger
+        self.assertIn("positive for 'dog'", self.run_verb("logistic", two, "--column", 1, "--ridge", .001).stdout)
+        self.assert_refused(3, "or two words", "logistic", self.file("pets.csv", rows), "--column", 1)
+        self.assert_refused(3, "line 3: there is no class", "softmax", self.file("gap.csv", [[1, "a"], [2, "b"], [3, ""]]))
+
     def test_curves(self):
         random.seed(3)
         xs = [.1 + .04 * i for i in range(100)]

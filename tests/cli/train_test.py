@@ -77,7 +77,7 @@ class Train(unittest.TestCase):
         self.run_json("train", "--text", "README.md", "--length", 64, "--tokens", 4096, "--quiet", "--out", model, *SMALL)
         options = ["--recipe", "supra", "--text", "README.md", "--length", 64, "--stage", "all.tokens=2048", "--quiet",
                    "--threads", 1, "--out", delta]
-        refused = unbend("distill", model, *options)  # bfloat16 by default
+        refused = unbend("distill", model, "--type", "bf16", *options)
         self.assertEqual(refused.returncode, 3, refused.stderr)
         self.assertIn("--type f32", refused.stderr)
         made = self.run_json("distill", model, "--type", "f32", *options)

@@ -16,7 +16,7 @@ using ::testing::HasSubstr;
 
 TEST(Reference, DerivativesAgreeWithDifferences) {
   Random random(4);
-  Reference sines = random_reference(Vector{{.1, .2}}, 3, random);
+  Reference sines = with_random_sines({Vector{{.1, .2}}, {}, {}}, 3, {}, random);
   const Reference moves = reference_from_json(
       Json::parse(R"({"offset": [0, 1], "moves": [{"to": [1, 0], "seconds": 2}, {"to": [0.5, 0.5], "seconds": 1}]})"),
       2, "r");

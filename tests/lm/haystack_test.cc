@@ -69,9 +69,9 @@ TEST_P(Haystack, HidesOneNeedleWhereItIsToBe) {
     std::string needle, tail;  // regular expressions; the value is the first group
     std::function<Probe(Random&, std::int64_t, double)> make;
   };
-  const auto niah = [&](const Filler& filler, Needle kind) {
-    return [&filler, kind, this](Random& random, std::int64_t length, double depth) {
-      return niah_probe(random, *tokenizer_, filler, kind, length, depth);
+  const auto niah = [&](const Filler& filler, Needle kind, std::int64_t digits = 7) {
+    return [&filler, kind, digits, this](Random& random, std::int64_t length, double depth) {
+      return niah_probe(random, *tokenizer_, filler, kind, length, depth, digits);
     };
   };
   const std::string uuid = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
@@ -84,6 +84,8 @@ TEST_P(Haystack, HidesOneNeedleWhereItIsToBe) {
                                  "The magic number for [a-z]+ is (\\d{7})$", niah(noise_, Needle::Number)},
                                 {"niah2", prose_, R"(The magic number for [a-z]+ is (\d{7})\.)",
                                  "The magic number for [a-z]+ is (\\d{7})$", niah(prose_, Needle::Number)},
+                                {"niah2, short", prose_, R"(The magic number for [a-z]+ is (\d{4})\.)",
+                                 "The magic number for [a-z]+ is (\\d{4})$", niah(prose_, Needle::Number, 4)},
                                 {"niah3", prose_, "The magic code for [a-z]+ is (" + uuid + ")\\.",
                                  "The magic code for [a-z]+ is (" + uuid + ")$", niah(prose_, Needle::Uuid)}};
   for (const auto& c : cases)
@@ -129,6 +131,8 @@ TEST_P(Haystack, TextsRepeatWithTheirSeedAndRefuseWhatDoesNotFit) {
   EXPECT_THAT(error_message([&] { passkey_probe(a, *tokenizer_, noise_, 20, .5); }), HasSubstr("too short"));
   EXPECT_THAT(error_message([&] { passkey_probe(a, *tokenizer_, noise_, length, 1.5); }), HasSubstr("depth"));
   const auto brief = prose_filler(*tokenizer_, "Only this. And that.");
+  EXPECT_THAT(error_message([&] { niah_probe(a, *tokenizer_, prose_, Needle::Number, 512, .5, 2); }),
+              testing::HasSubstr("3 to 100 digits"));
   EXPECT_THAT(error_message([&] { niah_probe(a, *tokenizer_, brief, Needle::Number, length, .5); }),
               HasSubstr("of filler, and the text has"));
 }

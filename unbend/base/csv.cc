@@ -22,6 +22,45 @@ std::vector<std::string_view> fields_of(std::string_view line) {
   }
 }
 
+// A column that need not hold numbers, and what stands in it.
+struct Words {
+  std::int64_t column;
+  std::vector<std::string_view> found;
+};
+
+NumberTable parse(std::string_view text, std::string_view where, Words* words) {
+  NumberTable table;
+  std::int64_t columns = 0;
+  for_each_line(text, [&](std::int64_t number, std::string_view line) {
+    const auto fields = fields_of(line);
+    const auto count = std::ssize(fields);
+    std::vector<std::optional<double>> values;
+    for (const auto field : fields) values.push_back(number_in(field));
+    const auto is_number = [](const auto& value) { return value.has_value(); };
+    if (std::ranges::none_of(values, is_number) && columns == 0 && (words == nullptr || count > 1)) {  // names of the columns
+      columns = count;
+      return;
+    }
+    if (words != nullptr) {
+      const std::int64_t at = words->column < 0 ? words->column + count : words->column;
+      require(at >= 0 && at < count, "{}: there is no column {} among {}", where, words->column, count);
+      require(!fields[at].empty(), "{}, line {}: there is no class in column {}", where, number, words->column);
+      words->found.push_back(fields[at]);
+      if (!values[at]) values[at] = 0;  // its place among the classes, once all are known
+    }
+    if (!std::ranges::all_of(values, is_number))
+      fail_input("{}, line {}: '{}' is not a row of numbers", where, number, line.substr(0, 200));
+    if (columns == 0) columns = count;
+    require(count == columns, "{}, line {}: {} numbers, where the lines before have {}", where, number, count, columns);
+    for (const auto& value : values) table.values.push_back(*value);
+    table.lines.push_back(number);
+  });
+  require(!table.values.empty(), "{}: there are no numbers in it", where);
+  table.rows = static_cast<std::int64_t>(table.lines.size());
+  table.columns = columns;
+  return table;
+}
+
 }  // namespace
 
 void for_each_line(std::string_view text, const std::function<void(std::int64_t, std::string_view)>& take) {
@@ -51,34 +90,32 @@ std::optional<double> number_in(std::string_view field) {
   return value;
 }
 
-NumberTable parse_csv(std::string_view text, std::string_view where) {
-  NumberTable table;
-  std::size_t columns = 0;
-  for_each_line(text, [&](std::int64_t number, std::string_view line) {
-    const auto fields = fields_of(line);
-    std::size_t read = 0;
-    for (const auto field : fields) {
-      const auto value = number_in(field);
-      if (!value) continue;
-      table.values.push_back(*value);
-      ++read;
-    }
-    if (read == 0 && table.values.empty() && columns == 0) {  // names of the columns
-      columns = fields.size();
-      return;
-    }
-    if (read < fields.size())
-      fail_input("{}, line {}: '{}' is not a row of numbers", where, number, line.substr(0, 200));
-    if (columns == 0) columns = read;
-    require(read == columns, "{}, line {}: {} numbers, where the lines before have {}", where, number, read, columns);
-    table.lines.push_back(number);
-  });
-  require(!table.values.empty(), "{}: there are no numbers in it", where);
-  table.rows = static_cast<std::int64_t>(table.lines.size());
-  table.columns = static_cast<std::int64_t>(columns);
-  return table;
-}
+NumberTable parse_csv(std::string_view text, std::string_view where) { return parse(text, where, nullptr); }
 
 NumberTable read_csv(const std::filesystem::path& path) { return parse_csv(read_file(path), path.string()); }
+
+ClassTable parse_class_csv(std::string_view text, std::string_view where, std::int64_t column) {
+  Words words{column, {}};
+  ClassTable out{parse(text, where, &words), {}};
+  auto& [values, found] = words;
+  auto& table = out.numbers;
+  const std::int64_t at = column < 0 ? column + table.columns : column;
+  if (table.columns == 1 && !number_in(found[0]) && std::ranges::count(found, found[0]) == 1) {
+    found.erase(found.begin());
+    table.values.erase(table.values.begin());
+    table.lines.erase(table.lines.begin());
+    require(--table.rows > 0, "{}: there are no rows in it", where);
+  }
+  if (std::ranges::all_of(found, [](std::string_view word) { return number_in(word).has_value(); })) return out;
+  out.classes.assign(found.begin(), found.end());
+  std::ranges::sort(out.classes);
+  out.classes.erase(std::ranges::unique(out.classes).begin(), out.classes.end());
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    const auto place = std::ranges::lower_bound(out.classes, found[i]) - out.classes.begin();
+    table.values[i * static_cast<std::size_t>(table.columns) + static_cast<std::size_t>(at)] =
+        static_cast<double>(place);
+  }
+  return out;
+}
 
 }  // namespace unbend

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <functional>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -22,6 +23,15 @@ struct NumberTable {
 /// anything that is not a number and for rows of different lengths.
 NumberTable parse_csv(std::string_view text, std::string_view where);
 NumberTable read_csv(const std::filesystem::path& path);
+
+/// A table with a column of classes.
+struct ClassTable {
+  NumberTable numbers;               ///< where the classes are words, their places in `classes` stand in that column
+  std::vector<std::string> classes;  ///< sorted; empty where the whole column holds numbers
+};
+/// As parse_csv, but `column` (from the end if negative) may hold words. A table of words alone starts with a name if
+/// its first word does not come again. Input error for a table without that column and for empty fields in it.
+ClassTable parse_class_csv(std::string_view text, std::string_view where, std::int64_t column);
 
 /// What the readers of such files share. Lines with something in them that do not start with #, with their numbers from
 /// 1; a byte order mark and carriage returns are left out.

@@ -33,8 +33,8 @@ std::vector<Constraint> limit(double most) {
 Experience experience(double seconds, Random& random) {
   ExploreOptions options;
   options.duration = seconds;
-  return explore(equations_plant(true_arm()), guess(), random_reference(Vector{{.15, -.2}}, 4, random), start(),
-                 options, random);
+  return explore(equations_plant(true_arm()), guess(), with_random_sines({Vector{{.15, -.2}}, {}, {}}, 4, {}, random),
+                 start(), options, random);
 }
 
 }  // namespace unbend::control::example

@@ -81,11 +81,19 @@ Task task_from_json(const Json& json, int joints, std::string_view where) {
 
 Exploration exploration_from_json(const Json& json, int joints, std::string_view where) {
   check_keys(json,
-             {"offset", "terms", "duration", "period", "hold", "input_noise", "label_noise", "sample_every", "pole"},
+             {"offset", "terms", "amplitude", "frequency", "duration", "period", "hold", "input_noise", "label_noise",
+              "sample_every", "pole"},
              where, "an exploration");
   Exploration out;
-  out.offset = json.contains("offset") ? vector_of(json, "offset", joints, where) : Vector(Vector::Zero(joints));
+  if (json.contains("offset")) out.offset = vector_of(json, "offset", joints, where);
   out.terms = json_get<int>(json, "terms", where, out.terms);
+  for (const auto& [key, range] :
+       {std::pair{"amplitude", &out.sines.amplitude}, {"frequency", &out.sines.frequency}}) {
+    const auto given = json_get<std::vector<double>>(json, key, where, {range->begin(), range->end()});
+    require(given.size() == 2 && given[0] >= 0 && given[0] <= given[1] && std::isfinite(given[1]),
+            "{}: '{}' is a range [least, most], not negative", where, key);
+    *range = {given[0], given[1]};
+  }
   auto& o = out.options;
   o.duration = json_get<double>(json, "duration", where, o.duration);
   o.period = json_get<double>(json, "period", where, o.period);

@@ -19,11 +19,12 @@ struct Task {
 /// 0, "limit": [..], "constraints": [..]}. Input error that names `where` and the key.
 Task task_from_json(const Json& json, int joints, std::string_view where);
 
-/// How to collect data: {"reference": {..} or absent for random sines, "offset": [..], "terms": 4, "duration": 16,
+/// How to collect data: {"offset": [..], "terms": 4, "amplitude": [.05, .22], "frequency": [.3, 1.6], "duration": 16,
 /// "period", "hold", "input_noise", "label_noise", "sample_every", "pole"}.
 struct Exploration {
-  Vector offset;  ///< [n] of the random sines, and where it starts
+  Vector offset;  ///< [n] of the random sines, and where it starts; empty: 0, or the motion of a task
   int terms = 4;
+  SineRanges sines;
   ExploreOptions options;
 };
 Exploration exploration_from_json(const Json& json, int joints, std::string_view where);

@@ -88,18 +88,21 @@ Reference reference_from_json(const Json& json, int joints, std::string_view whe
   return out;
 }
 
-Reference random_reference(const Vector& offset, int terms, Random& random) {
-  Reference out{offset, {}, {}};
+Reference with_random_sines(Reference reference, int terms, const SineRanges& ranges, Random& random) {
+  const auto within = [&](const std::array<double, 2>& range) {
+    return range[0] + (range[1] - range[0]) * random.uniform();
+  };
+  const Vector zero = Vector::Zero(reference.offset.size());
   for (int k = 0; k < terms; ++k) {
-    Reference::Sine sine{offset, offset, offset};
-    for (Eigen::Index i = 0; i < offset.size(); ++i) {
-      sine.amplitude[i] = .05 + .17 * random.uniform();
-      sine.frequency[i] = .3 + 1.3 * random.uniform();
+    Reference::Sine sine{zero, zero, zero};
+    for (Eigen::Index i = 0; i < zero.size(); ++i) {
+      sine.amplitude[i] = within(ranges.amplitude);
+      sine.frequency[i] = within(ranges.frequency);
       sine.phase[i] = 2 * std::numbers::pi * random.uniform();
     }
-    out.sines.push_back(sine);
+    reference.sines.push_back(sine);
   }
-  return out;
+  return reference;
 }
 
 }  // namespace unbend::control

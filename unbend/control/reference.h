@@ -9,7 +9,7 @@
 
 namespace unbend::control {
 
-/// offset + sum of sines, or a sequence of smooth moves between points of rest.
+/// offset + sum of sines + a sequence of smooth moves between points of rest.
 struct Reference {
   struct Sine {
     Vector amplitude, frequency, phase;  ///< [n]: amplitude sin(frequency t + phase), in rad, rad / s, rad
@@ -31,7 +31,12 @@ std::array<Vector, 5> reference_at(const Reference& reference, double t);
 /// {"offset": [..], "moves": [{"to": [..], "seconds": 1.5}]}. Input error that names `where` and the key.
 Reference reference_from_json(const Json& json, int joints, std::string_view where);
 
-/// `terms` sines per joint with random amplitudes in [.05, .22] rad, frequencies in [.3, 1.6] rad / s and phases.
-Reference random_reference(const Vector& offset, int terms, Random& random);
+/// What random sines are drawn from, uniformly; phases are any.
+struct SineRanges {
+  std::array<double, 2> amplitude{.05, .22};  ///< rad
+  std::array<double, 2> frequency{.3, 1.6};   ///< rad / s
+};
+/// `reference` with `terms` random sines per joint on top of it.
+Reference with_random_sines(Reference reference, int terms, const SineRanges& ranges, Random& random);
 
 }  // namespace unbend::control

@@ -28,7 +28,7 @@ Filler counted(const engine::Tokenizer& tokenizer, std::vector<std::string> sent
   return filler;
 }
 
-std::string random_digits(Random& random, int count) {
+std::string random_digits(Random& random, std::int64_t count) {
   std::string digits(1, static_cast<char>('1' + random.below(9)));
   while (std::ssize(digits) < count) digits += static_cast<char>('0' + random.below(10));
   return digits;
@@ -172,12 +172,13 @@ Probe passkey_probe(Random& random, const engine::Tokenizer& tokenizer, const Fi
 }
 
 Probe niah_probe(Random& random, const engine::Tokenizer& tokenizer, const Filler& haystack, Needle needle,
-                 std::int64_t length, double depth) {
+                 std::int64_t length, double depth, std::int64_t digits) {
+  require(digits >= 3 && digits <= 100, "niah: a number of 3 to 100 digits is hidden, not of {}", digits);
   const auto found = [&](const std::string& value) {
     return std::ranges::any_of(haystack.sentences, [&](const auto& s) { return s.find(value) != std::string::npos; });
   };
   std::string value;
-  do value = needle == Needle::Number ? random_digits(random, 7) : random_uuid(random);
+  do value = needle == Needle::Number ? random_digits(random, digits) : random_uuid(random);
   while (found(value));
   const auto name = kNeedles[random.below(std::size(kNeedles))];
   const std::string what = needle == Needle::Number ? "number" : "code";

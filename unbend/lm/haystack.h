@@ -62,10 +62,10 @@ Probe passkey_probe(Random& random, const engine::Tokenizer& tokenizer, const Fi
 /// What is hidden by the needles in a haystack.
 enum class Needle { Number, Uuid };
 
-/// RULER's single needle in a haystack (Hsieh et al. 2024): a sentence that gives a named magic number of seven digits
+/// RULER's single needle in a haystack (Hsieh et al. 2024): a sentence that gives a named magic number of `digits`
 /// (or a UUID), `depth` of the way through `haystack`, and asked for by name at the end. All tokens compete. The value
-/// is nowhere else in the text.
+/// is nowhere else in the text. Input error for fewer than 3 digits (all of which a text may hold) or more than 100.
 Probe niah_probe(Random& random, const engine::Tokenizer& tokenizer, const Filler& haystack, Needle needle,
-                 std::int64_t length, double depth);
+                 std::int64_t length, double depth, std::int64_t digits = 7);
 
 }  // namespace unbend::lm

@@ -151,11 +151,11 @@ Probe passkey(Random& random, const TaskText& text, const TaskOptions& o, std::i
 }
 
 Probe niah1(Random& random, const TaskText& text, const TaskOptions& o, std::int64_t index) {
-  return niah_probe(random, text.tokenizer, text.noise, Needle::Number, o.size, depth_of(o, index));
+  return niah_probe(random, text.tokenizer, text.noise, Needle::Number, o.size, depth_of(o, index), o.digits);
 }
 
 Probe niah2(Random& random, const TaskText& text, const TaskOptions& o, std::int64_t index) {
-  return niah_probe(random, text.tokenizer, text.prose, Needle::Number, o.size, depth_of(o, index));
+  return niah_probe(random, text.tokenizer, text.prose, Needle::Number, o.size, depth_of(o, index), o.digits);
 }
 
 Probe niah3(Random& random, const TaskText& text, const TaskOptions& o, std::int64_t index) {

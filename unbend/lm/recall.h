@@ -20,6 +20,7 @@ struct TaskOptions {
   std::int64_t count = 8;  ///< texts
   std::int64_t pairs = 8;  ///< mqar and its kin
   double depth = -1;       ///< of a needle, 0 to 1; -1: from 0 to 1 in even steps over the texts
+  std::int64_t digits = 7; ///< of the number of niah1 and niah2
   std::uint64_t seed = 0;
 };
 
