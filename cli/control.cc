@@ -20,7 +20,8 @@ using namespace control;
 namespace fs = std::filesystem;
 
 struct Arguments {
-  std::string robot, nominal, model, task, settings, data, held_out, states, out, log, report, plant = "equations", start_model;
+  std::vector<std::string> data;
+  std::string robot, nominal, model, task, settings, seen, held_out, states, out, log, report, plant = "equations", start_model;
   double step = .002;
   std::optional<double> beta;  ///< instead of the task's
   int evaluations = 200, rows = 1000;
@@ -136,6 +137,7 @@ void simulate_verb(const Arguments& a) {
     fail_computation("{}", run.stopped.empty() ? "interrupted before the first step" : run.stopped);
   const Summary s = summarize(run);
   if (!a.log.empty()) save_log(a.log, run, task.constraints);
+  if (!a.seen.empty()) save_experience(a.seen, experience_of(run, robot, ExploreOptions{}.sample_every));
   if (!a.report.empty()) write_report(a, run, s, task, robot);
   if (a.json) {
     Json names = Json::array();
@@ -183,11 +185,13 @@ void learn_verb(const Arguments& a) {
   Model model{robot_of(a.nominal), {}, {}};
   const int n = model.nominal.joints();
   model.units = default_units(n);
-  const Experience seen = experience_from_rows(load_rows(a.data), n, a.data);
+  Experience seen = experience_from_rows(load_rows(a.data[0]), n, a.data[0]);
+  for (std::size_t i = 1; i < a.data.size(); ++i)
+    seen = joined(seen, experience_from_rows(load_rows(a.data[i]), n, a.data[i]));
   const GpData data = error_data(seen, model.nominal, model.units);
   require(data.z.rows() <= a.rows,
-          "{}: {} rows; an exact process of more than {} is slow in the loop: thin the data, or raise --rows", a.data,
-          data.z.rows(), a.rows);
+          "{}: {} rows; an exact process of more than {} is slow in the loop: thin the data, or raise --rows",
+          fmt::join(a.data, ", "), data.z.rows(), a.rows);
   GpKernel kernel = default_gp_kernel();
   if (!a.start_model.empty()) {
     const Model start = load_model(a.start_model);
@@ -333,6 +337,7 @@ void add_control_verbs(CLI::App& app) {
       ->check(CLI::NonNegativeNumber);
   simulate->add_flag("--no-filter", a->no_filter, "tracking only");
   simulate->add_option("--log", a->log, "CSV file to write: one row per control step");
+  simulate->add_option("--seen", a->seen, "CSV file to write: what learn can take from this run");
   simulate->add_option("--report", a->report, "HTML report to write");
   common(simulate);
   simulate->footer(
@@ -358,7 +363,8 @@ void add_control_verbs(CLI::App& app) {
 
   auto* learn = group->add_subcommand(
       "learn", "learn the error of a nominal model from data: a Gaussian process affine in the input");
-  learn->add_option("data", a->data, "CSV or .npy: q, q', theta, theta', q'', q''', q'''', u, each for all joints")
+  learn
+      ->add_option("data", a->data, "CSV or .npy files: q, q', theta, theta', q'', q''', q'''', u, each for all joints")
       ->required();
   learn->add_option("--nominal", a->nominal, "JSON file of the robot as the controller knows it")->required();
   learn->add_option("--out", a->out, "model to write (JSON)");
@@ -375,7 +381,8 @@ void add_control_verbs(CLI::App& app) {
                   "the nominal gain of the input is exact: the filter is a quadratic program");
   common(learn);
   learn->footer(
-      "Example:\n  unbend control learn seen.csv --nominal guess.json --held-out more.csv --out learned.json");
+      "Examples:\n  unbend control learn seen.csv --nominal guess.json --held-out more.csv --out learned.json\n"
+      "  unbend control learn seen.csv run.csv --nominal guess.json --out better.json");
   learn->callback([a] { learn_verb(*a); });
 
   auto* filter = group->add_subcommand("filter", "change logged inputs as little as possible so that constraints hold");

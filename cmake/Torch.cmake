@@ -33,4 +33,8 @@ function(unbend_torch_target name)
   # The precompiled header is -fPIC; an executable must not be compiled with CMake's -fPIE instead.
   set_target_properties(${name} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
   target_compile_options(${name} PRIVATE -fPIC)
+  get_target_property(type ${name} TYPE)
+  if(type STREQUAL "EXECUTABLE")
+    target_sources(${name} PRIVATE ${CMAKE_SOURCE_DIR}/cmake/mkl_on_amd.cc)
+  endif()
 endfunction()

@@ -20,6 +20,21 @@ std::int64_t step_count(double duration, double period) {
   return std::llround(duration / period);
 }
 
+/// A row for each {x, xi} and {u, q''''}.
+Experience experience_from(const std::vector<std::array<State, 2>>& states,
+                           const std::vector<std::array<Vector, 2>>& values, int n) {
+  const auto rows = static_cast<Eigen::Index>(states.size());
+  Experience out{Eigen::MatrixXd(rows, 4 * n), Eigen::MatrixXd(rows, 4 * n), Eigen::MatrixXd(rows, n),
+                 Eigen::MatrixXd(rows, n)};
+  for (Eigen::Index i = 0; i < rows; ++i) {
+    out.x.row(i) = states[i][0];
+    out.xi.row(i) = states[i][1];
+    out.u.row(i) = values[i][0];
+    out.q4.row(i) = values[i][1];
+  }
+  return out;
+}
+
 }  // namespace
 
 Plant equations_plant(const Robot& robot, double step) {
@@ -133,22 +148,35 @@ Experience explore(const Plant& plant, const Robot& nominal, const Reference& re
     }
     x = plant.advance(x, u, options.period);
     if (lost(x, n))
-      fail_computation("exploring: the robot ran away after {:.2f} s: the nominal model is too far from the plant",
-                       static_cast<double>(i) * options.period);
+      fail_computation(
+          "exploring: the robot ran away after {:.2f} s: the nominal model is too far from the plant for a pole of {:g} "
+          "(a higher one holds it tighter)",
+          static_cast<double>(i) * options.period, options.pole);
   }
-  Experience out;
-  const auto rows = static_cast<Eigen::Index>(states.size());
-  out.x.resize(rows, 4 * n);
-  out.xi.resize(rows, 4 * n);
-  out.u.resize(rows, n);
-  out.q4.resize(rows, n);
-  for (Eigen::Index i = 0; i < rows; ++i) {
-    out.x.row(i) = states[i][0];
-    out.xi.row(i) = states[i][1];
-    out.u.row(i) = values[i][0];
-    out.q4.row(i) = values[i][1];
+  return experience_from(states, values, n);
+}
+
+Experience experience_of(const Run& run, const Robot& plant, int every) {
+  require(every >= 1, "experience of a run: it takes every n-th step, n from 1, not {}", every);
+  std::vector<std::array<State, 2>> states;
+  std::vector<std::array<Vector, 2>> values;
+  for (std::size_t i = 0; i < run.steps.size(); i += static_cast<std::size_t>(every)) {
+    const ControlStep& step = run.steps[i];
+    const Affine truth = flat_dynamics(plant, step.state);
+    states.push_back({step.state, step.flat});
+    values.push_back({step.input, truth.f + truth.g * step.input});
   }
-  return out;
+  return experience_from(states, values, plant.joints());
+}
+
+Experience joined(const Experience& a, const Experience& b) {
+  require(a.x.cols() == b.x.cols(), "experience of {} and of {} joints", a.u.cols(), b.u.cols());
+  const auto stacked = [](const Eigen::MatrixXd& over, const Eigen::MatrixXd& under) {
+    Eigen::MatrixXd out(over.rows() + under.rows(), over.cols());
+    out << over, under;
+    return out;
+  };
+  return {stacked(a.x, b.x), stacked(a.xi, b.xi), stacked(a.u, b.u), stacked(a.q4, b.q4)};
 }
 
 GpData error_data(const Experience& e, const Robot& nominal, const Eigen::VectorXd& units) {

@@ -61,6 +61,12 @@ struct ExploreOptions {
 Experience explore(const Plant& plant, const Robot& nominal, const Reference& reference, const State& x,
                    const ExploreOptions& options, Random& random);
 
+/// What the run of a closed loop has shown of the plant: each `every`-th step, with its q'''' measured without noise.
+/// It covers the motions that the filter makes, which exploring does not see.
+Experience experience_of(const Run& run, const Robot& plant, int every);
+/// The rows of both.
+Experience joined(const Experience& a, const Experience& b);
+
 /// Inputs and outputs of the error process: z = xi / units, y = q'''' - F_nominal(x) - G_nominal(x) u. Input error for
 /// fewer than ten rows.
 GpData error_data(const Experience& experience, const Robot& nominal, const Eigen::VectorXd& units);
