@@ -21,7 +21,8 @@ namespace fs = std::filesystem;
 
 struct Arguments {
   std::vector<std::string> data;
-  std::string robot, nominal, model, task, settings, seen, held_out, states, out, log, report, plant = "equations", start_model;
+  std::string robot, nominal, model, task, settings, seen, held_out, states, out, log, report, plant = "equations",
+                                                                                               start_model;
   double step = .002;
   std::optional<double> beta;  ///< instead of the task's
   int evaluations = 200, rows = 1000;
@@ -164,7 +165,8 @@ void simulate_verb(const Arguments& a) {
 void explore_verb(const Arguments& a) {
   const Robot robot = robot_of(a.robot), nominal = robot_of(a.nominal.empty() ? a.robot : a.nominal);
   const int n = robot.joints();
-  const Exploration e = a.settings.empty() ? Exploration{} : exploration_from_json(read_json(a.settings), n, a.settings);
+  const Exploration e =
+      a.settings.empty() ? Exploration{} : exploration_from_json(read_json(a.settings), n, a.settings);
   Reference around{e.offset.size() ? e.offset : Vector(Vector::Zero(n)), {}, {}};
   Vector start = around.offset;
   if (!a.task.empty()) {
@@ -173,9 +175,8 @@ void explore_verb(const Arguments& a) {
     around = task.reference, start = task.start;
   }
   Random random(a.seed);
-  const Experience seen =
-      explore(plant_of(a, robot), nominal, with_random_sines(around, e.terms, e.sines, random), resting(robot, start),
-              e.options, random);
+  const Experience seen = explore(plant_of(a, robot), nominal, with_random_sines(around, e.terms, e.sines, random),
+                                  resting(robot, start), e.options, random);
   save_experience(a.out, seen);
   if (a.json) return print_json({{"rows", seen.u.rows()}, {"file", a.out}});
   fmt::print("{} rows in {}\n", seen.u.rows(), a.out);

@@ -252,9 +252,8 @@ void logistic(const Arguments& a) {
   const auto all = fit(
       a, [&](opt::Hessian h) { return opt::logistic_problem(d.x, signs, ridge, h); }, Vector::Zero(d.x.cols()));
   const Vector& w = all[0].minimum.x;
-  Table table{d.classes.empty() ? "Weights" : fmt::format("Weights, positive for '{}'", d.classes[1]),
-              {"weight", "value"},
-              {}};
+  Table table{
+      d.classes.empty() ? "Weights" : fmt::format("Weights, positive for '{}'", d.classes[1]), {"weight", "value"}, {}};
   const auto names = weight_names(a, w.size());
   for (Eigen::Index j = 0; j < w.size(); ++j)
     table.rows.push_back({names[static_cast<std::size_t>(j)], fmt::format("{:.8g}", w[j])});

@@ -83,7 +83,10 @@ Data task_data(const ScratchArguments& a, const Vocabulary& vocabulary) {
   auto options = a.task_options;
   options.seed = a.seed + 1;
   Data data;
-  data.description = {{"task", a.task}, {"size", options.size}, {"pairs", options.pairs}, {"depth", options.depth},
+  data.description = {{"task", a.task},
+                      {"size", options.size},
+                      {"pairs", options.pairs},
+                      {"depth", options.depth},
                       {"digits", options.digits}};
   at::Tensor text;
   if (task.needs_text) {

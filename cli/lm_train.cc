@@ -157,9 +157,11 @@ void distill(const DistillArguments& a) {
   }
   Json sources = Json::array();
   for (const auto& s : tokens->sources) sources.push_back(s.sha256);
-  Json settings{{"recipe", name},          {"options", options},   {"length", batch.length},
-                {"shortest", batch.least}, {"rows", batch.rows},   {"accumulate", a.run.accumulate},
-                {"seed", a.seed},          {"type", a.model.weight_type()}, {"stages", Json::array()}};
+  Json settings{{"recipe", name},         {"options", options},
+                {"length", batch.length}, {"shortest", batch.least},
+                {"rows", batch.rows},     {"accumulate", a.run.accumulate},
+                {"seed", a.seed},         {"type", a.model.weight_type()},
+                {"stages", Json::array()}};
   for (const auto& s : stages)
     settings["stages"].push_back({{"name", s.name},
                                   {"tokens", s.tokens},

@@ -184,6 +184,7 @@ void needles(const StudyOptions& options, StudyResult& result) {
     }
   }
   for (const auto& c : {curves, depths}) {
+    if (c.lines.empty()) continue;  // no teacher has learnt its task
     result.tables.push_back(c.table(1));
     result.plots.push_back(c.plot());
   }

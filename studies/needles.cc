@@ -11,6 +11,7 @@ namespace unbend {
 namespace {
 
 constexpr std::uint64_t kTestSeed = 1'000'003;  // no training seed comes near it
+constexpr std::uint64_t kMostParts = 10;        // of a teacher's training at one length
 
 lm::TaskOptions of_length(std::int64_t length, std::uint64_t seed) {
   lm::TaskOptions options;
@@ -39,20 +40,20 @@ lm::Decoder needle_teacher(const NeedleTask& task, std::uint64_t seed, const Stu
   stage.learning_rate = 3e-3;
   stage.weight_decay = .1;
   stage.warmup = .1, stage.floor = .1;
-  stage.steps = 900;
-  // Texts of half the length first: from whole ones the same network learns nothing in as many tokens.
-  const auto train = [&](std::int64_t length, std::uint64_t number) {
-    const auto source = lm::task_source(*task.task, task.training, of_length(length, number), 16);
-    train_in_study(teacher, teacher, stage, *source, {""}, study);
+  const auto train_until = [&](std::int64_t length, std::uint64_t first_seed) {
+    double accuracy = 0;
+    for (std::uint64_t part = 1; part <= kMostParts && accuracy < 90; ++part) {
+      const auto source = lm::task_source(*task.task, task.training, of_length(length, first_seed + 1000 * part), 16);
+      train_in_study(teacher, teacher, stage, *source, {""}, study);
+      accuracy = needle_accuracy(teacher, task, length, 64);
+    }
   };
-  train(kNeedleLength / 2, seed);
+  // Texts of half the length first: from whole ones the same network learns nothing in as many tokens.
+  stage.steps = 300;
+  train_until(kNeedleLength / 2, seed);
   stage.learning_rate = 1e-3;
   stage.steps = 100;
-  double accuracy = 0;
-  for (std::uint64_t part = 1; part <= 6 && accuracy < 90; ++part) {
-    train(kNeedleLength, seed + 1000 * part);
-    accuracy = needle_accuracy(teacher, task, kNeedleLength, 64);
-  }
+  train_until(kNeedleLength, seed + 500);
   return teacher;
 }
 

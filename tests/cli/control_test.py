@@ -46,6 +46,15 @@ class Control(VerbTestCase):
         self.assertIn("Constraints: h over time", page)
         self.assertTrue(all(math.isfinite(float(value)) for row in rows for value in row.values()))
 
+        # A run is data for the next model.
+        shown, better = self.path / "shown.csv", self.path / "better.json"
+        self.run_json("simulate", self.arm, "--model", model, "--task", self.task, "--seen", shown)
+        again = self.run_json("learn", seen, shown, "--nominal", self.guess, "--held-out", shown, "--out", better, "--no-fit")
+        self.assertEqual(again["rows"], 99 + 50)
+        first = self.run_json("learn", seen, "--nominal", self.guess, "--held-out", shown, "--no-fit")
+        for one, other in zip(again["held_out"]["nrmse"], first["held_out"]["nrmse"]):
+            self.assertLess(one, other)
+
         # The same inputs come out of `filter` from the same states.
         with_states = self.path / "states.csv"
         data = list(csv.reader(seen.read_text(encoding="utf-8").splitlines()))[1:]

@@ -54,6 +54,25 @@ TEST(Loop, ErrorsOfTheExactModelObeyTheirPoles) {  // (s + p)^4 e = 0, with a sh
   }
 }
 
+TEST(Loop, ARunIsExperience) {
+  const Robot robot = example::true_arm();
+  const control::Run run =
+      simulate(equations_plant(robot), {robot, {}, {}}, limit(), swing(), start(), {.duration = 1});
+  const Experience seen = experience_of(run, robot, 10);
+  ASSERT_EQ(seen.u.rows(), 25);
+  EXPECT_EQ(seen.u.row(3).transpose(), Eigen::VectorXd(run.steps[30].input));  // the filter's, not what was desired
+  const Eigen::VectorXd units = default_units(2);
+  const double size = seen.q4.cwiseAbs().maxCoeff();
+  EXPECT_LT(error_data(seen, robot, units).y.cwiseAbs().maxCoeff(),
+            1e-9 * size);  // the exact model has nothing to learn
+  EXPECT_GT(error_data(seen, example::guess(), units).y.cwiseAbs().maxCoeff(), .01 * size);
+  const Experience both = joined(seen, experience_of(run, robot, 50));
+  EXPECT_EQ(both.xi.rows(), 30);
+  EXPECT_EQ(both.q4.row(26), seen.q4.row(5));
+  EXPECT_THAT(error_message([&] { joined(seen, Experience{}); }), HasSubstr("joints"));
+  EXPECT_THAT(error_message([&] { experience_of(run, robot, 0); }), HasSubstr("every n-th step"));
+}
+
 TEST(Loop, TheFilterKeepsALimitThatTheReferenceBreaks) {
   const Robot robot = example::true_arm();
   const Model exact{robot, {}, {}};

@@ -132,7 +132,7 @@ TEST_P(Haystack, TextsRepeatWithTheirSeedAndRefuseWhatDoesNotFit) {
   EXPECT_THAT(error_message([&] { passkey_probe(a, *tokenizer_, noise_, length, 1.5); }), HasSubstr("depth"));
   const auto brief = prose_filler(*tokenizer_, "Only this. And that.");
   EXPECT_THAT(error_message([&] { niah_probe(a, *tokenizer_, prose_, Needle::Number, 512, .5, 2); }),
-              testing::HasSubstr("3 to 100 digits"));
+              HasSubstr("3 to 100 digits"));
   EXPECT_THAT(error_message([&] { niah_probe(a, *tokenizer_, brief, Needle::Number, length, .5); }),
               HasSubstr("of filler, and the text has"));
 }

@@ -37,7 +37,8 @@ NumberTable parse(std::string_view text, std::string_view where, Words* words) {
     std::vector<std::optional<double>> values;
     for (const auto field : fields) values.push_back(number_in(field));
     const auto is_number = [](const auto& value) { return value.has_value(); };
-    if (std::ranges::none_of(values, is_number) && columns == 0 && (words == nullptr || count > 1)) {  // names of the columns
+    if (std::ranges::none_of(values, is_number) && columns == 0 &&
+        (words == nullptr || count > 1)) {  // names of the columns
       columns = count;
       return;
     }

@@ -87,8 +87,7 @@ Exploration exploration_from_json(const Json& json, int joints, std::string_view
   Exploration out;
   if (json.contains("offset")) out.offset = vector_of(json, "offset", joints, where);
   out.terms = json_get<int>(json, "terms", where, out.terms);
-  for (const auto& [key, range] :
-       {std::pair{"amplitude", &out.sines.amplitude}, {"frequency", &out.sines.frequency}}) {
+  for (const auto& [key, range] : {std::pair{"amplitude", &out.sines.amplitude}, {"frequency", &out.sines.frequency}}) {
     const auto given = json_get<std::vector<double>>(json, key, where, {range->begin(), range->end()});
     require(given.size() == 2 && given[0] >= 0 && given[0] <= given[1] && std::isfinite(given[1]),
             "{}: '{}' is a range [least, most], not negative", where, key);

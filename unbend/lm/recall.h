@@ -16,11 +16,11 @@
 namespace unbend::lm {
 
 struct TaskOptions {
-  std::int64_t size = 0;   ///< tokens, of what Task::measure says; 0 = Task::size
-  std::int64_t count = 8;  ///< texts
-  std::int64_t pairs = 8;  ///< mqar and its kin
-  double depth = -1;       ///< of a needle, 0 to 1; -1: from 0 to 1 in even steps over the texts
-  std::int64_t digits = 7; ///< of the number of niah1 and niah2
+  std::int64_t size = 0;    ///< tokens, of what Task::measure says; 0 = Task::size
+  std::int64_t count = 8;   ///< texts
+  std::int64_t pairs = 8;   ///< mqar and its kin
+  double depth = -1;        ///< of a needle, 0 to 1; -1: from 0 to 1 in even steps over the texts
+  std::int64_t digits = 7;  ///< of the number of niah1 and niah2
   std::uint64_t seed = 0;
 };
 
