@@ -21,8 +21,8 @@ namespace fs = std::filesystem;
 
 struct Arguments {
   std::vector<std::string> data;
-  std::string robot, nominal, model, task, settings, seen, held_out, states, out, log, report, plant = "equations",
-                                                                                               start_model;
+  std::string robot, nominal, model, start_model, task, settings, held_out, states;
+  std::string plant = "equations", seen, out, log, report;
   double step = .002;
   std::optional<double> beta;  ///< instead of the task's
   int evaluations = 200, rows = 1000;

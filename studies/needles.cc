@@ -66,7 +66,7 @@ lm::Decoder needle_student(const lm::Decoder& teacher, const NeedleTask& task, c
   lm::Stage transfer;
   transfer.kind = lm::Stage::Kind::Transfer;
   transfer.name = "needle transfer";
-  transfer.steps = 125;
+  transfer.steps = 600;
   transfer.mixer_learning_rate = 1e-2;
   transfer.beta2 = .999;
   transfer.clip = 0;
@@ -74,7 +74,7 @@ lm::Decoder needle_student(const lm::Decoder& teacher, const NeedleTask& task, c
   train_in_study(teacher, student.decoder, transfer, *source, {}, study);
   lm::Stage lora;
   lora.name = "needle LoRA";
-  lora.steps = 125;
+  lora.steps = 600;
   lora.learning_rate = 2e-3;
   lora.mixer_learning_rate = 0;
   lora.beta2 = .999;

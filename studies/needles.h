@@ -25,7 +25,7 @@ NeedleTask needle_task(const std::string& name);
 /// of half the length until it finds nine in ten, at most 3,000, then by 100 of the whole one, at most 1,000.
 lm::Decoder needle_teacher(const NeedleTask& task, std::uint64_t seed, const StudyOptions& study);
 
-/// A student after attention transfer and LoRA (rank 8, alpha 16, on q, k, v, o), 125 steps of 8 texts each.
+/// A student after attention transfer and LoRA (rank 8, alpha 16, on q, k, v, o), 600 steps of 8 texts each.
 lm::Decoder needle_student(const lm::Decoder& teacher, const NeedleTask& task, const std::string& recipe,
                            std::uint64_t seed, const StudyOptions& study);
 

@@ -67,7 +67,7 @@ class Fit(VerbTestCase):
         same = self.run_json("softmax", numbers, "--target", places, "--ridge", .001)
         self.assertEqual((same["weights"], same.get("classes")), (found["weights"], None))
         for name in ([], [["kind"]]):  # a name of the column, or none
-            words = self.file("words.csv", name + [[row[1]] for row in rows[1:]])
+            words = self.file("words.csv", name + [[f'"{row[1]}"'] for row in rows[1:]])
             self.assertEqual(self.run_json("softmax", numbers, "--target", words, "--ridge", .001)["weights"], found["weights"])
         two = self.file("two.csv", [row for row in rows if row[1] != "mouse"])
         self.assertGreater(self.run_json("logistic", two, "--column", 1, "--ridge", .001)["weights"][0][0], 0)  # dogs are larger

@@ -22,6 +22,11 @@ std::vector<std::string_view> fields_of(std::string_view line) {
   }
 }
 
+std::string_view unquoted(std::string_view field) {
+  const bool quotes = field.size() >= 2 && field.front() == '"' && field.back() == '"';
+  return quotes ? field.substr(1, field.size() - 2) : field;
+}
+
 // A column that need not hold numbers, and what stands in it.
 struct Words {
   std::int64_t column;
@@ -37,16 +42,17 @@ NumberTable parse(std::string_view text, std::string_view where, Words* words) {
     std::vector<std::optional<double>> values;
     for (const auto field : fields) values.push_back(number_in(field));
     const auto is_number = [](const auto& value) { return value.has_value(); };
-    if (std::ranges::none_of(values, is_number) && columns == 0 &&
-        (words == nullptr || count > 1)) {  // names of the columns
+    const bool may_be_names = words == nullptr || count > 1;
+    if (may_be_names && columns == 0 && std::ranges::none_of(values, is_number)) {
       columns = count;
       return;
     }
     if (words != nullptr) {
       const std::int64_t at = words->column < 0 ? words->column + count : words->column;
       require(at >= 0 && at < count, "{}: there is no column {} among {}", where, words->column, count);
-      require(!fields[at].empty(), "{}, line {}: there is no class in column {}", where, number, words->column);
-      words->found.push_back(fields[at]);
+      words->found.push_back(unquoted(fields[at]));
+      require(!words->found.back().empty(), "{}, line {}: there is no class in column {}", where, number,
+              words->column);
       if (!values[at]) values[at] = 0;  // its place among the classes, once all are known
     }
     if (!std::ranges::all_of(values, is_number))
