@@ -116,7 +116,7 @@ ClassTable parse_class_csv(std::string_view text, std::string_view where, std::i
   if (std::ranges::all_of(found, [](std::string_view word) { return number_in(word).has_value(); })) return out;
   out.classes.assign(found.begin(), found.end());
   std::ranges::sort(out.classes);
-  out.classes.erase(std::ranges::unique(out.classes).begin(), out.classes.end());
+  out.classes.erase(std::unique(out.classes.begin(), out.classes.end()), out.classes.end());
   for (std::size_t i = 0; i < found.size(); ++i) {
     const auto place = std::ranges::lower_bound(out.classes, found[i]) - out.classes.begin();
     table.values[i * static_cast<std::size_t>(table.columns) + static_cast<std::size_t>(at)] =
