@@ -27,8 +27,8 @@ void ModelOptions::add_to(CLI::App& verb, bool with_adapter) {
 std::string ModelOptions::weight_type() const {
   if (!type.empty()) return type;
   if (device != "cpu") return "bf16";
-  // GFLOP/s of a thread in LibTorch's products, bf16 and f32: Sapphire Rapids without its tiles 105 and 200, Zen 5 315
-  // and 110.
+  // GFLOP/s of a thread in LibTorch's products, bf16 and f32: Sapphire Rapids without its tiles 105 and 200, Zen 5 485
+  // and 255.
   const auto cpu = at::cpu::get_cpu_capabilities();
   const auto has = [&](const char* key) {
     const auto found = cpu.find(key);

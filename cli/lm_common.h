@@ -22,7 +22,7 @@ struct ModelOptions {
   std::string model, adapter, device = "cpu", type;
   int threads = 0;
   void add_to(CLI::App& verb, bool with_adapter = true);
-  /// --type; without it the fastest that trains: bf16 where the device has matrix units for it, f32 elsewhere.
+  /// --type; without it the fastest that trains: bf16 where the device multiplies it faster, f32 elsewhere.
   std::string weight_type() const;
 };
 

@@ -131,8 +131,13 @@ TEST_P(Haystack, TextsRepeatWithTheirSeedAndRefuseWhatDoesNotFit) {
   EXPECT_THAT(error_message([&] { passkey_probe(a, *tokenizer_, noise_, 20, .5); }), HasSubstr("too short"));
   EXPECT_THAT(error_message([&] { passkey_probe(a, *tokenizer_, noise_, length, 1.5); }), HasSubstr("depth"));
   const auto brief = prose_filler(*tokenizer_, "Only this. And that.");
-  EXPECT_THAT(error_message([&] { niah_probe(a, *tokenizer_, prose_, Needle::Number, 512, .5, 2); }),
+  EXPECT_THAT(error_message([&] { niah_probe(a, *tokenizer_, prose_, Needle::Number, length, .5, 2); }),
               HasSubstr("3 to 100 digits"));
+  std::string every;  // number of three digits
+  for (int i = 100; i < 1000; ++i) every += fmt::format("Number {} is here. ", i);
+  const auto full = prose_filler(*tokenizer_, every);
+  EXPECT_THAT(error_message([&] { niah_probe(a, *tokenizer_, full, Needle::Number, length, .5, 3); }),
+              HasSubstr("hide a longer one"));
   EXPECT_THAT(error_message([&] { niah_probe(a, *tokenizer_, brief, Needle::Number, length, .5); }),
               HasSubstr("of filler, and the text has"));
 }

@@ -150,8 +150,7 @@ Experience explore(const Plant& plant, const Robot& nominal, const Reference& re
     if (lost(x, n))
       fail_computation(
           "exploring: the robot ran away after {:.2f} s: the nominal model is too far from the plant for a pole of "
-          "{:g} "
-          "(a higher one holds it tighter)",
+          "{:g} (a higher one holds it tighter)",
           static_cast<double>(i) * options.period, options.pole);
   }
   return experience_from(states, values, n);

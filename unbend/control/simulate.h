@@ -62,9 +62,9 @@ Experience explore(const Plant& plant, const Robot& nominal, const Reference& re
                    const ExploreOptions& options, Random& random);
 
 /// What the run of a closed loop has shown of the plant: each `every`-th step, with its q'''' measured without noise.
-/// It covers the motions that the filter makes, which exploring does not see.
+/// It covers the motions that the filter makes, which exploring does not see. Input error for every < 1.
 Experience experience_of(const Run& run, const Robot& plant, int every);
-/// The rows of both.
+/// The rows of both. Input error for other numbers of joints.
 Experience joined(const Experience& a, const Experience& b);
 
 /// Inputs and outputs of the error process: z = xi / units, y = q'''' - F_nominal(x) - G_nominal(x) u. Input error for

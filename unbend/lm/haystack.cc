@@ -178,8 +178,11 @@ Probe niah_probe(Random& random, const engine::Tokenizer& tokenizer, const Fille
     return std::ranges::any_of(haystack.sentences, [&](const auto& s) { return s.find(value) != std::string::npos; });
   };
   std::string value;
-  do value = needle == Needle::Number ? random_digits(random, digits) : random_uuid(random);
-  while (found(value));
+  int tries = 0;
+  do {
+    require(++tries <= 1000, "niah: the text holds nearly every number of {} digits: hide a longer one", digits);
+    value = needle == Needle::Number ? random_digits(random, digits) : random_uuid(random);
+  } while (found(value));
   const auto name = kNeedles[random.below(std::size(kNeedles))];
   const std::string what = needle == Needle::Number ? "number" : "code";
   return fit_probe(tokenizer, haystack, random_start(random, haystack), length, [&](Sentences sentences) {

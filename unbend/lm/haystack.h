@@ -64,7 +64,8 @@ enum class Needle { Number, Uuid };
 
 /// RULER's single needle in a haystack (Hsieh et al. 2024): a sentence that gives a named magic number of `digits`
 /// (or a UUID), `depth` of the way through `haystack`, and asked for by name at the end. All tokens compete. The value
-/// is nowhere else in the text. Input error for fewer than 3 digits (all of which a text may hold) or more than 100.
+/// is nowhere else in the text. Input error for fewer than 3 digits or more than 100, and where the text holds them
+/// all.
 Probe niah_probe(Random& random, const engine::Tokenizer& tokenizer, const Filler& haystack, Needle needle,
                  std::int64_t length, double depth, std::int64_t digits = 7);
 
