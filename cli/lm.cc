@@ -46,17 +46,23 @@ at::ScalarType scalar_type(const std::string& name) {
   fail_usage("--type: '{}' is not bf16, f32 or f64", name);
 }
 
+at::Device device_named(const std::string& name) {
+  at::Device device(at::kCPU);
+  try {
+    device = at::Device(name);
+  } catch (const c10::Error&) {
+    fail_usage("--device: '{}' is not cpu, cuda or cuda:N", name);
+  }
+  if (!device.is_cuda() && !device.is_cpu()) fail_usage("--device: '{}' is not cpu, cuda or cuda:N", name);
+  if (device.is_cuda() && !at::hasCUDA())
+    fail_usage("--device {}: this build of LibTorch has no CUDA, or there is no such device", name);
+  return device;
+}
+
 OpenModel open_model(const ModelOptions& o) {
   const auto type = scalar_type(o.weight_type());
   at::set_num_threads(thread_count(o));
-  at::Device device(at::kCPU);
-  try {
-    device = at::Device(o.device);
-  } catch (const c10::Error&) {
-    fail_usage("--device: '{}' is not cpu, cuda or cuda:N", o.device);
-  }
-  if (device.is_cuda() && !at::hasCUDA()) fail_usage("--device {}: this build of LibTorch has no CUDA", o.device);
-  if (!device.is_cuda() && !device.is_cpu()) fail_usage("--device: '{}' is not cpu, cuda or cuda:N", o.device);
+  const auto device = device_named(o.device);
   auto file = engine::Gguf::open(o.model);
   auto tokenizer = engine::Tokenizer::load(o.model);
   auto teacher = lm::load_decoder(file, type);

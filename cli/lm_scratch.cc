@@ -24,7 +24,7 @@ struct ScratchArguments {
   lm::TaskOptions task_options;
   lm::DecoderConfig config;
   lm::Stage stage;
-  std::string out, task, head, tokenizer = "bytes", name;
+  std::string out, task, head, tokenizer = "bytes", name, device = "cpu";
   double embedding_std = -1, residual_gain = -1, held_out = 0;
   std::uint64_t seed = 0;
   int threads = 0;
@@ -140,6 +140,7 @@ void train(ScratchArguments a) {
   ModelOptions threads;
   threads.threads = a.threads;
   at::set_num_threads(thread_count(threads));
+  const auto device = device_named(a.device);
   const auto vocabulary = open_vocabulary(a.tokenizer, a.config.vocab);
   const auto config = complete_config(a, vocabulary);
   const auto data = a.task.empty() ? text_data(a, vocabulary) : task_data(a, vocabulary);
@@ -149,7 +150,7 @@ void train(ScratchArguments a) {
   const double embedding_std = a.embedding_std >= 0 ? a.embedding_std : config.tied ? .02 : 1;
   const double residual_gain = a.residual_gain >= 0 ? a.residual_gain : a.task.empty() ? 0 : .5;
   Random random(a.seed);
-  auto decoder = lm::random_decoder(config, embedding_std, residual_gain, random);
+  auto decoder = lm::random_decoder(config, embedding_std, residual_gain, random).to(device, at::kFloat);
 
   Json settings{{"config", engine::to_json(config)},
                 {"data", data.description},
@@ -181,7 +182,7 @@ void train(ScratchArguments a) {
   const auto name = a.name.empty() ? std::filesystem::path(a.out).stem().string() : a.name;
   entries.push_back(engine::encode_entry("general.name", name));
   entries.push_back(engine::encode_entry("unbend.training", made.dump()));
-  lm::export_decoder(decoder, entries, a.out);
+  lm::export_decoder(decoder.to(at::kCPU, at::kFloat), entries, a.out);
 
   std::int64_t weights = 0;
   for (const auto& p : lm::weights(decoder)) weights += p.tensor->numel();
@@ -243,6 +244,7 @@ void add_lm_scratch_verb(CLI::App& lm) {
   verb->add_option("--held-out", a->held_out, "share of the text, at its end, to validate on")->capture_default_str();
   verb->add_option("--name", a->name, "in the file; the file's own without");
   verb->add_option("--seed", a->seed, "of the start and of the data")->capture_default_str();
+  verb->add_option("--device", a->device, "where to compute: cpu, cuda or cuda:N")->capture_default_str();
   verb->add_option("--threads", a->threads, "0 = one per core")->capture_default_str();
   verb->add_flag("--json", a->json, "print JSON");
   verb->footer(

@@ -6,7 +6,9 @@ if(torch_missing)
   message(FATAL_ERROR "torch not found by ${UNBEND_PYTHON}: run tools/setup.sh torch")
 endif()
 list(APPEND CMAKE_PREFIX_PATH ${torch_prefix})
+set(cuda_flags "${CMAKE_CUDA_FLAGS}")
 find_package(Torch REQUIRED)
+set(CMAKE_CUDA_FLAGS "${cuda_flags}")  # a LibTorch with CUDA adds all processors that it knows
 
 file(WRITE ${CMAKE_BINARY_DIR}/pch.cc "")
 add_library(unbend_pch STATIC ${CMAKE_BINARY_DIR}/pch.cc)

@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 command -v clang-format-14 >/dev/null || { echo "check_format: clang-format-14 not found: run tools/setup.sh analysis" >&2; exit 1; }
-mapfile -t files < <(git ls-files --cached --others --exclude-standard -- '*.h' '*.cc' '*.cu')
+mapfile -t files < <(git ls-files --cached --others --exclude-standard -- '*.h' '*.cc' '*.cu' '*.cuh')
 
 if [ "${1:-}" = --fix ]; then
   clang-format-14 -i "${files[@]}"

@@ -7,6 +7,7 @@
 #include <functional>
 
 #include "unbend/base/error.h"
+#include "unbend/nets/fused_plain.h"
 
 namespace unbend {
 namespace {
@@ -159,6 +160,10 @@ TEST(SplitHeads, EqualsThePlainOperations) {
         };
         const auto packed = random({batch, tokens, 5 * width}, 1);
         expect_equal(fused(at::kDouble), naive(at::kDouble, at::kDouble), {packed}, true, 1e-12);
+        const auto elsewhere = [&](const Tensors& x) {  // as on devices without kernels
+          return plain::split_heads(x[0], width, ranges, tables, at::kDouble);
+        };
+        expect_equal(elsewhere, naive(at::kDouble, at::kDouble), {packed}, false, 1e-12);
         expect_equal(fused(at::kFloat), naive(at::kFloat, at::kFloat), {packed.to(at::kFloat)}, false, 1e-5);
         expect_equal(fused(at::kFloat), naive(at::kFloat, at::kFloat), {packed.to(at::kBFloat16)}, false, kOneRounding);
         expect_equal(fused(at::kBFloat16), naive(at::kFloat, at::kBFloat16), {packed.to(at::kBFloat16)}, false,

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "unbend/base/error.h"
+#include "unbend/nets/head_plain.h"
 
 namespace unbend {
 namespace {
@@ -96,6 +97,16 @@ TEST_P(Distillation, EqualsTheMatrixOfLogits) {
       EXPECT_EQ(gradient.scalar_type(), dtype);
       EXPECT_LT(difference(gradient / 2, expected_gradient), dtype == at::kDouble ? 1e-11 : 1e-4);
       EXPECT_LT(difference(distillation_loss(hidden.detach(), head, p.targets, 0.9, 0.1).loss, result.loss), bound);
+
+      auto targets = p.targets;  // as on devices without kernels
+      if (!targets.ids.defined())
+        targets.ids = at::empty({tokens, 0}, at::kInt), targets.log_probs = at::empty({tokens, 0});
+      const auto elsewhere = plain::distillation_loss(hidden, head, targets, 0.9, 0.1);
+      EXPECT_LT(difference(elsewhere.loss, result.loss), bound);
+      EXPECT_LT(difference(elsewhere.cross_entropy, expected.cross_entropy), bound);
+      EXPECT_LT(difference(elsewhere.divergence, expected.divergence), bound);
+      EXPECT_LT(difference(torch::autograd::grad({elsewhere.loss}, {hidden})[0], expected_gradient),
+                dtype == at::kDouble ? 1e-11 : 1e-4);
     }
   }
 }
@@ -205,6 +216,14 @@ TEST(Scores, EqualTheMatrixOfLogits) {
     EXPECT_LT(difference(scores.top_log_probs, std::get<0>(best)), bound);
     EXPECT_LT(difference(log_s.gather(1, scores.top_ids.to(at::kLong)), std::get<0>(best)), bound);
     EXPECT_EQ(next_token_scores(hidden, freeze_head(weight), next).top_ids.size(1), 0);
+    const auto elsewhere =
+        plain::next_token_scores(hidden.to(at::kDouble), freeze_head(weight.to(at::kDouble)), next, top);
+    EXPECT_TRUE(at::equal(elsewhere.best, scores.best));
+    EXPECT_TRUE(at::equal(elsewhere.top_ids, scores.top_ids));
+    for (const auto& [a, b] : {std::pair{elsewhere.lse, scores.lse},
+                               {elsewhere.log_prob, scores.log_prob},
+                               {elsewhere.top_log_probs, scores.top_log_probs}})
+      EXPECT_LT(difference(a, b), bound);
   }
 }
 
@@ -239,6 +258,11 @@ TEST(ComparedScores, EqualTheMatricesOfLogits) {
       EXPECT_TRUE(at::equal(scores[m].best, log_probs[m].argmax(1)));
       const auto kl = (log_probs[0].exp() * (log_probs[0] - log_probs[m])).sum(1);
       EXPECT_LT(difference(scores[m].divergence, kl), bound);
+      if (dtype == at::kBFloat16) continue;  // there logits round in plain products
+      const auto elsewhere = plain::compare_scores(hidden, heads, next)[m];
+      EXPECT_LT(difference(elsewhere.log_prob, wanted), bound);
+      EXPECT_TRUE(at::equal(elsewhere.best, scores[m].best));
+      EXPECT_LT(difference(elsewhere.divergence, kl), bound);
     }
     EXPECT_THROW(compare_scores({hidden[0], hidden[1]}, {heads[0]}, next), Error);
     EXPECT_THROW(compare_scores({hidden[0], hidden[1]}, {heads[0], heads[0]}, next), Error);

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "unbend/attention/cuda/gated_scan_cuda.h"
 #include "unbend/attention/gated_scan_checks.h"
 #include "unbend/attention/gated_scan_kernel.h"
 #include "unbend/attention/gated_scan_naive.h"
@@ -26,7 +27,7 @@ using torch::autograd::variable_list;
 struct Settings {
   DecayAxis axis;
   int64_t chunk;
-  at::Tensor segment_states = {};  // of the forward, for the first pull
+  variable_list kept = {};  // by the forward, for the first pull
 };
 
 std::optional<at::Tensor> optional(const at::Tensor& x) { return x.defined() ? std::make_optional(x) : std::nullopt; }
@@ -44,6 +45,77 @@ Settings settings_of(AutogradContext* context) {
 variable_list list(const ScanArguments& x) { return {x.q, x.k, x.v, x.log_decay, x.state}; }
 ScanArguments arguments(const variable_list& x, size_t first = 0) {
   return {x[first], x[first + 1], x[first + 2], x[first + 3], x[first + 4]};
+}
+
+// ---- The kernel of the device
+
+bool has_kernel(const ScanArguments& at) {
+  if (at.q.is_cpu()) return true;
+  return cuda::kBuiltIn && at.q.is_cuda() && at.q.scalar_type() != at::kDouble &&
+         std::max(at.k.size(3), at.v.size(3)) <= cuda::kWidest;
+}
+
+// `kept` gets what the first pull can use.
+Scan fused_forward(const ScanArguments& at, DecayAxis axis, int64_t chunk, Form form, variable_list* kept) {
+  const bool recurrent = form == Form::Recurrent;
+  if constexpr (cuda::kBuiltIn) {
+    if (at.q.is_cuda()) return cuda::scan_forward(at, axis, recurrent, kept);
+  }
+  if (!kept) return kernel::scan_forward(at, axis, recurrent ? 1 : chunk);
+  kept->resize(1);
+  return kernel::scan_forward(at, axis, chunk, kept->data());
+}
+
+ScanArguments fused_pull(const ScanArguments& at, const Settings& settings, const at::Tensor& d_out,
+                         const at::Tensor& d_state) {
+  if constexpr (cuda::kBuiltIn) {
+    if (at.q.is_cuda()) return cuda::scan_pull(at, settings.axis, d_out, d_state, settings.kept);
+  }
+  return kernel::scan_pull(at, settings.axis, settings.chunk, d_out, d_state,
+                           settings.kept.empty() ? at::Tensor() : settings.kept[0]);
+}
+
+// ---- Plain operations, for what the kernels do not do
+
+// float64 or float32.
+ScanArguments of_one_type(const ScanArguments& at) {
+  const auto cast = [&](const at::Tensor& x) { return x.defined() ? x.to(at.state.scalar_type()) : x; };
+  return {cast(at.q), cast(at.k), cast(at.v), cast(at.log_decay), at.state};
+}
+
+Scan plain_scan(const ScanArguments& at, DecayAxis axis) {
+  const ScanArguments x = of_one_type(at);
+  return naive::chunked_scan(x.q, x.k, x.v, x.log_decay, x.state, axis, 16);
+}
+
+// Derivative of both results along a tangent: that of the pull, which is linear in them, along the cotangents.
+Scan plain_push(const ScanArguments& at, DecayAxis axis, const ScanArguments& tangent) {
+  const at::AutoGradMode with_graph(true);
+  variable_list x, direction;
+  ScanArguments leaves = at;
+  const variable_list along = list(tangent);
+  size_t i = 0;
+  for (at::Tensor* t : {&leaves.q, &leaves.k, &leaves.v, &leaves.log_decay, &leaves.state}) {
+    if (t->defined() && along[i].defined()) {
+      *t = t->detach().requires_grad_();
+      x.push_back(*t), direction.push_back(along[i]);
+    }
+    ++i;
+  }
+  const Scan scan = plain_scan(leaves, axis);
+  const at::Tensor u = at::zeros_like(scan.out).requires_grad_(), w = at::zeros_like(scan.state).requires_grad_();
+  const auto pulled = torch::autograd::grad({scan.out, scan.state}, x, {u, w}, true, /*create_graph=*/true, true);
+  variable_list parts, directions;
+  for (size_t j = 0; j < x.size(); ++j) {
+    if (pulled[j].defined() && pulled[j].requires_grad())
+      parts.push_back(pulled[j]), directions.push_back(direction[j].to(pulled[j].scalar_type()));
+  }
+  if (parts.empty()) return {at::zeros_like(at.q), at::zeros_like(at.state)};
+  const auto pushed = torch::autograd::grad(parts, {u, w}, directions, false, false, true);
+  const auto or_zero = [](const at::Tensor& d, const at::Tensor& like) {
+    return d.defined() ? d : at::zeros_like(like);
+  };
+  return {or_zero(pushed[0], u).to(at.q.scalar_type()), or_zero(pushed[1], w)};
 }
 
 // Gradient of <cotangents, J(at) tangent> with respect to `at`, itself differentiable.
@@ -65,12 +137,12 @@ variable_list second_order(const ScanArguments& at, const Settings& settings, co
     }
     ++i;
   }
-  const Scan scan =
-      naive::chunked_scan(leaves.q, leaves.k, leaves.v, leaves.log_decay, leaves.state, settings.axis, 16);
+  const Scan scan = plain_scan(leaves, settings.axis);
   const variable_list pulled =
-      torch::autograd::grad({scan.out, scan.state}, x, cotangents, /*retain_graph=*/true, /*create_graph=*/true,
+      torch::autograd::grad({scan.out, scan.state}, x, {cotangents[0].to(scan.out.scalar_type()), cotangents[1]},
+                            /*retain_graph=*/true, /*create_graph=*/true,
                             /*allow_unused=*/true);
-  at::Tensor product = at::zeros({}, at.q.options());
+  at::Tensor product = at::zeros({}, at.state.options());
   for (size_t j = 0; j < x.size(); ++j) {
     if (pulled[j].defined()) product = product + (pulled[j] * direction[j]).sum();
   }
@@ -93,8 +165,7 @@ struct Pull : torch::autograd::Function<Pull> {
                                const at::Tensor& d_out, const at::Tensor& d_state, Settings settings) {
     const ScanArguments at = {q, k, v, log_decay.value_or(at::Tensor()), state};
     save(context, settings, {q, k, v, at.log_decay, state, d_out, d_state});
-    const ScanArguments d =
-        kernel::scan_pull(at, settings.axis, settings.chunk, d_out, d_state, settings.segment_states);
+    const ScanArguments d = fused_pull(at, settings, d_out, d_state);
     // An undefined result is not allowed; without decay its place is taken by an empty tensor.
     return {d.q, d.k, d.v, d.log_decay.defined() ? d.log_decay : at::empty({0}, q.options()), d.state};
   }
@@ -109,7 +180,8 @@ struct Push : torch::autograd::Function<Push> {
     const ScanArguments at = {q, k, v, log_decay.value_or(at::Tensor()), state};
     const ScanArguments tangent = {tq, tk, tv, t_decay.value_or(at::Tensor()), t_state};
     save(context, settings, {q, k, v, at.log_decay, state, tq, tk, tv, tangent.log_decay, t_state});
-    const Scan scan = kernel::scan_push(at, settings.axis, settings.chunk, tangent);
+    const Scan scan = q.is_cpu() ? kernel::scan_push(at, settings.axis, settings.chunk, tangent)
+                                 : plain_push(at, settings.axis, tangent);
     return {scan.out, scan.state};
   }
   static variable_list backward(AutogradContext* context, const variable_list& cotangents);
@@ -157,16 +229,16 @@ struct Chunked : torch::autograd::Function<Chunked> {
   static variable_list forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                const std::optional<at::Tensor>& log_decay, const at::Tensor& state, Settings settings) {
     const ScanArguments at = {q, k, v, log_decay.value_or(at::Tensor()), state};
-    const Scan scan = kernel::scan_forward(at, settings.axis, settings.chunk, &settings.segment_states);
+    const Scan scan = fused_forward(at, settings.axis, settings.chunk, Form::Chunked, &settings.kept);
     variable_list saved = list(at);
-    saved.push_back(settings.segment_states);
+    saved.insert(saved.end(), settings.kept.begin(), settings.kept.end());
     save(context, settings, saved);
     return {scan.out, scan.state};
   }
   static variable_list backward(AutogradContext* context, const variable_list& cotangents) {
     const variable_list saved = context->get_saved_variables();
     Settings settings = settings_of(context);
-    settings.segment_states = saved[5];
+    settings.kept.assign(saved.begin() + 5, saved.end());
     variable_list d = pull(arguments(saved), settings, cotangents);
     d.emplace_back();
     return d;
@@ -182,21 +254,20 @@ bool needs_gradient(const ScanArguments& at) {
 Scan run(const ScanArguments& at, const ScanOptions& options) {
   const bool differentiate = needs_gradient(at);
   const bool fused =
-      at.q.is_cpu() && options.form != Form::Parallel && !(options.form == Form::Recurrent && differentiate);
+      has_kernel(at) && options.form != Form::Parallel && !(options.form == Form::Recurrent && differentiate);
   if (fused && differentiate) {
     const variable_list scan =
         Chunked::apply(at.q, at.k, at.v, optional(at.log_decay), at.state, Settings{options.axis, options.chunk});
     return {scan[0], scan[1]};
   }
-  if (fused) return kernel::scan_forward(at, options.axis, options.form == Form::Recurrent ? 1 : options.chunk);
+  if (fused) return fused_forward(at, options.axis, options.chunk, options.form, nullptr);
 
   require(!at.log_decay.defined() || at.log_decay.le(0).all().item<bool>(),
           "gated_scan: log_decay has an entry that is positive or NaN");
-  if (options.form == Form::Recurrent) {
-    return naive::recurrent_scan(at.q, at.k, at.v, at.log_decay, at.state, options.axis);
-  }
-  const int64_t chunk = options.form == Form::Parallel ? std::max<int64_t>(at.q.size(2), 1) : options.chunk;
-  return naive::chunked_scan(at.q, at.k, at.v, at.log_decay, at.state, options.axis, chunk);
+  const ScanArguments x = of_one_type(at);
+  if (options.form == Form::Recurrent) return naive::recurrent_scan(x.q, x.k, x.v, x.log_decay, x.state, options.axis);
+  const int64_t chunk = options.form == Form::Parallel ? std::max<int64_t>(x.q.size(2), 1) : options.chunk;
+  return naive::chunked_scan(x.q, x.k, x.v, x.log_decay, x.state, options.axis, chunk);
 }
 
 }  // namespace
@@ -206,11 +277,14 @@ Scan gated_scan(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, c
   check_scan("gated_scan", q, k, v, log_decay, initial_state, options.axis);
   require(options.chunk > 0, "gated_scan: chunk must be positive, got {}", options.chunk);
   const auto type = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  // The kernels for CUDA multiply bfloat16 as it is; decays and states are float32 there too.
+  const bool narrow = cuda::kBuiltIn && q.is_cuda() && q.scalar_type() == at::kBFloat16;
   const auto cast = [&](const at::Tensor& x) { return x.defined() ? x.to(type) : x; };
+  const auto cast_rows = [&](const at::Tensor& x) { return x.to(narrow ? at::kBFloat16 : type); };
   const at::Tensor state = initial_state.defined() ? cast(initial_state)
                                                    : at::zeros({k.size(0), k.size(1), k.size(3), v.size(3)},
                                                                k.options().dtype(type).requires_grad(false));
-  const Scan scan = run({cast(q), cast(k), cast(v), cast(log_decay), state}, options);
+  const Scan scan = run({cast_rows(q), cast_rows(k), cast_rows(v), cast(log_decay), state}, options);
   return {scan.out.to(q.scalar_type()), scan.state};
 }
 

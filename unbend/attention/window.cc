@@ -140,6 +140,10 @@ struct Fwd : Function<Fwd> {
 Partial window_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const WindowOptions& options) {
   check_window_arguments(q, k, v, options);
   require(q.size(2) == k.size(2), "window_attention: q {} and k {} must have the same length", q.sizes(), k.sizes());
+  if (!q.is_cpu()) {
+    const auto positions = at::arange(q.size(2), q.options().dtype(at::kLong));
+    return window_attention_at(q, k, v, positions, positions, options);
+  }
   const auto results = Fwd::apply(q, k, v, options);
   return {results[0], results[1], results[2]};
 }

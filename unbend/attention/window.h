@@ -36,14 +36,16 @@ struct Partial {
 /// Differentiable in q, k, v from all three outputs; the gradient once more in its cotangents (so that forward mode
 /// works by double backward) and in q, k, v (through the definition below, at its memory). Third derivatives are not
 /// offered. The gradient of `max` goes to the key with the largest score, the first one among equals. Throws Error
-/// (Input) on shapes or dtypes that do not fit, window < 1, step < 1, sinks < 0 or a scale that is not finite.
+/// (Input) on shapes or dtypes that do not fit, window < 1, step < 1, sinks < 0 or a scale that is not finite. The
+/// kernel is for CPUs; elsewhere the definition below serves, at its memory.
 Partial window_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const WindowOptions& options);
 
 /// The definition, with explicit positions; for streaming too, where keys are sinks, a ring buffer and new tokens in
 /// any order. q [B, H, T, d]; k [B, Hkv, S, d]; v [B, Hkv, S, dv]; query_positions [T] and key_positions [S], int64.
 /// Query i sees key j iff 0 <= key_positions[j] <= query_positions[i] and
 /// (key_positions[j] >= first(query_positions[i]) or key_positions[j] < sinks). A key position of -1 is an empty slot.
-/// Plain tensor operations, O(T S) memory, differentiable to any order. Errors as above.
+/// Plain tensor operations, O(T S) memory, differentiable to any order. Positions may be on another device. Errors as
+/// above.
 Partial window_attention_at(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const at::Tensor& query_positions, const at::Tensor& key_positions,
                             const WindowOptions& options);

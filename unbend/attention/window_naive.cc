@@ -50,7 +50,7 @@ Partial window_attention_at(const at::Tensor& q, const at::Tensor& k, const at::
   const auto compute = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   const int64_t batch = q.size(0), heads = q.size(1), kv_heads = k.size(1), tokens = q.size(2);
 
-  const auto t = query_positions.unsqueeze(1), j = key_positions.unsqueeze(0);
+  const auto t = query_positions.to(q.device()).unsqueeze(1), j = key_positions.to(q.device()).unsqueeze(0);
   const auto edge = t - t.remainder(options.step) - options.window;
   const auto visible = (j >= 0) & (j <= t) & ((j > edge) | (j < options.sinks));  // [T, S]
   const auto unseen = visible.any(1).logical_not();                               // [T]

@@ -64,7 +64,7 @@ at::Tensor Decoder::run(const at::Tensor& ids, std::int64_t position,
   const std::int64_t batch = ids.size(0), tokens = ids.size(1);
   const auto residual_options = embedding.options().dtype(residual_type());
   const auto rope = rope_table(config, position, tokens, residual_options);
-  auto x = at::embedding(embedding, ids).to(residual_type());
+  auto x = at::embedding(embedding, ids.to(device())).to(residual_type());
   for (std::size_t i = 0; i < layers.size(); ++i) {
     const auto& layer = layers[i];
     const auto normed = rms_norm(x, layer.attention_norm, config.rms_eps, type());

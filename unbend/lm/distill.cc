@@ -383,10 +383,10 @@ class Trainer {
       file = options_.targets / (sha256(std::as_bytes(std::span(key))).substr(0, 24) + ".safetensors");
       if (std::filesystem::exists(file)) {
         const auto stored = load_safetensors(file);
-        return {stored.tensors.at("ids"), stored.tensors.at("log_probs")};
+        return {stored.tensors.at("ids").to(teacher_.device()), stored.tensors.at("log_probs").to(teacher_.device())};
       }
     }
-    const auto none = at::full({ids.numel()}, -1, at::kLong);
+    const auto none = at::full({ids.numel()}, -1, at::TensorOptions(teacher_.device()).dtype(at::kLong));
     const auto scores =
         next_token_scores(teacher_.hidden(ids).reshape({-1, teacher_.config.hidden}), teacher_head_, none, top_k);
     if (!file.empty()) {
@@ -399,7 +399,7 @@ class Trainer {
   /// What tells this teacher from others in the folder of its predictions: its weights' type and a few of its numbers.
   static std::string name_of(const Decoder& teacher) {
     const auto sample =
-        teacher.layers.back().down.weight.flatten().slice(0, 0, std::nullopt, 97).to(at::kFloat).contiguous();
+        teacher.layers.back().down.weight.flatten().slice(0, 0, std::nullopt, 97).to(at::kCPU, at::kFloat).contiguous();
     return fmt::format(
         "{}-{}", toString(teacher.type()),
         sha256(std::as_bytes(std::span(sample.const_data_ptr<float>(), static_cast<std::size_t>(sample.numel())))));
@@ -407,7 +407,7 @@ class Trainer {
 
   double end_to_end(const Stage& stage, const Batch& batch) {
     require(batch.targets.ge(0).any().item<bool>(), "{}: a batch without a single target", options_.title);
-    TokenTargets targets{batch.targets.reshape({-1}), {}, {}};
+    TokenTargets targets{batch.targets.reshape({-1}).to(student_.device()), {}, {}};
     if (stage.kl > 0) std::tie(targets.ids, targets.log_probs) = teacher_predictions(batch.ids, stage.top_k);
     const at::AutoGradMode grad(true);
     const auto hidden = student_.hidden(batch.ids).reshape({-1, student_.config.hidden});

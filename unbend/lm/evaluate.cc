@@ -49,10 +49,10 @@ std::vector<Scores> evaluate(const std::vector<const Decoder*>& models, const at
   const std::int64_t batch = std::max<std::int64_t>(1, 2048 / length);
   std::mutex reporting;
   std::int64_t done = 0;
-  for_each_independent((count + batch - 1) / batch, windows.device(), [&](std::int64_t i) {
+  for_each_independent((count + batch - 1) / batch, models[0]->device(), [&](std::int64_t i) {
     const std::int64_t at = i * batch;
     const auto ids = windows.slice(0, at, std::min(at + batch, count));
-    const auto targets = ids.slice(1, 1).reshape({-1});
+    const auto targets = ids.slice(1, 1).reshape({-1}).to(models[0]->device());
     std::vector<at::Tensor> hidden;
     for (const auto* model : models) {
       hidden.push_back(model->hidden(ids.slice(1, 0, length - 1)).reshape({-1, model->config.hidden}));
@@ -144,7 +144,7 @@ std::vector<at::Tensor> head_fidelity(const Decoder& teacher, const std::vector<
   const auto size = at::zeros({count, layers, length}, at::kDouble);
   std::vector<at::Tensor> errors;
   for (std::size_t s = 0; s < students.size(); ++s) errors.push_back(at::zeros_like(size));
-  for_each_independent(count, windows.device(), [&](std::int64_t n) {
+  for_each_independent(count, teacher.device(), [&](std::int64_t n) {
     const auto sum = [](const at::Tensor& t) { return t.to(at::kDouble).square().sum({0, 1, 3}); };
     teacher.hidden(
         windows.slice(0, n, n + 1), Form::Chunked,

@@ -25,7 +25,7 @@ Generation generate(const Decoder& decoder, const engine::Tokenizer& tokenizer,
   at::Tensor logits;
   const auto next = [&](std::span<const engine::TokenId> tokens) -> std::span<const float> {
     const auto hidden = prefill(decoder, state, {tokens.begin(), tokens.end()}, 512);
-    logits = decoder.logits(hidden).to(at::kFloat).contiguous();
+    logits = decoder.logits(hidden).to(at::kCPU, at::kFloat).contiguous();
     return {logits.const_data_ptr<float>(), static_cast<std::size_t>(logits.numel())};
   };
   auto result = engine::generate(next, tokenizer, prompt, options, stream);
@@ -56,7 +56,7 @@ std::vector<std::string> sample_texts(const Decoder& decoder, const engine::Toke
     auto next = at::full({rows, 1}, tokenizer.bos(), at::kLong);
     for (std::int64_t t = 0;
          t < length && std::find(ended.begin(), ended.end(), false) != ended.end() && !interrupted(); ++t) {
-      const auto logits = decoder.logits(decoder.extend(next, state)).to(at::kFloat).contiguous();
+      const auto logits = decoder.logits(decoder.extend(next, state)).to(at::kCPU, at::kFloat).contiguous();
       const auto vocab = static_cast<std::size_t>(logits.size(-1));
       for (std::int64_t r = 0; r < rows; ++r) {
         if (ended[r]) continue;

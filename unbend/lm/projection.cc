@@ -34,7 +34,8 @@ at::Tensor Projection::operator()(const at::Tensor& x) const {
   bool any = false;
   for (const auto& part : parts) {
     any = any || part.lora.defined();
-    up.push_back(part.lora.defined() ? part.lora.b * part.lora.scale : at::empty({part.rows, 0}, at::kFloat));
+    up.push_back(part.lora.defined() ? part.lora.b * part.lora.scale
+                                     : at::empty({part.rows, 0}, weight.options().dtype(at::kFloat)));
     if (part.lora.defined()) down.push_back(part.lora.a);
   }
   if (!any) return y;

@@ -8,6 +8,7 @@
 #include "unbend/attention/composite.h"
 #include "unbend/attention/simd.h"
 #include "unbend/base/error.h"
+#include "unbend/nets/fused_plain.h"
 
 namespace unbend {
 namespace {
@@ -105,12 +106,6 @@ void rms_norm_pull(const at::Tensor& x, const at::Tensor& weight, const at::Tens
   });
 }
 
-at::Tensor rms_norm_definition(const at::Tensor& x, const at::Tensor& weight, double eps, at::ScalarType out) {
-  const auto compute = compute_type(x.scalar_type());
-  const auto wide = x.to(compute);
-  return (wide * (wide.square().mean(-1, true) + eps).rsqrt() * weight.to(compute)).to(out);
-}
-
 struct RmsNormPull : Function<RmsNormPull> {
   static variable_list forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
                                const at::Tensor& inverse, const at::Tensor& dy_any, double eps, bool weight_too) {
@@ -136,7 +131,7 @@ struct RmsNormPull : Function<RmsNormPull> {
     const auto saved = context->get_saved_variables();
     const double eps = context->saved_data["eps"].toDouble();
     const auto definition = [&](const variable_list& in) -> variable_list {
-      return {rms_norm_definition(in[0], in[1], eps, saved[2].scalar_type())};
+      return {plain::rms_norm(in[0], in[1], eps, saved[2].scalar_type())};
     };
     const auto second = pull_backward(definition, {saved[0], saved[1]}, {saved[2]}, directions);
     return {second[0], second[1], {}, second[2], {}, {}};
@@ -233,10 +228,7 @@ struct SwigluPull : Function<SwigluPull> {
 
   static variable_list backward(AutogradContext* context, variable_list directions) {
     const auto saved = context->get_saved_variables();
-    const auto definition = [&](const variable_list& in) -> variable_list {
-      const auto halves = in[0].to(compute_type(in[0].scalar_type())).chunk(2, -1);
-      return {(at::silu(halves[0]) * halves[1]).to(in[0].scalar_type())};
-    };
+    const auto definition = [&](const variable_list& in) -> variable_list { return {plain::swiglu(in[0])}; };
     return pull_backward(definition, {saved[0]}, {saved[1]}, directions);
   }
 };
@@ -266,6 +258,7 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, a
   check_dtype("rms_norm", "weight", weight.scalar_type());
   check_result("rms_norm", x.scalar_type(), out);
   require(std::isfinite(eps) && eps >= 0, "rms_norm: eps must be finite and not negative, not {}", eps);
+  if (!x.is_cpu()) return plain::rms_norm(x, weight, eps, out);
   return RmsNorm::apply(x, weight, eps, out);
 }
 
@@ -273,6 +266,7 @@ at::Tensor swiglu(const at::Tensor& gate_up) {
   require(gate_up.dim() >= 1 && gate_up.size(-1) % 2 == 0, "swiglu: the last dimension of {} must be even",
           gate_up.sizes());
   check_dtype("swiglu", "gate_up", gate_up.scalar_type());
+  if (!gate_up.is_cpu()) return plain::swiglu(gate_up);
   return Swiglu::apply(gate_up);
 }
 

@@ -1,6 +1,7 @@
 // The element-wise parts of a decoder layer, each in one pass over memory, with gradients: what lies between the matrix
 // products. All compute in float32 (float64 for float64 inputs), are threaded and vectorised, and are differentiable
-// once through kernels and once more through plain tensor operations (so forward mode works by double backward).
+// once through kernels and once more through plain tensor operations (so forward mode works by double backward). The
+// kernels are for CPUs; elsewhere plain tensor operations do all.
 #pragma once
 
 #include <ATen/ATen.h>

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "unbend/nets/head_chunk.h"
+#include "unbend/nets/head_plain.h"
 
 namespace unbend {
 namespace {
@@ -210,10 +211,12 @@ FrozenHead freeze_head(const at::Tensor& weight_any) {
   auto dtype = weight_any.scalar_type();
   require(dtype == at::kFloat || dtype == at::kDouble || dtype == at::kBFloat16,
           "freeze_head: weight is {}, not float32, float64 or bfloat16", c10::toString(dtype));
-  if (dtype == at::kBFloat16 && (!simd::kHasBFloat16Products || weight_any.size(1) % 2 != 0)) dtype = at::kFloat;
+  if (weight_any.is_cpu() && dtype == at::kBFloat16 && (!simd::kHasBFloat16Products || weight_any.size(1) % 2 != 0))
+    dtype = at::kFloat;
   const at::NoGradGuard no_gradients;
   FrozenHead head;
   head.weight = weight_any.detach().to(dtype).contiguous();
+  if (!head.weight.is_cpu()) return head;
   const int64_t vocabulary = head.vocabulary(), width = head.width(), panels = round_up(vocabulary, kPanel) / kPanel;
   head.transposed = at::zeros({panels, width, kPanelStride}, head.weight.options());
   for (int64_t p = 0; p < panels; ++p) {
@@ -230,8 +233,8 @@ DistillationLoss distillation_loss(const at::Tensor& hidden, const FrozenHead& h
   check_next("distillation_loss", targets.next, tokens, head.vocabulary());
   require(std::isfinite(kl_weight) && std::isfinite(ce_weight),
           "distillation_loss: weights must be finite, not {} and {}", kl_weight, ce_weight);
-  auto ids = at::empty({tokens, 0}, at::TensorOptions().dtype(at::kInt));
-  auto log_probs = at::empty({tokens, 0}, at::TensorOptions().dtype(at::kFloat));
+  auto ids = at::empty({tokens, 0}, hidden.options().dtype(at::kInt));
+  auto log_probs = at::empty({tokens, 0}, hidden.options().dtype(at::kFloat));
   if (targets.ids.defined()) {
     ids = targets.ids.contiguous(), log_probs = targets.log_probs.detach().contiguous();
     require(ids.dim() == 2 && ids.size(0) == tokens && ids.scalar_type() == at::kInt &&
@@ -244,6 +247,8 @@ DistillationLoss distillation_loss(const at::Tensor& hidden, const FrozenHead& h
               "distillation_loss: teacher ids from {} to {} are not within -1 to {}", low, high, head.vocabulary() - 1);
     }
   }
+  if (!hidden.is_cpu())
+    return plain::distillation_loss(hidden, head, {targets.next, ids, log_probs}, kl_weight, ce_weight);
   const bool with_gradient = hidden.requires_grad() && at::GradMode::is_enabled();
   auto result = [&] {
     const at::NoGradGuard no_gradients;

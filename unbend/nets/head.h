@@ -1,5 +1,6 @@
 // A language model's output head without the [tokens, vocabulary] matrix of logits: losses with gradients, scores, and
-// comparisons of two models. Logits exist for about a hundred tokens at a time.
+// comparisons of two models. Logits exist for about a hundred tokens at a time; on devices that are not CPUs, where
+// plain tensor operations serve (head_plain.h), for all.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -12,7 +13,7 @@ namespace unbend {
 /// A head whose weight does not train, kept in the two layouts that its products read.
 struct FrozenHead {
   at::Tensor weight;      ///< [V, M], contiguous
-  at::Tensor transposed;  ///< [panels, M, leading dimension]: W^T in column panels, see head.cc
+  at::Tensor transposed;  ///< [panels, M, leading dimension]: W^T in column panels, see head.cc; on CPUs only
   int64_t vocabulary() const { return weight.size(0); }
   int64_t width() const { return weight.size(1); }
 };

@@ -1,5 +1,6 @@
 // Scores and comparisons on the output head, without gradients.
 #include "unbend/nets/head_chunk.h"
+#include "unbend/nets/head_plain.h"
 
 namespace unbend {
 namespace {
@@ -211,6 +212,7 @@ TokenScores next_token_scores(const at::Tensor& hidden, const FrozenHead& head, 
   require(top >= 0 && top <= head.vocabulary(), "next_token_scores: top must be within 0 and {}, not {}",
           head.vocabulary(), top);
   const at::NoGradGuard no_gradients;
+  if (!hidden.is_cpu()) return plain::next_token_scores(hidden, head, next, top);
   return dispatch(head,
                   [&](auto type) { return score<decltype(type)>(hidden.detach(), head, next.contiguous(), top); });
 }
@@ -231,6 +233,7 @@ std::vector<ComparedScores> compare_scores(const std::vector<at::Tensor>& hidden
   }
   check_next("compare_scores", next, hidden[0].size(0), heads[0].vocabulary());
   const at::NoGradGuard no_gradients;
+  if (!hidden[0].is_cpu()) return plain::compare_scores(hidden, heads, next);
   return dispatch(heads[0], [&](auto type) { return compare<decltype(type)>(hidden, heads, next.contiguous()); });
 }
 

@@ -4,7 +4,7 @@
 
 #include "unbend/attention/simd.h"
 #include "unbend/base/error.h"
-#include "unbend/nets/fused.h"
+#include "unbend/nets/fused_plain.h"
 
 namespace unbend {
 namespace {
@@ -242,6 +242,7 @@ std::vector<at::Tensor> split_heads(const at::Tensor& packed, int64_t width, con
     cos = rotary->cos.to(compute).contiguous(), sin = rotary->sin.to(compute).contiguous();
     plan.pairs = rotary->pairs;
   }
+  if (!packed.is_cpu()) return plain::split_heads(packed, width, ranges, {cos, sin, plan.pairs}, out);
   return Split::apply(packed.stride(2) == 1 || packed.size(2) <= 1 ? packed : packed.contiguous(), cos, sin, plan, out);
 }
 
