@@ -271,7 +271,7 @@ StudyResult study_soft(const StudyOptions& options) {
     return result;
   }
   digits(options, result);
-  colours(options, result, 1250);
+  colours(options, result, 3750);  // for a thousand steps and more some learn nothing, then all at once
   result.notes.push_back(
       "data: 10,000 digits of MNIST, 8,000 for training; ImageNet, COCO and ADE20K, on which the paper reports, are "
       "out of reach "

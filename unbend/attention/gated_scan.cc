@@ -110,7 +110,7 @@ Scan plain_push(const ScanArguments& at, DecayAxis axis, const ScanArguments& ta
     if (pulled[j].defined() && pulled[j].requires_grad())
       parts.push_back(pulled[j]), directions.push_back(direction[j].to(pulled[j].scalar_type()));
   }
-  if (parts.empty()) return {at::zeros_like(at.q), at::zeros_like(at.state)};
+  if (parts.empty()) return {at::zeros_like(scan.out).to(at.q.scalar_type()), at::zeros_like(at.state)};
   const auto pushed = torch::autograd::grad(parts, {u, w}, directions, false, false, true);
   const auto or_zero = [](const at::Tensor& d, const at::Tensor& like) {
     return d.defined() ? d : at::zeros_like(like);

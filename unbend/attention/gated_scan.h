@@ -40,9 +40,12 @@ struct ScanOptions {
 /// @param initial_state  undefined (zero) or [B, Hkv, dk, dv]
 ///
 /// Differentiable in all five tensors, from both results, any number of times (double backward is the push-forward).
-/// Computes in float64 when q is float64 and in float32 otherwise (also for bfloat16 and half). T = 0 is fine. Fused on
-/// CPUs; Form::Recurrent under autograd and other devices use plain ATen operations. Throws Error (Input) for shapes
-/// that do not fit, and for a log_decay that is positive or NaN.
+/// Computes in float64 when q is float64 and in float32 otherwise (also for bfloat16 and half). T = 0 is fine. Throws
+/// Error (Input) for shapes that do not fit, and for a log_decay that is positive or NaN.
+///
+/// Fused on CPUs, and in builds with CUDA on its devices for all but float64, for widths up to 256: there bfloat16 is
+/// multiplied as it is, a log_decay that is positive or NaN makes a later call throw (nothing waits for the device),
+/// and derivatives of gradients take plain operations. So do Form::Recurrent under autograd and other devices.
 Scan gated_scan(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& log_decay = {},
                 const at::Tensor& initial_state = {}, const ScanOptions& options = {});
 

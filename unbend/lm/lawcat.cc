@@ -140,7 +140,8 @@ class LawcatMixer : public Mixer {
 
   std::vector<Gauge> gauges(const MixerInput& in) const override {
     if (!gated_) return {};
-    const auto half_life = std::log(.5) / log_decay(in).to(at::kDouble).mean(at::IntArrayRef({0, 2})).flatten();  // of each feature
+    const auto half_life =
+        std::log(.5) / log_decay(in).to(at::kDouble).mean(at::IntArrayRef({0, 2})).flatten();  // of each feature
     const auto above = [&](double tokens) { return half_life.gt(tokens).to(at::kDouble).mean().item<double>(); };
     return {{"median half-life of features (tokens)", half_life.median().item<double>(), ""},
             {"share above 100", above(100), ""},
