@@ -108,7 +108,7 @@ with tempfile.TemporaryDirectory(prefix="unbend-page-", ignore_cleanup_errors=Tr
         assert browser.value("document.querySelector('.user').textContent") == "What is a river? <b>&amp;</b>"
 
         browser.value("document.getElementById('most').value = 1900")
-        send(browser, "Count from one to one thousand.")
+        send(browser, "Tell me everything about the history of Rome.")  # long enough to be stopped
         browser.until(f"({ANSWERS}[1] ?? '').length > 10")
         browser.value("document.getElementById('stop').click()")
         browser.until("[...document.querySelectorAll('.note')].some(e => e.textContent === 'stopped')")
