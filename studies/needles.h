@@ -21,8 +21,8 @@ struct NeedleTask {
 };
 NeedleTask needle_task(const std::string& name);
 
-/// A decoder of 4 layers, 128 wide, 4 heads, trained from random weights on the answers, 16 texts a step: by 300 steps
-/// of half the length until it finds nine in ten, at most 3,000, then by 100 of the whole one, at most 1,000.
+/// A decoder of 4 layers, 128 wide, 4 heads, trained from random weights on the answers, 64 texts a step: by 300 steps
+/// of half the length until it finds nine in ten, at most 1,500, then by 100 of the whole one, at most 500.
 lm::Decoder needle_teacher(const NeedleTask& task, std::uint64_t seed, const StudyOptions& study);
 
 /// A student after attention transfer and LoRA (rank 8, alpha 16, on q, k, v, o), 600 steps of 8 texts each.
