@@ -12,7 +12,7 @@ namespace {
 
 constexpr std::uint64_t kTestSeed = 1'000'003;  // no training seed comes near it
 constexpr std::uint64_t kMostParts = 5;         // of a teacher's training at one length
-// Texts a step. With 16 two seeds of three learn next to nothing in five times the steps.
+// Texts a step. With 16, two seeds of three find 38 and 0 % after five times the steps.
 constexpr std::int64_t kTeacherRows = 64;
 
 lm::TaskOptions of_length(std::int64_t length, std::uint64_t seed) {

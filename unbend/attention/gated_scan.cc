@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "unbend/attention/composite.h"
 #include "unbend/attention/cuda/gated_scan_cuda.h"
 #include "unbend/attention/gated_scan_checks.h"
 #include "unbend/attention/gated_scan_kernel.h"
@@ -88,34 +89,21 @@ Scan plain_scan(const ScanArguments& at, DecayAxis axis) {
   return naive::chunked_scan(x.q, x.k, x.v, x.log_decay, x.state, axis, 16);
 }
 
-// Derivative of both results along a tangent: that of the pull, which is linear in them, along the cotangents.
+// Derivative of both results along a tangent.
 Scan plain_push(const ScanArguments& at, DecayAxis axis, const ScanArguments& tangent) {
-  const at::AutoGradMode with_graph(true);
-  variable_list x, direction;
-  ScanArguments leaves = at;
-  const variable_list along = list(tangent);
-  size_t i = 0;
-  for (at::Tensor* t : {&leaves.q, &leaves.k, &leaves.v, &leaves.log_decay, &leaves.state}) {
-    if (t->defined() && along[i].defined()) {
-      *t = t->detach().requires_grad_();
-      x.push_back(*t), direction.push_back(along[i]);
-    }
-    ++i;
-  }
-  const Scan scan = plain_scan(leaves, axis);
-  const at::Tensor u = at::zeros_like(scan.out).requires_grad_(), w = at::zeros_like(scan.state).requires_grad_();
-  const auto pulled = torch::autograd::grad({scan.out, scan.state}, x, {u, w}, true, /*create_graph=*/true, true);
-  variable_list parts, directions;
-  for (size_t j = 0; j < x.size(); ++j) {
-    if (pulled[j].defined() && pulled[j].requires_grad())
-      parts.push_back(pulled[j]), directions.push_back(direction[j].to(pulled[j].scalar_type()));
-  }
-  if (parts.empty()) return {at::zeros_like(scan.out).to(at.q.scalar_type()), at::zeros_like(at.state)};
-  const auto pushed = torch::autograd::grad(parts, {u, w}, directions, false, false, true);
-  const auto or_zero = [](const at::Tensor& d, const at::Tensor& like) {
-    return d.defined() ? d : at::zeros_like(like);
+  const auto out = at::zeros({at.q.size(0), at.q.size(1), at.q.size(2), at.v.size(3)}, at.state.options());
+  if (at.q.size(2) == 0) return {out.to(at.q.scalar_type()), tangent.state};
+  const bool decays = at.log_decay.defined();
+  variable_list inputs = {at.q, at.k, at.v, at.state}, directions = {tangent.q, tangent.k, tangent.v, tangent.state};
+  if (decays) inputs.push_back(at.log_decay), directions.push_back(tangent.log_decay);
+  const auto definition = [&](const variable_list& x) -> variable_list {
+    const Scan scan = plain_scan({x[0], x[1], x[2], decays ? x[4] : at::Tensor(), x[3]}, axis);
+    return {scan.out, scan.state};
   };
-  return {or_zero(pushed[0], u).to(at.q.scalar_type()), or_zero(pushed[1], w)};
+  const auto state = at::zeros_like(at.state);
+  const auto second = pull_backward(definition, inputs, {out, state}, directions);
+  const auto pushed = [&](size_t i, const at::Tensor& zero) { return second[i].defined() ? second[i] : zero; };
+  return {pushed(inputs.size(), out).to(at.q.scalar_type()), pushed(inputs.size() + 1, state)};
 }
 
 // Gradient of <cotangents, J(at) tangent> with respect to `at`, itself differentiable.

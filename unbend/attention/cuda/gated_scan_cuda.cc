@@ -17,6 +17,7 @@ namespace {
 
 using kernel::ScanArguments;
 
+static_assert(kWidest == kWidestScan);
 constexpr int64_t kAlignment = 16;
 
 // Rows as the kernels read them: aligned, their width a multiple of 16 bytes (zeros to the right).
