@@ -27,7 +27,7 @@ void set_threads(int threads) {
 struct TrainArguments {
   std::string data, out, attention = "soft++";
   ClassifierShape shape{.side = 32, .channels = 0};
-  std::int64_t epochs = 10, batch = 64;
+  std::int64_t epochs = 10, batch = 64, shift = 0;
   double learning_rate = 1e-3, held_out = .2;
   std::uint64_t seed = 0;
   int threads = 0;
@@ -55,8 +55,9 @@ void train(TrainArguments a) {
 
   catch_interrupts();
   const auto begin = std::chrono::steady_clock::now();
-  auto net = train_classifier(classifier_config(a.shape), shuffled(training, batch, a.seed),
-                              {"train", steps, a.learning_rate}, a.seed, a.quiet);
+  auto source = shuffled(training, batch, a.seed);
+  if (a.shift > 0) source = shifted(std::move(source), a.shift, a.seed);
+  auto net = train_classifier(classifier_config(a.shape), source, {"train", steps, a.learning_rate}, a.seed, a.quiet);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
   std::int64_t weights = 0;
   for (const auto& p : parameters(net)) weights += p.tensor->numel();
@@ -67,6 +68,7 @@ void train(TrainArguments a) {
              {"held_out", rest.size()},
              {"epochs", a.epochs},
              {"batch", batch},
+             {"shift", a.shift},
              {"learning_rate", a.learning_rate},
              {"seed", a.seed},
              {"interrupted", interrupted()},
@@ -166,6 +168,9 @@ void add_vision_verbs(CLI::App& app) {
         ->check(CLI::Range(1, 100000))
         ->capture_default_str();
     verb->add_option("--batch", a->batch, "images per step")->check(CLI::Range(1, 65536))->capture_default_str();
+    verb->add_option("--shift", a->shift, "move training images by up to so many pixels, at random")
+        ->check(CLI::Range(0, 1024))
+        ->capture_default_str();
     verb->add_option("--learning-rate", a->learning_rate)->capture_default_str();
     verb->add_option("--held-out", a->held_out, "share of the images, drawn at random, to measure on")
         ->capture_default_str();

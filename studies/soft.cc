@@ -191,13 +191,14 @@ void digits(const StudyOptions& options, StudyResult& result) {
       "Digits: right classes after each form of evaluation", "form", "%", {0, 1}, {"14 x 14 tokens", "28 x 28"}};
   int smaller_drops = 0;
   std::vector<double> gaps, possible;  // without the filter: SOFT, and softmax, minus no attention
+  constexpr int64_t kEpochs = 20;      // of images that move by a pixel: 10 of still ones are learnt by heart
   for (int seed = 1; seed <= options.seeds; ++seed) {
     Accuracies with, without;
     const auto train = [&](const Variant& variant, bool filter) {
       const std::string name = fmt::format("{}{}", variant.name, filter ? "" : ", no filter on values");
-      const ImageTraining training{fmt::format("digits, {}, seed {}", name, seed), 10 * (8000 / 64)};
-      return train_classifier(classifier(variant, filter, 1, 10), shuffled(data.train, 64, seed), training, seed,
-                              options);
+      const ImageTraining training{fmt::format("digits, {}, seed {}", name, seed), kEpochs * (8000 / 64)};
+      return train_classifier(classifier(variant, filter, 1, 10), shifted(shuffled(data.train, 64, seed), 1, seed),
+                              training, seed, options);
     };
     std::map<std::string, double> drops;
     for (const auto& variant : kVariants) {
@@ -205,7 +206,11 @@ void digits(const StudyOptions& options, StudyResult& result) {
       const double at_size = accuracy(net, data.test), enlarged = accuracy(net, data.test, true);
       with[variant.name] = at_size, drops[variant.name] = at_size - enlarged;
       curves.add(variant.name, {at_size, enlarged});
+    }
+    for (const auto& variant : {kVariants[0], kVariants[1], kVariants[4]}) {
       without[variant.name] = accuracy(train(variant, false), data.test);
+      record(result, fmt::format("digits, no filter on values: {}", variant.name), "-", without[variant.name], "%",
+             Bar::none());
     }
     for (const auto& variant : kVariants) {
       const std::string name = variant.name;
@@ -214,7 +219,6 @@ void digits(const StudyOptions& options, StudyResult& result) {
       if (soft)
         record(result, "digits: " + name + " minus softmax", "79.3 % top-1 (SOFT-Tiny, ImageNet-1K)",
                with[name] - with["softmax"], "points", Bar::at_least(-.5));
-      record(result, "digits, no filter on values: " + name, "-", without[name], "%", Bar::none());
     }
     gaps.push_back(without["SOFT"] - without["no attention"]);
     possible.push_back(without["softmax"] - without["no attention"]);
@@ -285,7 +289,8 @@ StudyResult study_soft(const StudyOptions& options) {
   digits(options, result);
   colours(options, result, 3750);  // for a thousand steps and more some learn nothing, then all at once
   result.notes.push_back(
-      "data: 10,000 digits of MNIST, 8,000 for training; ImageNet, COCO and ADE20K, on which the paper reports, are "
+      "data: 10,000 digits of MNIST, 8,000 for training, moved by up to a pixel; ImageNet, COCO and ADE20K, on which "
+      "the paper reports, are "
       "out of reach "
       "here");
   result.notes.push_back(

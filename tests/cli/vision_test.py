@@ -58,6 +58,9 @@ class Vision(VerbTestCase):
         self.assertEqual(again.returncode, 0, again.stderr)
         self.assertEqual(net.read_bytes(), first)  # the same run, the same bytes
         self.assertIn("100.0 % of 12 held-out images", again.stdout)
+        moved = self.run_json("train", data, "--attention", "softmax", "--batch", 16, "--shift", 2, "--out", net, *SMALL)
+        self.assertEqual((moved["shift"], moved["accuracy"]), (2, 100))
+        self.assertNotEqual(net.read_bytes(), first)
         text = self.run_verb("eval", net, more)
         self.assertIn("100.0 % of 20 images", text.stdout)
         # Only some of the classes; and one that it does not know.

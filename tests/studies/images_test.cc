@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "studies/memory.h"
+#include "unbend/base/error.h"
 
 namespace unbend {
 namespace {
@@ -42,6 +43,31 @@ TEST(Images, StandardisedOverTheWholeSet) {
   EXPECT_NEAR(all.inputs.std().item<double>(), 1, 1e-12);
   EXPECT_TRUE(at::allclose(some.inputs, all.inputs.narrow(0, 0, 3).to(at::kFloat)));
   EXPECT_TRUE(some.targets.equal(at::arange(3)));
+}
+
+TEST(Images, ShiftedImagesMoveByAtMostSoManyPixels) {
+  auto image = at::zeros({1, 5, 6});
+  image[0][2][3] = 7;  // one bright pixel tells how far an image moved
+  const ImageSet set{image.expand({200, 1, 5, 6}), at::arange(200)};
+  const auto still = shifted(shuffled(set, 200, 1), 0, 3)(0), moved = shifted(shuffled(set, 200, 1), 1, 3)(0);
+  EXPECT_TRUE(at::equal(still.images, set.images));
+  EXPECT_TRUE(at::equal(still.labels, moved.labels));
+  EXPECT_TRUE(at::equal(moved.images, shifted(shuffled(set, 200, 1), 1, 3)(0).images));
+  EXPECT_TRUE(at::equal(moved.images.sum(at::IntArrayRef({1, 2, 3})), at::full({200}, 7.f)));
+  const auto counts = (moved.images > 0).sum(at::IntArrayRef({0, 1})).to(at::kDouble);
+  EXPECT_EQ(counts.slice(0, 1, 4).slice(1, 2, 5).sum().item<double>(), 200);        // none farther than a pixel
+  EXPECT_GE(counts.slice(0, 1, 4).slice(1, 2, 5).min().item<double>(), 200. / 20);  // and all nine places
+  EXPECT_THROW(shifted(shuffled(set, 200, 1), -1, 3), Error);
+}
+
+TEST(Images, ShiftedImagesTakeBlackIn) {
+  const ImageSet set{at::ones({50, 2, 3, 3}), at::arange(50)};
+  const auto moved = shifted(shuffled(set, 50, 1), 2, 5)(0).images;
+  for (const auto& image : moved.unbind()) {
+    const int64_t kept = image[0].sum().item<int64_t>();
+    EXPECT_TRUE(kept == 9 || kept == 6 || kept == 4 || kept == 3 || kept == 2 || kept == 1) << kept;
+    EXPECT_TRUE(at::equal(image[0], image[1]));
+  }
 }
 
 TEST(Images, AnEpochShowsEachImageOnce) {

@@ -146,4 +146,21 @@ ImageSource shuffled(const ImageSet& set, int64_t batch, uint64_t seed) {
   };
 }
 
+ImageSource shifted(ImageSource source, int64_t most, uint64_t seed) {
+  require(most >= 0, "images cannot be shifted by up to {} pixels", most);
+  return [=, source = std::move(source), random = Random(seed)](int64_t step) mutable {
+    auto batch = source(step);
+    const auto start = [&] { return static_cast<int64_t>(random.below(2 * most + 1)); };
+    const int64_t height = batch.images.size(2), width = batch.images.size(3);
+    const auto padded = at::constant_pad_nd(batch.images, {most, most, most, most});
+    std::vector<at::Tensor> moved;
+    for (const auto& image : padded.unbind()) {
+      const int64_t top = start(), left = start();
+      moved.push_back(image.narrow(1, top, height).narrow(2, left, width));
+    }
+    batch.images = at::stack(moved);
+    return batch;
+  };
+}
+
 }  // namespace unbend

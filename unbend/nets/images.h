@@ -56,4 +56,8 @@ using ImageSource = std::function<ImageSet(int64_t step)>;
 /// Batches of a set, shuffled anew in each epoch.
 ImageSource shuffled(const ImageSet& set, int64_t batch, uint64_t seed);
 
+/// The batches of `source`, each image moved by up to `most` pixels down or up and right or left, at random; what moves
+/// in is 0 (black).
+ImageSource shifted(ImageSource source, int64_t most, uint64_t seed);
+
 }  // namespace unbend
