@@ -85,6 +85,14 @@ std::string usage_message(const CLI::App& app, const CLI::ParseError& error) {
                      near.empty() ? "" : fmt::format(", did you mean '{}'?", near), hint);
 }
 
+/// CLI11 reads -1 as the largest unsigned number.
+void refuse_negatives(CLI::App& verb) {
+  for (CLI::Option* option :
+       verb.get_options([](const CLI::Option* o) { return o->get_type_name().starts_with("UINT"); }))
+    option->check([](const std::string& text) { return text.starts_with("-") ? text + " is below 0" : std::string(); });
+  for (CLI::App* sub : verb.get_subcommands([](const CLI::App*) { return true; })) refuse_negatives(*sub);
+}
+
 int run(int argc, const char* const* argv) {
   CLI::App app("Linearize what you already have, and measure how close the result is.", "unbend");
   app.set_version_flag("--version", "unbend " UNBEND_VERSION, "Print the version and exit");
@@ -109,6 +117,7 @@ int run(int argc, const char* const* argv) {
   add_fit_verbs(app);
   add_policy_verbs(app);
   add_control_verbs(app);
+  refuse_negatives(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::RuntimeError& end) {

@@ -72,6 +72,7 @@ class CommandLine(unittest.TestCase):
         self.assert_refused(unbend("study", "liger", "--seeds", "0"), 2, "--seeds")
         self.assert_refused(unbend("study", "liger", "--seeds", "many"), 2, "--seeds")
         self.assert_refused(unbend("study", "liger", "--out"), 2, "--out")
+        self.assert_refused(unbend("policy", "train", "--seed", "-1"), 2, "--seed", "-1 is below 0")
 
     def test_study_of_unknown_and_planned_methods(self):
         self.assert_refused(unbend("study", "ligr"), 2, "'ligr'", "did you mean 'liger'?")
