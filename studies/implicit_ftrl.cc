@@ -142,7 +142,7 @@ double offline_loss(const Stream& s, const std::vector<double>& u) {
   return sum;
 }
 
-void sweep(StudyResult& result, const Stream& s, bool first, bool full) {
+void sweep(StudyResult& result, const Stream& s, bool first) {
   const auto rates = decades();
   Table table{fmt::format("{}: mean progressive loss of one pass, lambda = beta sqrt(t)", s.name), {"beta"}, {}};
   for (const double rate : rates) table.rows.push_back({fmt::format("{:g}", rate)});
@@ -182,8 +182,8 @@ void sweep(StudyResult& result, const Stream& s, bool first, bool full) {
     double difference = 0;
     for (std::size_t r = 0; r < rates.size(); ++r)
       difference = std::max(difference, std::abs(aprox[r].mean_loss() - proximal[r].mean_loss()));
-    record(result, fmt::format("{}: largest |aprox - proximal| over beta, lambda grows", s.name), "equal", difference,
-           "", full ? Bar::at_most(1e-12).for_each_seed() : Bar::none());
+    record(result, fmt::format("{}: largest |aprox - proximal| over beta, lambda grows", s.name), "-", difference, "",
+           Bar::none());  // not equal in general: the note has the proof
     const auto a = learnt(s, Update::AProx, opt::Schedule::Constant, rates),
                b = learnt(s, Update::Proximal, opt::Schedule::Constant, rates);
     difference = 0;
@@ -274,7 +274,7 @@ StudyResult study_implicit_ftrl(const StudyOptions& options) {
     const auto s = static_cast<std::uint64_t>(seed);
     const auto one = [&](const char* name, const char* loss, double most, const SmallTable& table,
                          const Eigen::VectorXd& target) {
-      sweep(result, stream_of(name, loss, most, table.inputs, target, s), seed == 1, options.full);
+      sweep(result, stream_of(name, loss, most, table.inputs, target, s), seed == 1);
     };
     one("breast cancer, hinge", "hinge", .2, breast, signs(breast));
     one("diabetes, absolute", "absolute", 1, diabetes, diabetes.target);
@@ -282,7 +282,7 @@ StudyResult study_implicit_ftrl(const StudyOptions& options) {
     if (options.full || seed == 1) one("digits, logistic", "logistic", INFINITY, digits, signs(digits, 5));
   }
   if (options.full)
-    for (const Stream& s : sunspots()) sweep(result, s, true, true);
+    for (const Stream& s : sunspots()) sweep(result, s, true);
   standing_still(result, diabetes);
   result.notes.push_back(
       "A seed is a permutation of the rows. Published figures are those of the project's own reference run, as the "
@@ -291,8 +291,8 @@ StudyResult study_implicit_ftrl(const StudyOptions& options) {
       "aprox equals proximal on hinge and absolute losses where lambda stands still: a step begins at x_t then, and on "
       "its way the loss is its own truncated tangent. Where lambda grows the claim is false. A hinge row with margin "
       "at least 1 at x_t has loss and slope 0 there, so that aprox takes no step; proximal begins at x_t lambda_t / "
-      "lambda_{t+1}, where the margin may be below 1, and then takes one. The full form judges the claim all the "
-      "same, and misses it.");
+      "lambda_{t+1}, where the margin may be below 1, and then takes one. So equality is judged where lambda stands "
+      "still, and the difference only reported where it grows.");
   return result;
 }
 
