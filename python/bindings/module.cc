@@ -27,4 +27,5 @@ PYBIND11_MODULE(_core, module) {
   unbend::bind_mixers(module);
   unbend::bind_networks(module);
   unbend::bind_parameterization(module);
+  unbend::bind_transport(module);
 }

@@ -5,9 +5,11 @@
     unbend.lsqr(J, residual).x             # solvers: cg, minres, gmres, lsqr, solve
     unbend.singular_triplets(J, 3).values  # spectra
     unbend.propagate(net, x, scale=.1)     # what noise on its input does to a network's output
+    unbend.transport.lopt_embed(ref, sets) # measures as vectors: partial, circular and spherical transport
 """
 import torch  # noqa: F401  (its libraries must be there before ours)
 
+from . import transport
 from .attention import gated_scan, gaussian_kernel, rms_norm, soft_attention, swiglu, window_attention
 from .errors import ComputationError, Error, InputError
 from .maps import (LinearMap, block_column, block_diagonal, block_row, check_linearization, check_properties, dense,
