@@ -28,4 +28,5 @@ PYBIND11_MODULE(_core, module) {
   unbend::bind_networks(module);
   unbend::bind_parameterization(module);
   unbend::bind_transport(module);
+  unbend::bind_optimize(module);
 }

@@ -6,6 +6,7 @@
     unbend.singular_triplets(J, 3).values  # spectra
     unbend.propagate(net, x, scale=.1)     # what noise on its input does to a network's output
     unbend.transport.lopt_embed(ref, sets) # measures as vectors: partial, circular and spherical transport
+    unbend.minimize(loss, weights).x       # Newton steps without a step size; unbend.OnlineLearner for streams
 """
 import torch  # noqa: F401  (its libraries must be there before ours)
 
@@ -15,6 +16,7 @@ from .errors import ComputationError, Error, InputError
 from .maps import (LinearMap, block_column, block_diagonal, block_row, check_linearization, check_properties, dense,
                    diagonal, dot_test, function_map, hessian, identity, implicit_derivative, linearize, low_rank, zero)
 from .networks import Network, local_complexity, propagate
+from .optimize import Minimum, OnlineLearner, minimize
 from .parameterization import Rules, parameterize
 from .solve import Solution, cg, gmres, lsqr, minres, solve, solve_directly
 from .spectra import (Eigenpairs, SingularTriplets, eigenpairs, estimate_diagonal, estimate_trace, log_determinant,
@@ -22,5 +24,5 @@ from .spectra import (Eigenpairs, SingularTriplets, eigenpairs, estimate_diagona
 
 __version__ = "0.1.0"
 __all__ = [name for name in globals() if not name.startswith("_") and name not in ("torch", "attention", "errors", "maps",
-                                                                                   "networks", "parameterization",
+                                                                                   "networks", "optimize", "parameterization",
                                                                                    "spectra")]
