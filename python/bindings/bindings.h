@@ -20,5 +20,6 @@ void bind_networks(pybind11::module_& module);
 void bind_parameterization(pybind11::module_& module);
 void bind_transport(pybind11::module_& module);
 void bind_optimize(pybind11::module_& module);
+void bind_forecast(pybind11::module_& module);
 
 }  // namespace unbend

@@ -29,4 +29,5 @@ PYBIND11_MODULE(_core, module) {
   unbend::bind_parameterization(module);
   unbend::bind_transport(module);
   unbend::bind_optimize(module);
+  unbend::bind_forecast(module);
 }
