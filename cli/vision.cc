@@ -25,7 +25,7 @@ void set_threads(int threads) {
 }
 
 struct TrainArguments {
-  std::string data, out, attention = "soft++";
+  std::string data, out, attention = "soft++", landmarks = "mean";
   ClassifierShape shape{.side = 32, .channels = 0};
   std::int64_t epochs = 10, batch = 64, shift = 0;
   double learning_rate = 1e-3, held_out = .2;
@@ -43,6 +43,9 @@ void train(TrainArguments a) {
                    : a.attention == "linear" ? TokenMixing::Linear
                    : a.attention == "none"   ? TokenMixing::None
                                              : TokenMixing::Soft;
+  a.shape.sampling = a.landmarks == "convolution" ? LandmarkSampling::Convolution
+                     : a.landmarks == "random"    ? LandmarkSampling::Random
+                                                  : LandmarkSampling::Mean;
   const auto data = read_images(a.data, {a.shape.side, a.shape.channels});
   const auto classes = std::ssize(data.classes);
   if (classes < 2) fail_input("{}: one class, '{}', cannot be told from others", a.data, data.classes.front());
@@ -64,6 +67,7 @@ void train(TrainArguments a) {
   Json about{{"classes", data.classes},
              {"side", a.shape.side},
              {"attention", a.attention},
+             {"landmarks", a.shape.mixing == TokenMixing::Soft ? Json(a.landmarks) : Json(nullptr)},
              {"training", training.size()},
              {"held_out", rest.size()},
              {"epochs", a.epochs},
@@ -145,6 +149,11 @@ void add_vision_verbs(CLI::App& app) {
     verb->add_option("--attention", a->attention,
                      "soft++, soft (both in linear time), softmax, linear (elu + 1), or none")
         ->check(CLI::IsMember({"soft++", "soft", "softmax", "linear", "none"}))
+        ->capture_default_str();
+    verb->add_option("--landmarks", a->landmarks,
+                     "of soft and soft++: mean of the queries of a cell (learns sooner), convolution (the published "
+                     "default), or random queries")
+        ->check(CLI::IsMember({"mean", "convolution", "random"}))
         ->capture_default_str();
     verb->add_option("--side", a->shape.side,
                      "images become squares of so many pixels: a multiple of 4, or of 8, 16 with 2, 3 stages")

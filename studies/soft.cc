@@ -164,13 +164,12 @@ constexpr Variant kAveraged[] = {{"SOFT, averaged landmarks", TokenMixing::Soft,
 
 // Images of 28 x 28 to 14 x 14 tokens, two blocks, 49 landmarks, the mean token.
 PyramidConfig classifier(const Variant& variant, bool value_filter, int64_t channels, int64_t classes) {
-  auto config = classifier_config({.channels = channels,
-                                   .classes = classes,
-                                   .value_filter = value_filter ? 3 : 0,
-                                   .mixing = variant.mixing,
-                                   .normalize = variant.normalize});
-  config.sampling = variant.sampling;
-  return config;
+  return classifier_config({.channels = channels,
+                            .classes = classes,
+                            .value_filter = value_filter ? 3 : 0,
+                            .mixing = variant.mixing,
+                            .normalize = variant.normalize,
+                            .sampling = variant.sampling});
 }
 
 using Accuracies = std::map<std::string, double>;

@@ -61,6 +61,13 @@ class Vision(VerbTestCase):
         moved = self.run_json("train", data, "--attention", "softmax", "--batch", 16, "--shift", 2, "--out", net, *SMALL)
         self.assertEqual((moved["shift"], moved["accuracy"]), (2, 100))
         self.assertNotEqual(net.read_bytes(), first)
+        sizes = set()
+        for landmarks in ("mean", "convolution", "random"):
+            made = self.run_json("train", data, "--landmarks", landmarks, "--batch", 16, "--out", net, *SMALL)
+            self.assertEqual((made["landmarks"], made["accuracy"]), (landmarks, 100))
+            self.assertEqual(self.run_json("eval", net, more)["accuracy"], 100)
+            sizes.add(made["weights"])
+        self.assertEqual(len(sizes), 2)  # only the convolution has weights
         text = self.run_verb("eval", net, more)
         self.assertIn("100.0 % of 20 images", text.stdout)
         # Only some of the classes; and one that it does not know.

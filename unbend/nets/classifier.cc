@@ -21,7 +21,7 @@ PyramidConfig classifier_config(const ClassifierShape& shape) {
     const int64_t times = int64_t{1} << i, ratio = int64_t{1} << (shape.stages - i);
     config.stages.push_back({shape.width * times, shape.heads * times, shape.depth, ratio, shape.value_filter});
   }
-  config.mixing = shape.mixing, config.soft.normalize = shape.normalize;
+  config.mixing = shape.mixing, config.soft.normalize = shape.normalize, config.sampling = shape.sampling;
   return config;
 }
 

@@ -16,7 +16,8 @@ struct ClassifierShape {
   int64_t width = 64, heads = 2;  ///< of the first stage
   int64_t value_filter = 3;       ///< GridAttentionConfig
   TokenMixing mixing = TokenMixing::Soft;
-  bool normalize = false;  ///< Soft: SOFT++
+  bool normalize = false;                                     ///< Soft: SOFT++
+  LandmarkSampling sampling = LandmarkSampling::Convolution;  ///< Soft; averages learn sooner (study soft)
 };
 PyramidConfig classifier_config(const ClassifierShape& shape);
 
