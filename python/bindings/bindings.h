@@ -12,6 +12,9 @@ namespace unbend {
 /// Work runs without the interpreter's lock; Python functions that it calls take it again.
 using Released = pybind11::call_guard<pybind11::gil_scoped_release>;
 
+/// What code without LibTorch gives: [n], float64.
+inline at::Tensor tensor(const std::vector<double>& values) { return at::tensor(values, at::kDouble); }
+
 void bind_maps(pybind11::module_& module);
 void bind_solvers(pybind11::module_& module);
 void bind_spectra(pybind11::module_& module);

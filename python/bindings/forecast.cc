@@ -10,8 +10,6 @@ namespace py = pybind11;
 namespace unbend {
 namespace {
 
-at::Tensor tensor(const std::vector<double>& values) { return at::tensor(values, at::kDouble); }
-
 using Named = std::pair<std::string, std::vector<double>>;
 
 series::Collection complete(const std::vector<Named>& all, bool interpolate) {

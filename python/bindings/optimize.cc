@@ -12,8 +12,6 @@ namespace {
 
 using namespace optimize;  // NOLINT(google-build-using-namespace)
 
-at::Tensor tensor(const std::vector<double>& values) { return at::tensor(values, at::kDouble); }
-
 template <class T>
 std::span<const T> numbers(const at::Tensor& t) {
   return {t.const_data_ptr<T>(), static_cast<std::size_t>(t.numel())};

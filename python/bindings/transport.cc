@@ -22,9 +22,9 @@ std::vector<double> numbers(const at::Tensor& t) {
 }
 
 at::Tensor tensor(const std::vector<double>& values, at::IntArrayRef shape) {
-  return at::tensor(values, at::kDouble).view(shape);
+  return unbend::tensor(values).view(shape);
 }
-at::Tensor tensor(const std::vector<double>& values) { return at::tensor(values, at::kDouble); }
+using unbend::tensor;
 
 std::vector<double> masses_of(const Given& given) {
   const auto& [points, masses] = given;
