@@ -26,6 +26,11 @@ def _detached(points, masses):
     return points.detach(), None if masses is None else masses.detach()
 
 
+def _of(gradients, inputs):
+    """As autograd wants them: in the shapes and on the devices of the inputs."""
+    return tuple(None if g is None or t is None else g.reshape(t.shape).to(t.device) for g, t in zip(gradients, inputs))
+
+
 @dataclass
 class Plan:
     """What moves where: masses[k] from source[k] to target[k], sorted by source. value: OPT, differentiable; cost: sum of
@@ -54,20 +59,20 @@ class _PartialValue(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, p, y, q, lam, plan):
         ctx.plan, ctx.lam = plan, lam
-        ctx.save_for_backward(x, y)
+        ctx.save_for_backward(x, p, y, q)
         return torch.tensor(plan.value, dtype=torch.double)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        x, y = (t.double().reshape(len(t), -1) for t in ctx.saved_tensors)
+        x, y = (t.cpu().double().reshape(len(t), -1) for t in ctx.saved_tensors[::2])
         (source, target), masses = ctx.plan.atoms, ctx.plan.masses
+        gradient = gradient.cpu()
         force = 2 * masses[:, None] * (x[source] - y[target]) * gradient
-        at_x = torch.zeros_like(x).index_add(0, source, force).reshape(ctx.saved_tensors[0].shape)
-        at_y = torch.zeros_like(y).index_add(0, target, -force).reshape(ctx.saved_tensors[1].shape)
+        at_x, at_y = torch.zeros_like(x).index_add(0, source, force), torch.zeros_like(y).index_add(0, target, -force)
         at_p = (ctx.lam + ctx.plan.source_potentials) * gradient if ctx.needs_input_grad[1] else None
         at_q = (ctx.lam + ctx.plan.target_potentials) * gradient if ctx.needs_input_grad[3] else None
-        return at_x, at_p, at_y, at_q, None, None
+        return *_of((at_x, at_p, at_y, at_q), ctx.saved_tensors), None, None
 
 
 def partial_transport(source, target, lam=None, *, solver="automatic"):
@@ -166,13 +171,13 @@ class _CircularDistance(torch.autograd.Function):
         at_y = at_q = None
         if any(ctx.needs_input_grad[2:4]):
             _, at_y, at_q = _core.lcot_gradient((y, q), (x, p), period, wrap)
-        ctx.gradients = at_x, at_p if p is not None else None, at_y, at_q if q is not None else None
+        ctx.gradients = _of((at_x, at_p, at_y, at_q), (x, p, y, q))
         return torch.tensor(value, dtype=torch.double)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        return *(None if g is None else g * gradient for g in ctx.gradients), None, None
+        return *(None if g is None else g * gradient.to(g.device) for g in ctx.gradients), None, None
 
 
 def lcot_distance(a, b, *, period=1., wrap=False):
@@ -211,13 +216,13 @@ class _SlicedDistance(torch.autograd.Function):
     def forward(ctx, x, p, y, q, circles, seed):
         value, at_x = _core.sliced_lcot((x, p), (y, q), circles, seed)
         at_y = _core.sliced_lcot((y, q), (x, p), circles, seed)[1] if ctx.needs_input_grad[2] else None
-        ctx.gradients = at_x, at_y
+        ctx.gradients = _of((at_x, at_y), (x, y))
         return torch.tensor(value, dtype=torch.double)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        at_x, at_y = (None if g is None else g * gradient for g in ctx.gradients)
+        at_x, at_y = (None if g is None else g * gradient.to(g.device) for g in ctx.gradients)
         return at_x, None, at_y, None, None, None
 
 
