@@ -11,32 +11,28 @@ struct Forward {
   Tile<T> state, scores, out;
   const Rows<T>& to;
   const at::Tensor &final_state, &segment_states;  // the latter may be undefined
+  Handover<T>& handover;
 
-  Forward(const Problem<T>& p, const Rows<T>& to, const at::Tensor& final_state, const at::Tensor& segment_states)
+  Forward(const Problem<T>& p, const Rows<T>& to, const at::Tensor& final_state, const at::Tensor& segment_states,
+          Handover<T>& handover)
       : chunk(p),
         state(p.dk, p.dv),
         scores(p.group * p.chunk, p.chunk),
         out(p.group * p.chunk, p.dv),
         to(to),
         final_state(final_state),
-        segment_states(segment_states) {}
+        segment_states(segment_states),
+        handover(handover) {}
 
   void operator()(const Piece& piece) {
     const Problem<T>& p = chunk.p;
     const int64_t index = piece.batch * p.kv_heads + piece.head;
-    load_state(p.state, index, state);
-    chunk.start_walk();
-    chunk.end = piece.begin;
-    for (int64_t t = 0; t < piece.begin; t += chunk.n) {  // what another thread works on: the state alone
-      chunk.load_keys(piece.batch, piece.head, t);
-      chunk.enter(state);
-      multiply_add(chunk.between(), p.dk, chunk.n, transposed(chunk.k), chunk.v, state);
-    }
+    if (!handover.take(piece.cut_before, state, chunk.pending)) walk_to(piece, index);
     chunk.end = piece.end;
     for (int64_t t = piece.begin; t < piece.end; t += chunk.n) {
-      if (t % kSegment == 0 && segment_states.defined()) {
+      if (t % kSegment == 0) {
         chunk.settle(state);
-        store_state(state, segment_states, index * p.segments() + t / kSegment);
+        if (segment_states.defined()) store_state(state, segment_states, index * p.segments() + t / kSegment);
       }
       chunk.load(piece.batch, piece.head, t);
       chunk.expect_group(to);
@@ -45,12 +41,26 @@ struct Forward {
       read_out();
       multiply_add(chunk.between(), p.dk, chunk.n, transposed(chunk.k), chunk.v, state);
     }
-    if (piece.end < p.length) return;
+    if (piece.end < p.length) return handover.give(piece.cut_after, state, chunk.pending);
     chunk.settle(state);
     store_state(state, final_state, index);
   }
 
  private:
+  // Over what another thread works on: the state alone.
+  void walk_to(const Piece& piece, int64_t index) {
+    const Problem<T>& p = chunk.p;
+    load_state(p.state, index, state);
+    chunk.start_walk();
+    chunk.end = piece.begin;
+    for (int64_t t = 0; t < piece.begin; t += chunk.n) {
+      if (t % kSegment == 0) chunk.settle(state);
+      chunk.load_keys(piece.batch, piece.head, t);
+      chunk.enter(state);
+      multiply_add(chunk.between(), p.dk, chunk.n, transposed(chunk.k), chunk.v, state);
+    }
+  }
+
   // Out = scores v + q state, straight to where it belongs if rows are whole vectors and nothing is left to be done.
   void read_out() {
     const Problem<T>& p = chunk.p;
@@ -253,7 +263,8 @@ Scan scan_forward(const ScanArguments& at, DecayAxis axis, int64_t chunk, at::Te
     if (p.length == 1 && !segment_states) {
       step(p, out, result.state);
     } else {
-      for_each_piece(p, kSegment, [&] { return Forward<T>(p, out, result.state, states); });
+      for_each_piece(p, kSegment, Order::Forwards,
+                     [&](Handover<T>& handover) { return Forward<T>(p, out, result.state, states, handover); });
     }
     return result;
   });
@@ -270,7 +281,8 @@ Scan scan_push(const ScanArguments& at, DecayAxis axis, int64_t chunk, const Sca
                                          dense(tangent.state, at.state).contiguous()};
     Scan result = {at::empty({p.batch, p.heads, p.length, p.dv}, at.q.options()), at::empty_like(p.state)};
     const Rows<T> out(result.out);
-    for_each_piece(p, std::max<int64_t>(p.length, 1), [&] { return Push<T>(p, dense_tangent, out, result.state); });
+    for_each_piece(p, std::max<int64_t>(p.length, 1), Order::Forwards,
+                   [&](Handover<T>&) { return Push<T>(p, dense_tangent, out, result.state); });
     return result;
   });
 }

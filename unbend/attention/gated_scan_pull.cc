@@ -46,9 +46,10 @@ struct Pull {
   Tile<T> next_first, factor, decay_sum;
   const Rows<T>&d_out_rows, dq_rows, dk_rows, dv_rows, d_decay_rows;
   const at::Tensor &segment_states, &d_final_state, &d_initial_state;
+  Handover<T>& handover;
 
   Pull(const Problem<T>& p, const at::Tensor& segment_states, const Rows<T>& d_out_rows,
-       const at::Tensor& d_final_state, const ScanArguments& to)
+       const at::Tensor& d_final_state, const ScanArguments& to, Handover<T>& handover)
       : chunk(p),
         state(p.dk, p.dv),
         state_t(p.dv, p.dk),
@@ -72,14 +73,13 @@ struct Pull {
         d_decay_rows(to.log_decay),
         segment_states(segment_states),
         d_final_state(d_final_state),
-        d_initial_state(to.state) {}
+        d_initial_state(to.state),
+        handover(handover) {}
 
   void operator()(const Piece& piece) {
     const Problem<T>& p = chunk.p;
     const int64_t index = piece.batch * p.kv_heads + piece.head;
-    load_state(d_final_state, index, d_state);
-    std::fill_n(next_first.data, next_first.stride, T(1));
-    retreat_to(piece);
+    if (!handover.take(piece.cut_after, d_state, next_first)) retreat_to(piece, index);
     for (int64_t segment = (piece.end + kSegment - 1) / kSegment; segment-- > piece.begin / kSegment;) {
       chunk.direction = 1;
       const size_t chunks = open(piece, segment);
@@ -93,7 +93,7 @@ struct Pull {
         entered[c].exchange(chunk);
       }
     }
-    if (piece.begin > 0) return;
+    if (piece.begin > 0) return handover.give(piece.cut_before, d_state, next_first);
     if (p.log_decay) scale_state(d_state, next_first.data, p.axis == DecayAxis::Key, p.dk, d_state);
     store_state(d_state, d_initial_state, index);
   }
@@ -108,20 +108,21 @@ struct Pull {
   void step_back() { std::copy_n(chunk.decay.first.data, next_first.stride, next_first.data); }
 
   // From the gradient of the head's final state to that of E of the chunk after the piece.
-  void retreat_to(const Piece& piece) {
+  void retreat_to(const Piece& piece, int64_t index) {
     const Problem<T>& p = chunk.p;
+    load_state(d_final_state, index, d_state);
+    std::fill_n(next_first.data, next_first.stride, T(1));
     chunk.direction = -1;
-    std::vector<int64_t> starts;
-    for (int64_t block = (p.length - piece.end + p.chunk - 1) / p.chunk; block-- > 0;) {
-      const int64_t first = piece.end + block * p.chunk;
-      chunk.end = std::min(first + p.chunk, p.length);
+    std::vector<int64_t> starts;  // of the chunks of a segment, as the thread that works on them finds them
+    for (int64_t segment = p.segments(); segment-- > (piece.end + kSegment - 1) / kSegment;) {
+      chunk.end = std::min((segment + 1) * kSegment, p.length);
       starts.clear();
-      for (int64_t t = first; t < chunk.end; t += chunk.n) {  // one, unless the decays are strong
+      for (int64_t t = segment * kSegment; t < chunk.end; t += chunk.n) {
         chunk.place(piece.batch, piece.head, t);
         starts.push_back(t);
       }
       for (size_t i = starts.size(); i-- > 0;) {
-        if (starts.size() > 1) chunk.place(piece.batch, piece.head, starts[i]);
+        chunk.place(piece.batch, piece.head, starts[i]);
         chunk.load_queries();
         load_d_out();
         if (p.log_decay) scale_state(d_state, leaving_factor(chunk.last()), p.axis == DecayAxis::Key, p.dk, d_state);
@@ -261,7 +262,8 @@ ScanArguments scan_pull(const ScanArguments& at, DecayAxis axis, int64_t chunk, 
     if (!states.defined()) scan_forward(at, axis, chunk, &states);
     const Rows<T> d_out_rows(d_out);
     const at::Tensor d_final_state = d_state.contiguous();
-    for_each_piece(p, kSegment, [&] { return Pull<T>(p, states, d_out_rows, d_final_state, to); });
+    for_each_piece(p, kSegment, Order::Backwards,
+                   [&](Handover<T>& handover) { return Pull<T>(p, states, d_out_rows, d_final_state, to, handover); });
     return to;
   });
 }

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <vector>
 
 #include "unbend/attention/gated_scan_chunk.h"
 #include "unbend/attention/gated_scan_kernel.h"
@@ -166,17 +167,47 @@ struct Chunk {
   }
 };
 
-/// Tokens [begin, end) of one kv head.
+/// Tokens [begin, end) of one kv head, and the names of the cuts there, where the head goes on in another piece.
 struct Piece {
   int64_t batch, head, begin, end;
+  int64_t cut_before = -1, cut_after = -1;
 };
 
-/// Runs task(piece) over all tokens of all heads; `make` builds the work space of one thread. Threads get equal shares
-/// of the tokens, so a head may be cut, at a multiple of `unit` tokens: whoever works on a piece that does not begin
-/// (or, backwards, end) with its head must find the state there. That costs a fraction of what the piece does, while
-/// three heads undivided keep two threads busy for the time of two heads each.
+/// States where heads are cut, from the thread that comes to a cut first to the one that goes on from there. Nobody
+/// waits: who does not find one yet walks to it, and gets the same numbers, bit by bit.
+template <class T>
+class Handover {
+ public:
+  Handover(const Problem<T>& p, int64_t cuts) : ready_(static_cast<size_t>(cuts)) {
+    for (int64_t i = 0; i < cuts; ++i) states_.emplace_back(p.dk, p.dv), decays_.emplace_back(1, p.decay_width());
+  }
+  void give(int64_t cut, const Tile<T>& state, const Tile<T>& decay) {
+    const auto i = static_cast<size_t>(cut);
+    copy(state, states_[i]), copy(decay, decays_[i]);
+    ready_[i].store(true, std::memory_order_release);
+  }
+  bool take(int64_t cut, const Tile<T>& state, const Tile<T>& decay) const {
+    const auto i = static_cast<size_t>(cut);
+    if (cut < 0 || !ready_[i].load(std::memory_order_acquire)) return false;
+    copy(states_[i], state), copy(decays_[i], decay);
+    return true;
+  }
+
+ private:
+  static void copy(const Tile<T>& from, const Tile<T>& to) { std::copy_n(from.data, from.storage.numel(), to.data); }
+  std::vector<Tile<T>> states_, decays_;
+  std::vector<std::atomic<bool>> ready_;
+};
+
+enum class Order { Forwards, Backwards };
+
+/// Runs task(piece) over all tokens of all heads; `make(handover)` builds the work space of one thread. Threads get
+/// equal shares of the tokens, so a head may be cut, at a multiple of `unit` tokens: whoever works on a piece that does
+/// not begin (or, backwards, end) with its head must find the state there. Such a piece comes last of its thread, and
+/// the one that leads to it first of the other, so that the state is there when it is needed. (Three heads undivided
+/// keep two threads busy for the time of two heads each.)
 template <class T, class Make>
-void for_each_piece(const Problem<T>& p, int64_t unit, Make&& make) {
+void for_each_piece(const Problem<T>& p, int64_t unit, Order order, Make&& make) {
   const int64_t heads = p.batch * p.kv_heads, length = std::max<int64_t>(p.length, 1);
   const int64_t most = heads * length * p.group * p.dk * p.dv / 100000;  // below that a thread does not pay
   const int64_t threads = at::in_parallel_region() ? 1 : std::clamp<int64_t>(most, 1, at::get_num_threads());
@@ -185,14 +216,19 @@ void for_each_piece(const Problem<T>& p, int64_t unit, Make&& make) {
     return std::min(head * length + (token % length + unit / 2) / unit * unit, (head + 1) * length);
   };
   std::atomic<bool> invalid = false;
+  Handover<T> handover(p, threads > 1 ? threads : 0);
   at::parallel_for(0, threads, 1, [&](int64_t first, int64_t last) {
-    auto task = make();
+    auto task = make(handover);
+    std::vector<Piece> pieces;
     const int64_t end = border(last);
     for (int64_t token = border(first); token < end;) {
       const int64_t head = token / length, begin = token % length, stop = std::min(end - head * length, length);
-      task(Piece{head / p.kv_heads, head % p.kv_heads, begin, std::min(stop, p.length)});
+      pieces.push_back({head / p.kv_heads, head % p.kv_heads, begin, std::min(stop, p.length), begin > 0 ? first : -1,
+                        stop < length ? last : -1});
       token = head * length + stop;
     }
+    if (order == Order::Forwards) std::ranges::reverse(pieces);
+    for (const Piece& piece : pieces) task(piece);
     if (task.chunk.decay.invalid) invalid = true;
     hwy::FlushStream();
   });
