@@ -18,6 +18,16 @@ namespace unbend::kernel {
 /// pull.
 constexpr int64_t kSegment = 256;
 
+/// Cache lines that are asked for at a time: as many as a processor has outstanding. Measured: Sapphire Rapids, Zen 5.
+inline int64_t lines_between() {
+#if defined(__x86_64__)
+  static const bool amd = __builtin_cpu_is("amd") != 0;
+  return amd ? 32 : 12;
+#else
+  return 12;
+#endif
+}
+
 template <class T>
 struct Problem {
   int64_t batch, heads, kv_heads, group, length, dk, dv, chunk;
@@ -68,7 +78,6 @@ void store_state(const Tile<T>& from, const at::Tensor& to, int64_t index) {
 // last token of the chunk before ("pending"), which the next chunk applies together with the decay of its first token.
 template <class T>
 struct Chunk {
-  static constexpr int64_t kLinesBetween = 12;  // as many as a processor has outstanding at a time
   const Problem<T>& p;
   Tile<T> q, k, v, keys;  // keys = k^T
   ChunkDecay<T> decay;
@@ -92,7 +101,7 @@ struct Chunk {
 
   /// For the products: a part of the next chunk's rows.
   auto between() {
-    return [this] { ahead.fetch(kLinesBetween); };
+    return [this] { ahead.fetch(lines_between()); };
   }
 
   void place(int64_t b, int64_t h, int64_t t) {
@@ -100,6 +109,7 @@ struct Chunk {
     ahead.restart();
     const int64_t border = std::min(end, (t / kSegment + 1) * kSegment);
     n = decay.load(p.log_decay, b, h, t, std::min(p.chunk, border - t));
+    if (p.log_decay && p.log_decay.width > 1) p.log_decay.announce(b, h, t + direction * n, n, ahead);
   }
   void load_keys(int64_t b, int64_t h, int64_t t) {
     place(b, h, t);
