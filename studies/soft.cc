@@ -289,9 +289,7 @@ StudyResult study_soft(const StudyOptions& options) {
   colours(options, result, 3750);  // for a thousand steps and more some learn nothing, then all at once
   result.notes.push_back(
       "data: 10,000 digits of MNIST, 8,000 for training, moved by up to a pixel; ImageNet, COCO and ADE20K, on which "
-      "the paper reports, are "
-      "out of reach "
-      "here");
+      "the paper reports, are out of reach here");
   result.notes.push_back(
       "larger grids: images enlarged twice (bilinearly), the ratio of tokens to landmarks kept, so that 49 landmarks "
       "become 196");
