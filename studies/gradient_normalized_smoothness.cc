@@ -53,7 +53,7 @@ opt::Residuals chebyshev(Eigen::Index n) {
           }};
 }
 
-void equations(StudyResult& result) {
+void equations(StudyResult& result, bool full) {
   const double powers[] = {2, 3, 4, 5, 6, 8};
   const int exact[] = {51, 53, 55, 56, 58, 59}, gauss_newton[] = {49, 50, 55, 57, 57, 58};
   const Vector start = Vector::Map(std::vector<double>{-2, 2}.data(), 2);
@@ -84,11 +84,11 @@ void equations(StudyResult& result) {
     record(result, fmt::format("Rosenbrock p = {:g}: iterations with Gauss-Newton", p),
            fmt::format("{}", gauss_newton[k]), surrogate.converged() ? surrogate.iterations() : NAN, "",
            Bar::within(gauss_newton[k], 1));
-    // For p = 6 and 8 the reference's gradient method diverges, and no ratio was claimed; ours, guarded, converges.
+    // For p = 6 and 8 the reference's gradient method diverges and ours does not: a harder bar, judged in full only.
     record(result, fmt::format("Rosenbrock p = {:g}: iterations of the gradient method over ours", p),
-           p < 6 ? ">= 30" : "- (the reference's diverges)",
+           p < 6 ? ">= 30" : ">= 30 (the reference's diverges)",
            static_cast<double>(gradient.iterations()) / std::max(newton.iterations(), surrogate.iterations()), "x",
-           p < 6 ? Bar::at_least(30) : Bar::none());
+           p < 6 || full ? Bar::at_least(30) : Bar::none());
     if (p == 4) {
       LinePlot plot{"Rosenbrock's equations, p = 4", {"iteration", Scale::Log10}, {"f", Scale::Log10}, {}};
       plot.series = {curve("exact", newton, 0), curve("Gauss-Newton", surrogate, 0), curve("cubic Newton", cubic, 0),
@@ -212,8 +212,8 @@ constexpr double kReferenceStart[] = {
     0.5715298307297609,   0.32186939107594215,  0.5943000301996968,  0.33791122550713326,  0.39161900052816123,
     0.8902743520047923,   0.22715759353337972,  0.6231871446860424,  0.08401534358238483,  0.8326441476533978};
 
-/// The reference start ends in a valley (see the notes), so that f is judged from other starts.
-void chain(StudyResult& result, const std::string& name, const Vector& start, bool reference) {
+/// The claims are of the reference's start; others are judged on f alone.
+void chain(StudyResult& result, const std::string& name, const Vector& start, bool reference, bool full) {
   MinimizeOptions o;
   o.f_star = 0;
   o.gradient_tolerance = 0;
@@ -226,20 +226,21 @@ void chain(StudyResult& result, const std::string& name, const Vector& start, bo
   const Minimum gradient = opt::gradient_method(problem, start, capped);
   const std::string what = fmt::format("Chebyshev chain, n = {}, p = 4, {}", start.size(), name);
   record(result, what + ": f reached", "< 1e-8", newton.value, "",
-         reference ? Bar::none() : Bar::at_most(1e-8).for_each_seed());
-  record(result, what + ": iterations", reference ? "138" : "-", newton.iterations(), "", Bar::none());
+         reference && !full ? Bar::none() : Bar::at_most(1e-8).for_each_seed());
+  record(result, what + ": iterations", reference ? "138" : "-", newton.iterations(), "",
+         reference && full ? Bar::at_most(138) : Bar::none());
   record(result, what + ": f reached with Gauss-Newton", "-", surrogate.value, "", Bar::none());
   record(result, what + ": f of the gradient method after 3000 iterations", reference ? "> 4e-7" : "-", gradient.value,
          "", reference ? Bar::at_least(4e-7) : Bar::none());
 }
 
 void chains(StudyResult& result, const StudyOptions& options) {
-  chain(result, "the reference's start", Vector::Map(kReferenceStart, std::ssize(kReferenceStart)), true);
+  chain(result, "the reference's start", Vector::Map(kReferenceStart, std::ssize(kReferenceStart)), true, options.full);
   for (int seed = 1; seed <= options.seeds; ++seed) {
     Random random(static_cast<std::uint64_t>(seed));
     Vector start(50);
     for (double& x : start) x = random.uniform();
-    chain(result, "random starts", start, false);
+    chain(result, "random starts", start, false, options.full);
   }
 }
 
@@ -261,7 +262,7 @@ StudyResult study_gradient_normalized_smoothness(const StudyOptions& options) {
   StudyResult result;
   result.slug = "gradient_normalized_smoothness";
   result.title = "Newton steps with approximate Hessians and no constants";
-  equations(result);
+  equations(result, options.full);
   regressions(result, options.full);
   chains(result, options);
   digits_time(result, options.full);
@@ -272,8 +273,8 @@ StudyResult study_gradient_normalized_smoothness(const StudyOptions& options) {
       "Chebyshev chain, the reference's start: the valley there is so flat that |g| is 1e-15 at f = 4.006e-7, and "
       "float64 lets f fall no further, with either Hessian. A NumPy version of the algorithm ends in the same place, "
       "its search exhausted after 149 iterations (exact) or 139 (Gauss-Newton): the reference's 138 seem to be that "
-      "end and not a minimum, and are reported beside ours, not judged. From random starts, which are, both Hessians "
-      "reach 1e-8, mostly in about 20 iterations, and so does the gradient method.");
+      "end and not a minimum. The bars stay as stated; they are judged, and missed, in full. From random starts both "
+      "Hessians reach 1e-8, mostly in about 20 iterations, and so does the gradient method.");
   result.notes.push_back(
       "Published counts of 22 to 27 iterations on the Chebyshev chain of 200 to 2000 variables belong to an unknown "
       "start and metric; they are not judged here.");

@@ -30,11 +30,11 @@ std::vector<Prediction> predict(const forecast::Ensemble& ensemble, const std::v
   require(levels.empty() || ensemble.calibration,
           "this ensemble was fitted without a calibration: it has no intervals");
   forecast::PredictOptions o;
-  o.horizon = horizon.value_or(0);
-  require(o.horizon >= 0, "a horizon of {}", o.horizon);
-  o.truncate = o.horizon<ensemble.horizon, o.iterate = o.horizon> ensemble.horizon;
-  require(levels.empty() || !o.iterate, "intervals reach {} steps, the ensemble's horizon, not {}", ensemble.horizon,
-          o.horizon);
+  o.horizon = horizon.value_or(ensemble.horizon);
+  require(o.horizon >= 1, "the horizon must be at least 1, not {}", o.horizon);
+  o.truncate = o.iterate = true;  // whichever it takes
+  require(levels.empty() || o.horizon <= ensemble.horizon, "intervals reach {} steps, the ensemble's horizon, not {}",
+          ensemble.horizon, o.horizon);
   std::vector<Prediction> result;
   for (auto& forecast : forecast::predict(ensemble, complete(histories, interpolate), o)) {
     Prediction p{std::move(forecast), {}};

@@ -334,6 +334,22 @@ TEST(ImplicitFtrl, ManyRatesInOnePassAreTheSameModels) {
   }
 }
 
+// By hand: after the first row x_2 = 1 / sqrt 2, whose margin on the second is 1.06: no loss, no slope, and aProx does
+// not step. Proximal begins at 1 / sqrt 3, where the margin is .87, and steps to margin 1.
+TEST(ImplicitFtrl, AProxIsNotProximalWhereLambdaGrows) {
+  const auto after = [](Update update, Schedule schedule) {
+    FtrlOptions o;
+    o.loss = loss_named("hinge"), o.update = update, o.schedule = schedule;
+    Ftrl learner(o, 1);
+    const Rows rows = rows_of({{1}, {1.5}}, {1, 1});
+    for (std::size_t r = 0; r < 2; ++r) learner.learn(rows[r]);
+    return learner.weights()[0];
+  };
+  EXPECT_NEAR(after(Update::AProx, Schedule::Sqrt), 1 / std::sqrt(3.), 1e-14);
+  EXPECT_NEAR(after(Update::Proximal, Schedule::Sqrt), 2. / 3, 1e-14);
+  EXPECT_EQ(after(Update::AProx, Schedule::Constant), after(Update::Proximal, Schedule::Constant));
+}
+
 TEST(ImplicitFtrl, ConstantHingeAProxIsPassiveAggressive) {
   FtrlOptions o;
   o.loss = loss_named("hinge");

@@ -57,6 +57,7 @@ class Forecasts(unittest.TestCase):
         for call in (lambda: self.monthly.predict([holes]), lambda: self.monthly.predict([[]]),
                      lambda: self.monthly.predict([season(60)], levels=[1.5]),
                      lambda: self.monthly.predict([season(60)], horizon=30, levels=[.8]),
+                     lambda: self.monthly.predict([season(60)], horizon=0),
                      lambda: self.monthly.predict([season(60)], horizon=-1),
                      lambda: self.monthly.evaluate([season(10)])):
             with self.assertRaises(unbend.InputError):

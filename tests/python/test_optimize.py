@@ -129,6 +129,12 @@ class Online(unittest.TestCase):
             with self.assertRaises((unbend.Error, IndexError)):
                 call()
         self.assertEqual(learner.rows, 0)
+        labels = self.y.clone()
+        labels[20] = 7  # what came before it stays learnt
+        with self.assertRaises(unbend.InputError):
+            learner.learn(self.x, labels)
+        self.assertEqual(learner.rows, 20)
+        self.assertTrue(torch.equal(learner.weights(), unbend.OnlineLearner(6).learn(self.x[:20], self.y[:20]).weights()))
 
 
 if __name__ == "__main__":
