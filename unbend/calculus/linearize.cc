@@ -14,7 +14,7 @@
 
 #include "unbend/base/error.h"
 #include "unbend/calculus/batched.h"
-#include "unbend/calculus/recorded_push.h"
+#include "unbend/calculus/recorded_map.h"
 #include "unbend/tensor/check.h"
 
 namespace unbend {
@@ -173,8 +173,9 @@ struct JacobianKind : Kind {
   LinearizeOptions options;
   // Found out in use, the same by every thread.
   enum class AtOnce { Untried, Works, Fails };
-  mutable std::optional<RecordedPush> through;
-  mutable std::once_flag prepared;
+  mutable std::optional<RecordedMap> map;
+  mutable std::once_flag recorded, prepared;
+  mutable std::atomic<bool> is_recorded{false}, pulled{false};
   mutable std::atomic<AtOnce> push_at_once{AtOnce::Untried}, pull_at_once{AtOnce::Untried};
 
   using Kind::Kind;
@@ -182,18 +183,20 @@ struct JacobianKind : Kind {
   Tensors push(const Tensors& v) const override {
     if (options.push == PushMode::None) fail_usage("push: this linearization was made with PushMode::None");
     if (options.push == PushMode::Dual) return dual_push(v);
-    prepare();
+    prepare_pushes();
     return translated("push", [&] { return recorded_push(v); });
   }
 
   Tensors pull(const Tensors& c) const override {
     if (!options.pull) fail_usage("pull: this linearization was made without pulls");
+    // What pointwise operations multiply with costs as much as one pull: not for the first, which may be the only one.
+    if (pulled.exchange(true)) record();
     return translated("pull", [&] { return recorded_pull(c); });
   }
 
   Tensors push_many(const Tensors& v) const override {
     if (options.push == PushMode::Recorded) {
-      prepare();
+      prepare_pushes();
       if (auto all = at_once(push_at_once, v, [this](const Tensors& one) { return recorded_push(one); })) return *all;
     }
     return Kind::push_many(v);
@@ -201,37 +204,43 @@ struct JacobianKind : Kind {
 
   Tensors pull_many(const Tensors& c) const override {
     if (options.pull) {
+      record();
       if (auto all = at_once(pull_at_once, c, [this](const Tensors& one) { return recorded_pull(one); })) return *all;
     }
     return Kind::pull_many(c);
   }
 
  private:
-  void prepare() const {
+  void record() const {
     if (dependent.empty()) return;
-    std::call_once(prepared, [&] {
-      translated("push", [&] {
-        RecordedPush made(x, chosen(y, dependent));
-        made.prepare(options.verify_push);
-        through = std::move(made);
-      });
+    std::call_once(recorded, [&] {
+      translated("linearize", [&] { map.emplace(x, chosen(y, dependent)); });
+      is_recorded = true;
     });
+  }
+
+  void prepare_pushes() const {
+    record();
+    if (!map) return;
+    std::call_once(prepared, [&] { translated("push", [&] { map->prepare_pushes(options.verify_push); }); });
   }
 
   Tensors recorded_push(const Tensors& v) const {
     Tensors result(codomain.leaves.size());
-    if (through) {
-      const Tensors some = (*through)(v);
+    if (map) {
+      const Tensors some = map->push(v);
       for (size_t j = 0; j < dependent.size(); ++j) result[dependent[j]] = some[j];
     }
     return filled(std::move(result), codomain);
   }
 
   Tensors recorded_pull(const Tensors& c) const {
-    Tensors result(domain.leaves.size());
-    if (!dependent.empty())
-      result = grad(chosen(y, dependent), x, chosen(c, dependent), true, false, /*allow_unused=*/true);
-    return filled(std::move(result), domain);
+    if (dependent.empty()) return filled(Tensors(domain.leaves.size()), domain);
+    const Tensors some = chosen(c, dependent);
+    return filled(is_recorded && map->can_pull()
+                      ? map->pull(some)
+                      : grad(chosen(y, dependent), x, some, true, false, /*allow_unused=*/true),
+                  domain);
   }
 
   // Many vectors through one call, if the operations of f allow it. Some do not say that they do not: the last vector

@@ -37,8 +37,8 @@ struct Linearization {
 /// f(at) and its Jacobian there. f runs once, ever (but for PushMode::Dual). `at` is copied: floating-point tensors of
 /// any shapes. Inputs that f does not use have the derivative zero.
 ///
-/// Memory: f's activations; after the first push, for pushes, also the derivative of each pointwise operation, and the
-/// backward of each operation without a rule of its own (recorded_push.h).
+/// Memory: f's activations; after the first push or the second pull also the derivative of each pointwise operation;
+/// for pushes the backward of each operation without a rule of its own (recorded_map.h).
 ///
 /// The Jacobian's push and pull throw Error (Computation) where an operation in f has no such derivative (it is named),
 /// and where a tensor that f captured has been changed in place since.

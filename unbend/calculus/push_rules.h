@@ -17,7 +17,7 @@ struct Tangents {
 
 using PushRule = void (*)(torch::autograd::Node& operation, Tangents& t);
 
-/// The rule for an operation, or null: then the push is the transpose of its backward (recorded_push.h).
+/// The rule for an operation, or null: then the push is the transpose of its backward (recorded_map.h).
 PushRule push_rule(const torch::autograd::Node& operation);
 
 /// Whether an operation works on each number alone, so that its derivative is a tensor to multiply with: its backward

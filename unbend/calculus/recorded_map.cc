@@ -1,4 +1,4 @@
-#include "unbend/calculus/recorded_push.h"
+#include "unbend/calculus/recorded_map.h"
 
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/engine.h>
@@ -37,9 +37,9 @@ Leaf leaf_of(const InputMetadata& m) {
 }
 
 // The backward of one operation alone: its cotangents of what it took.
-Tensors pulled(Node& operation, const std::vector<uint32_t>& which, const Tensors& cotangents, bool with_graph) {
+Tensors pulled(Node& operation, const std::vector<uint32_t>& which, Tensors cotangents, bool with_graph) {
   Tensors all(operation.num_inputs());
-  for (size_t i = 0; i < which.size(); ++i) all[which[i]] = cotangents[i];
+  for (size_t i = 0; i < which.size(); ++i) all[which[i]] = std::move(cotangents[i]);
   const at::AutoGradMode gradients(with_graph);
   Tensors g = operation(std::move(all));
   const auto named = [&](const std::string& what) { return operation.name() + ": " + what; };
@@ -121,9 +121,13 @@ void verify(const Node& operation, const Transposed& map, Random& random) {
         left, right, operation.name());
 }
 
+bool has_hooks(Node& operation) {
+  return !operation.tensor_pre_hooks().empty() || !operation.pre_hooks().empty() || !operation.post_hooks().empty();
+}
+
 // A pull honours hooks, which may change gradients; a push knows nothing of them.
 void refuse_hooks(Node& operation) {
-  if (!operation.tensor_pre_hooks().empty() || !operation.pre_hooks().empty() || !operation.post_hooks().empty())
+  if (has_hooks(operation))
     fail_computation(
         "push: f puts a hook on a gradient ({}), so that pulls need not be the transpose of pushes "
         "(options.verify_push "
@@ -138,13 +142,20 @@ struct Step {
   std::vector<bool> last = {};  // nobody needs it after
   std::vector<int> out = {};    // slots; kNone for results not in use
   std::vector<Leaf> gives = {};
-  Transposed transposed = {};  // without a rule
-  at::Tensor factor = {};      // of a pointwise operation
+  at::Tensor factor = {};      // of a pointwise operation, whose first input and output are its only ones
+  Transposed transposed = {};  // with neither rule nor factor
 };
 
-// What a step without a rule needs.
-void transpose(Step& step, bool check, Random& random) {
-  Transposed& map = step.transposed;
+// The derivative of a pointwise operation.
+at::Tensor factor_of(const Step& step) {
+  const Leaf& gives = step.gives[0];
+  const auto ones = at::ones(gives.shape, at::TensorOptions(gives.dtype).device(gives.device));
+  return pulled(*step.operation, {0}, {ones}, false)[0];
+}
+
+// What the push of a step without a rule needs.
+Transposed transposed(const Step& step, bool check, Random& random) {
+  Transposed map;
   Space gives;
   for (uint32_t j = 0; j < step.out.size(); ++j) {
     if (step.out[j] != kNone) map.gave.push_back(j), gives.leaves.push_back(step.gives[j]);
@@ -152,25 +163,31 @@ void transpose(Step& step, bool check, Random& random) {
   for (size_t i = 0; i < step.in.size(); ++i) {
     if (step.in[i] != kNone) map.took.push_back(i);
   }
-  if (is_pointwise(*step.operation)) {
-    const auto ones =
-        at::ones(step.gives[0].shape, at::TensorOptions(step.gives[0].dtype).device(step.gives[0].device));
-    step.factor = pulled(*step.operation, map.gave, {ones}, false)[0];
-    return;
-  }
   // Random, so that the push can be compared; linear maps do not care at which u they were recorded.
   for (auto& t : random_normals(gives, random)) map.u.push_back(t.requires_grad_());
   const Tensors all = pulled(*step.operation, map.gave, map.u, true);
   for (const size_t i : map.took) map.g.push_back(all[i]);
   if (check) verify(*step.operation, map, random);
+  return map;
+}
+
+// slot += g, in place where nobody else sees it.
+void add(at::Tensor& slot, at::Tensor g) {
+  if (!slot.defined())
+    slot = std::move(g);
+  else if (is_own(slot) && slot.scalar_type() == g.scalar_type() && slot.sizes() == g.sizes())
+    slot.add_(g);
+  else
+    slot = slot + g;
 }
 
 }  // namespace
 
-struct RecordedPush::Plan {
+struct RecordedMap::Plan {
   std::vector<Step> steps;
   std::vector<int> results;  // slots
   int slots = 0;
+  bool can_pull = true;
   std::vector<decltype(torch::autograd::impl::grad_accumulator({}))> leaves;  // kept: a tensor lets go of them
 
   Plan(const Tensors& x, const Tensors& y) {
@@ -209,6 +226,8 @@ struct RecordedPush::Plan {
         for (const Edge& e : done->next_edges()) step.in.push_back(slot(e));
         const bool depends = std::ranges::any_of(step.in, [](int s) { return s != kNone; });
         if (!depends) continue;
+        for (const Edge& e : done->next_edges()) can_pull = can_pull && (!e.is_valid() || slot(e) != kNone);
+        can_pull = can_pull && !has_hooks(*done);
         places[done].assign(done->num_inputs(), kNone);
         steps.push_back(std::move(step));
       }
@@ -231,12 +250,21 @@ struct RecordedPush::Plan {
   }
 };
 
-RecordedPush::RecordedPush(const Tensors& x, const Tensors& y) : plan_(std::make_unique<Plan>(x, y)) {}
-RecordedPush::RecordedPush(RecordedPush&&) noexcept = default;
-RecordedPush& RecordedPush::operator=(RecordedPush&&) noexcept = default;
-RecordedPush::~RecordedPush() = default;
+RecordedMap::RecordedMap(const Tensors& x, const Tensors& y) : plan_(std::make_unique<Plan>(x, y)) {
+  for (const auto& leaf : plan_->leaves) plan_->can_pull = plan_->can_pull && !has_hooks(*leaf);
+  for (const auto& t : x) plan_->can_pull = plan_->can_pull && t.device().is_cpu();
+  outside_of_backward([&] {
+    const c10::InferenceMode no_inference(false);
+    for (auto& step : plan_->steps) {
+      if (is_pointwise(*step.operation)) step.factor = factor_of(step);
+    }
+  });
+}
+RecordedMap::RecordedMap(RecordedMap&&) noexcept = default;
+RecordedMap& RecordedMap::operator=(RecordedMap&&) noexcept = default;
+RecordedMap::~RecordedMap() = default;
 
-void RecordedPush::prepare(bool check) {
+void RecordedMap::prepare_pushes(bool check) {
   outside_of_backward([&] {
     const c10::InferenceMode no_inference(false);
     Random random(0x5eed);
@@ -245,12 +273,12 @@ void RecordedPush::prepare(bool check) {
     }
     for (auto& step : plan_->steps) {
       if (check) refuse_hooks(*step.operation);
-      if (!step.rule) transpose(step, check, random);
+      if (!step.rule && !step.factor.defined()) step.transposed = transposed(step, check, random);
     }
   });
 }
 
-Tensors RecordedPush::operator()(const Tensors& v) const {
+Tensors RecordedMap::push(const Tensors& v) const {
   const at::NoGradGuard no_grad;
   Tensors slots(plan_->slots);
   std::ranges::copy(v, slots.begin());
@@ -268,7 +296,7 @@ Tensors RecordedPush::operator()(const Tensors& v) const {
       t.shape = step.gives[0].shape;
       step.rule(*step.operation, t);
     } else if (step.factor.defined()) {
-      t.out[0] = times(std::move(t.in[step.transposed.took[0]]), step.factor);
+      t.out[0] = times(std::move(t.in[0]), step.factor);
     } else {
       const auto pushed = step.transposed.push(t.in);
       for (size_t j = 0; j < pushed.size(); ++j) t.out[step.transposed.gave[j]] = pushed[j];
@@ -287,6 +315,35 @@ Tensors RecordedPush::operator()(const Tensors& v) const {
     results.push_back(y.defined() && !y.is_non_overlapping_and_dense() ? y.contiguous() : y);
   }
   return results;
+}
+
+bool RecordedMap::can_pull() const {
+  return plan_->can_pull && torch::autograd::get_current_graph_task_exec_info() == nullptr;
+}
+
+Tensors RecordedMap::pull(const Tensors& c) const {
+  const at::NoGradGuard no_grad;
+  Tensors slots(plan_->slots);
+  for (size_t j = 0; j < c.size(); ++j) add(slots[plan_->results[j]], c[j]);
+  for (auto step = plan_->steps.rbegin(); step != plan_->steps.rend(); ++step) {
+    std::vector<uint32_t> which;
+    Tensors cotangents;
+    for (uint32_t j = 0; j < step->out.size(); ++j) {
+      const int s = step->out[j];
+      if (s != kNone && slots[s].defined()) which.push_back(j), cotangents.push_back(std::move(slots[s]));
+    }
+    if (which.empty()) continue;
+    if (step->factor.defined()) {
+      add(slots[step->in[0]], times(std::move(cotangents[0]), step->factor));
+      continue;
+    }
+    Tensors g = pulled(*step->operation, which, std::move(cotangents), false);
+    for (size_t i = 0; i < step->in.size(); ++i) {
+      if (step->in[i] != kNone && g[i].defined()) add(slots[step->in[i]], std::move(g[i]));
+    }
+  }
+  slots.resize(plan_->leaves.size());  // theirs come first
+  return slots;
 }
 
 }  // namespace unbend
