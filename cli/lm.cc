@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <thread>
 
+#include "cli/device.h"
 #include "cli/lm_common.h"
 #include "cli/verbs.h"
 #include "unbend/base/error.h"
@@ -18,7 +19,7 @@ void ModelOptions::add_to(CLI::App& verb, bool with_adapter) {
   verb.add_option("model", model, "GGUF file of a Llama-family model")->required();
   if (with_adapter)
     verb.add_option("--adapter", adapter, "delta of a student, made by `unbend lm convert` or `distill`");
-  verb.add_option("--device", device, "where to compute: cpu, cuda or cuda:N")->capture_default_str();
+  add_device_option(verb, device);
   verb.add_option("--type", type,
                   "type of the weights: bf16, f32 or f64; without: bf16 on devices that multiply it faster, else f32");
   verb.add_option("--threads", threads, "0 = one per core")->capture_default_str();
@@ -44,19 +45,6 @@ at::ScalarType scalar_type(const std::string& name) {
   if (name == "f32") return at::kFloat;
   if (name == "f64") return at::kDouble;
   fail_usage("--type: '{}' is not bf16, f32 or f64", name);
-}
-
-at::Device device_named(const std::string& name) {
-  at::Device device(at::kCPU);
-  try {
-    device = at::Device(name);
-  } catch (const c10::Error&) {
-    fail_usage("--device: '{}' is not cpu, cuda or cuda:N", name);
-  }
-  if (!device.is_cuda() && !device.is_cpu()) fail_usage("--device: '{}' is not cpu, cuda or cuda:N", name);
-  if (device.is_cuda() && !at::hasCUDA())
-    fail_usage("--device {}: this build of LibTorch has no CUDA, or there is no such device", name);
-  return device;
 }
 
 OpenModel open_model(const ModelOptions& o) {

@@ -49,9 +49,6 @@ struct BackendOption {
 /// A model for the engine; with an adapter, the student's export in a temporary file that is gone when it is open.
 std::shared_ptr<const engine::Model> open_engine_model(const ModelOptions& options);
 
-/// What --device means. Usage error unless it is cpu, or a CUDA device that this build and machine have.
-at::Device device_named(const std::string& name);
-
 /// The number of threads that --threads means.
 int thread_count(const ModelOptions& options);
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <torch/types.h>
 
+#include "cli/device.h"
 #include "cli/lm_common.h"
 #include "cli/verbs.h"
 #include "unbend/base/error.h"
@@ -244,7 +245,7 @@ void add_lm_scratch_verb(CLI::App& lm) {
   verb->add_option("--held-out", a->held_out, "share of the text, at its end, to validate on")->capture_default_str();
   verb->add_option("--name", a->name, "in the file; the file's own without");
   verb->add_option("--seed", a->seed, "of the start and of the data")->capture_default_str();
-  verb->add_option("--device", a->device, "where to compute: cpu, cuda or cuda:N")->capture_default_str();
+  add_device_option(*verb, a->device);
   verb->add_option("--threads", a->threads, "0 = one per core")->capture_default_str();
   verb->add_flag("--json", a->json, "print JSON");
   verb->footer(

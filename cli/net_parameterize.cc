@@ -9,6 +9,7 @@
 #include <functional>
 #include <set>
 
+#include "cli/device.h"
 #include "cli/net.h"
 #include "cli/verbs.h"
 #include "studies/bytes.h"
@@ -181,7 +182,7 @@ void add_parameterize(CLI::App& net) {
 struct TextNetArguments {
   std::vector<std::filesystem::path> text;
   std::vector<std::string> names;
-  std::string axis = "depth", out;
+  std::string axis = "depth", out, device = "cpu";
   std::vector<int64_t> sizes;
   NetworkSize base{64, 2, 32};
   int64_t context = 64, rows = 8, steps = 10;
@@ -224,6 +225,7 @@ struct TextNetArguments {
     verb.add_option("--init-std", settings.init_std, "deviation of weights at the start")->capture_default_str();
     verb.add_flag("--tied", tied, "the embedding is the unembedding");
     verb.add_option("--threads", threads, "0 = one per core")->capture_default_str();
+    cli::add_device_option(verb, device);
     verb.add_option("--report", out, "HTML report to write");
     verb.add_flag("--quiet", quiet, "show no progress");
     verb.add_flag("--json", json, "print JSON");
@@ -241,13 +243,14 @@ struct TextNetArguments {
   }
 
   Family family(const CharacterText& characters) const {
-    return transformer_family({.vocabulary = std::ssize(characters.alphabet),
-                               .context = context,
-                               .width = base.width,
-                               .depth = base.depth,
-                               .heads = 1,
-                               .tied = tied},
-                              base);
+    const auto family = transformer_family({.vocabulary = std::ssize(characters.alphabet),
+                                            .context = context,
+                                            .width = base.width,
+                                            .depth = base.depth,
+                                            .heads = 1,
+                                            .tied = tied},
+                                           base);
+    return on_device(family, cli::device_named(device));
   }
 
   std::vector<NetworkSize> network_sizes() const {
@@ -263,6 +266,7 @@ struct TextNetArguments {
   void start() const {
     if (threads < 0) fail_usage("--threads must be at least 0, not {}", threads);
     if (threads > 0) at::set_num_threads(threads);
+    cli::device_named(device);  // before anything is read
     catch_interrupts();
   }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "cli/device.h"
 #include "cli/net.h"
 #include "cli/verbs.h"
 #include "unbend/base/error.h"
@@ -21,7 +22,7 @@ namespace unbend {
 namespace {
 
 struct Arguments {
-  std::string model, input, out, picture;
+  std::string model, input, out, picture, device = "cpu";
   std::vector<double> radii = {.01, .05, .1, .5};
   std::int64_t directions = 20, most = 50000;
   std::vector<std::int64_t> slice;
@@ -44,7 +45,10 @@ struct Picture {
   std::vector<std::int64_t> near;  // regions within the smallest radius of each point
 };
 
-std::vector<Measured> measure(const Network& network, const at::Tensor& x, const Arguments& a) {
+std::vector<Measured> measure(const Network& net, const at::Tensor& points, const Arguments& a) {
+  const auto device = cli::device_named(a.device);
+  const auto network = to(net, at::TensorOptions(device));
+  const auto x = points.to(device);
   const std::int64_t d = x.numel() / x.size(0);
   const auto frame = a.random_directions ? random_directions(d, std::min(a.directions, d), a.seed)
                                          : orthoplex_frame(d, std::min(a.directions, d), a.seed);
@@ -55,6 +59,8 @@ std::vector<Measured> measure(const Network& network, const at::Tensor& x, const
                                              .include_output = a.include_output,
                                              .include_centre = a.include_centre,
                                              .layers = a.layers})});
+  for (auto& [radius, complexity] : all)
+    for (auto& layer : complexity.layers) layer.crossings = layer.crossings.to(at::kCPU);
   return all;
 }
 
@@ -179,6 +185,7 @@ void write_report(const std::vector<Measured>& all, const std::optional<Picture>
 
 void regions(Arguments a) {
   if (a.threads > 0) at::set_num_threads(a.threads);
+  cli::device_named(a.device);  // before anything is read
   std::ranges::sort(a.radii);
   if (std::ranges::adjacent_find(a.radii) != a.radii.end()) fail_usage("--radius: the same radius twice");
   const auto network = read_network(a.model);
@@ -236,6 +243,7 @@ void add_net_regions_verb(CLI::App& net) {
   verb->add_option("--report", a->out, "report to write (.html)");
   verb->add_option("--picture", a->picture, "picture of the regions to write (.svg)");
   verb->add_option("--threads", a->threads, "0 = one per core")->check(CLI::Range(0, 4096))->capture_default_str();
+  cli::add_device_option(*verb, a->device);
   verb->add_flag("--json", a->json, "print JSON");
   verb->footer(
       "Examples:\n  unbend net regions --model net.pt --input x.npy\n"

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <optional>
 
+#include "cli/device.h"
 #include "cli/net.h"
 #include "cli/verbs.h"
 #include "unbend/base/error.h"
@@ -23,7 +24,7 @@ namespace unbend {
 namespace {
 
 struct Arguments {
-  std::string model, input, std, scale, covariance, factor, law, mode = "full", target, out, save;
+  std::string model, input, std, scale, covariance, factor, law, mode = "full", target, out, save, device = "cpu";
   double alpha = 2, coverage = .95;
   bool classes = false, variance_head = false, json = false, quiet = false;
   std::int64_t samples = 0;
@@ -58,13 +59,13 @@ struct Model {
   BatchFunction function;
 };
 
-Model open_model(const std::string& path, bool need_network) {
+Model open_model(const std::string& path, bool need_network, at::Device device) {
   try {
-    const auto network = read_network(path);
+    const auto network = to(read_network(path), at::TensorOptions(device));
     return {network, network};
   } catch (const Error&) {
     if (need_network) throw;
-    return {std::nullopt, [f = torchscript_function(path)](const at::Tensor& x) {
+    return {std::nullopt, [f = torchscript_function(path, device)](const at::Tensor& x) {
               const auto out = f({x});
               require(out.size() == 1, "the module gives {} outputs: it must give one", out.size());
               return out[0];
@@ -198,7 +199,7 @@ void check_by_draws(const Arguments& a, const BatchFunction& model, const at::Te
   std::vector<double> first;  // draws of output 0 of sample 0
   Progress progress("draw", a.samples, "samples", a.quiet || a.json);
   for (int64_t i = 0; i < a.samples; ++i) {
-    const auto y = model(draw(head, part, generator)).flatten(1);
+    const auto y = model(draw(head, part, generator)).flatten(1).to(at::kCPU);
     inside += at::logical_and(y >= low.narrow(0, 0, count), y <= high.narrow(0, 0, count)).to(at::kDouble);
     const auto d = (y - p.location.narrow(0, 0, count)).to(at::kDouble);
     sum += d, squares += d.square();
@@ -249,13 +250,15 @@ void uncertainty(const Arguments& a) {
   if (a.threads > 0) at::set_num_threads(a.threads);
   if (!(a.coverage > 0 && a.coverage < 1)) fail_usage("--coverage {}: expected a share between 0 and 1", a.coverage);
   if (a.classes && a.variance_head) fail_usage("--classes and --variance-head exclude each other");
-  const auto noise = noise_of(a);
+  const auto device = cli::device_named(a.device);
+  const auto noise = to(noise_of(a), device);
   const bool marginal = a.mode == "marginal";
-  const auto model = open_model(a.model, marginal);
-  const auto x = load_npy(a.input);
-  auto p = marginal        ? propagate_marginal(*model.network, x, noise)
-           : model.network ? propagate(*model.network, x, noise)
-                           : propagate(model.function, x, noise);
+  const auto model = open_model(a.model, marginal, device);
+  const auto x = load_npy(a.input).to(device);
+  auto p = to(marginal        ? propagate_marginal(*model.network, x, noise)
+              : model.network ? propagate(*model.network, x, noise)
+                              : propagate(model.function, x, noise),
+              at::kCPU);
   BatchFunction mean = model.function;
   if (a.variance_head) {  // the second half of the outputs is the logarithm of the first half's own variance
     const auto k = p.location.size(1) / 2;
@@ -328,6 +331,7 @@ void add_net_uncertainty_verb(CLI::App& net) {
   verb->add_option("--report", a->out, "HTML report to write");
   verb->add_option("--seed", a->seed, "of the draws, and of the order of ties")->capture_default_str();
   verb->add_option("--threads", a->threads, "0 = one per core")->capture_default_str();
+  cli::add_device_option(*verb, a->device);
   verb->add_flag("--quiet", a->quiet, "show no progress");
   verb->add_flag("--json", a->json, "print JSON");
   verb->footer(

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 
+#include "cli/device.h"
 #include "cli/verbs.h"
 #include "unbend/base/error.h"
 #include "unbend/base/interrupt.h"
@@ -25,7 +26,7 @@ void set_threads(int threads) {
 }
 
 struct TrainArguments {
-  std::string data, out, attention = "soft++", landmarks = "mean";
+  std::string data, out, attention = "soft++", landmarks = "mean", device = "cpu";
   ClassifierShape shape{.side = 32, .channels = 0};
   std::int64_t epochs = 10, batch = 64, shift = 0;
   double learning_rate = 1e-3, held_out = .2;
@@ -38,6 +39,7 @@ void train(TrainArguments a) {
   if (!(a.held_out >= 0 && a.held_out < 1)) fail_usage("--held-out {}: expected a share from 0 to below 1", a.held_out);
   if (!(a.learning_rate > 0)) fail_usage("--learning-rate {} is not above 0", a.learning_rate);
   set_threads(a.threads);
+  const auto device = cli::device_named(a.device);
   a.shape.normalize = a.attention == "soft++";
   a.shape.mixing = a.attention == "softmax"  ? TokenMixing::Softmax
                    : a.attention == "linear" ? TokenMixing::Linear
@@ -60,7 +62,8 @@ void train(TrainArguments a) {
   const auto begin = std::chrono::steady_clock::now();
   auto source = shuffled(training, batch, a.seed);
   if (a.shift > 0) source = shifted(std::move(source), a.shift, a.seed);
-  auto net = train_classifier(classifier_config(a.shape), source, {"train", steps, a.learning_rate}, a.seed, a.quiet);
+  auto net =
+      train_classifier(classifier_config(a.shape), source, {"train", steps, a.learning_rate, device}, a.seed, a.quiet);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
   std::int64_t weights = 0;
   for (const auto& p : parameters(net)) weights += p.tensor->numel();
@@ -77,7 +80,7 @@ void train(TrainArguments a) {
              {"seed", a.seed},
              {"interrupted", interrupted()},
              {"accuracy", rest.size() > 0 ? Json(accuracy(net, rest)) : Json(nullptr)}};
-  save_pyramid(a.out, net, about);
+  save_pyramid(a.out, net.to(at::kCPU, at::kFloat), about);
   if (a.json) {
     about.update({{"out", a.out}, {"weights", weights}, {"seconds", seconds.count()}});
     print_json(about);
@@ -92,13 +95,14 @@ void train(TrainArguments a) {
 }
 
 struct EvalArguments {
-  std::string net, data;
+  std::string net, data, device = "cpu";
   int threads = 0;
   bool json = false;
 };
 
 void eval(const EvalArguments& a) {
   set_threads(a.threads);
+  const auto device = cli::device_named(a.device);
   const auto stored = load_pyramid(a.net);
   const auto classes = json_get<std::vector<std::string>>(stored.about, "classes", a.net);
   const auto side = json_get<std::int64_t>(stored.about, "side", a.net);
@@ -107,7 +111,7 @@ void eval(const EvalArguments& a) {
           "{}: {} names and images of side {} for a network of {} classes and sides of a multiple of {}", a.net,
           classes.size(), side, stored.net.config.classes, multiple);
   const auto data = read_images(a.data, {side, stored.net.config.channels}, classes);
-  const auto guesses = predicted(stored.net, data.set.images);
+  const auto guesses = predicted(stored.net.to(device, at::kFloat), data.set.images);
   const auto& labels = data.set.labels;
   Table table{"", {"class", "images", "right (%)", "most often taken for"}, {}};
   Json per_class = Json::array();
@@ -185,6 +189,7 @@ void add_vision_verbs(CLI::App& app) {
         ->capture_default_str();
     verb->add_option("--seed", a->seed, "of the start, the order and what is held out")->capture_default_str();
     verb->add_option("--threads", a->threads, "0 = one per core")->capture_default_str();
+    cli::add_device_option(*verb, a->device);
     verb->add_flag("--quiet", a->quiet, "show no progress");
     verb->add_flag("--json", a->json, "print JSON");
     verb->footer(
@@ -199,6 +204,7 @@ void add_vision_verbs(CLI::App& app) {
     verb->add_option("net", a->net, "network from `unbend vision train`")->required();
     verb->add_option("data", a->data, kDataHelp)->required();
     verb->add_option("--threads", a->threads, "0 = one per core")->capture_default_str();
+    cli::add_device_option(*verb, a->device);
     verb->add_flag("--json", a->json, "print JSON");
     verb->footer(
         "Examples:\n  unbend vision eval net.safetensors pictures/\n"

@@ -1,10 +1,10 @@
-// Students on a CUDA device beside the same on the CPU: conversion, training, evaluation, decoding. Skipped where there
-// is no device.
+// Students on other devices beside the same on the CPU: conversion, training, evaluation, decoding.
 #include <gtest/gtest.h>
 #include <torch/types.h>
 
 #include <cmath>
 
+#include "tests/other_device.h"
 #include "unbend/lm/distill.h"
 #include "unbend/lm/evaluate.h"
 
@@ -73,19 +73,21 @@ Outcome outcome(const std::string& name, at::Device device) {
           at::cat(hidden, 1).to(at::kCPU)};
 }
 
-TEST(Device, EveryRecipeTrainsAndRunsOnCudaAsOnTheCpu) {
-  if (!at::hasCUDA()) GTEST_SKIP() << "no CUDA device";
-  for (const auto& recipe : recipes()) try {
-      const auto cpu = outcome(recipe.name, at::kCPU), cuda = outcome(recipe.name, at::Device(at::kCUDA, 0));
-      for (std::size_t i = 0; i < cpu.losses.size(); ++i)
-        EXPECT_NEAR(cuda.losses[i], cpu.losses[i], 1e-3 * std::abs(cpu.losses[i]) + 1e-7)
-            << recipe.name << " stage " << i;
-      EXPECT_NEAR(cuda.nats, cpu.nats, 1e-3 * cpu.nats) << recipe.name;
-      EXPECT_NEAR(cuda.kl, cpu.kl, 1e-2 * cpu.kl + 1e-5) << recipe.name;
-      EXPECT_LT((cuda.decoded - cpu.decoded).abs().max().item<double>(), 1e-2) << recipe.name;
-    } catch (const std::exception& error) {
-      ADD_FAILURE() << recipe.name << ": " << error.what();
-    }
+TEST(Device, EveryRecipeTrainsAndRunsElsewhereAsOnTheCpu) {
+  for (const auto& recipe : recipes()) {
+    const auto cpu = outcome(recipe.name, at::kCPU);
+    for (const auto device : test::other_devices()) try {
+        const auto where = fmt::format("{} on {}", recipe.name, device.str());
+        const auto other = outcome(recipe.name, device);
+        for (std::size_t i = 0; i < cpu.losses.size(); ++i)
+          EXPECT_NEAR(other.losses[i], cpu.losses[i], 1e-3 * std::abs(cpu.losses[i]) + 1e-7) << where << " stage " << i;
+        EXPECT_NEAR(other.nats, cpu.nats, 1e-3 * cpu.nats) << where;
+        EXPECT_NEAR(other.kl, cpu.kl, 1e-2 * cpu.kl + 1e-5) << where;
+        EXPECT_LT((other.decoded - cpu.decoded).abs().max().item<double>(), 1e-2) << where;
+      } catch (const std::exception& error) {
+        ADD_FAILURE() << recipe.name << " on " << device.str() << ": " << error.what();
+      }
+  }
 }
 
 }  // namespace

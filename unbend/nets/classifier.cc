@@ -28,7 +28,8 @@ PyramidConfig classifier_config(const ClassifierShape& shape) {
 Pyramid train_classifier(const PyramidConfig& config, const ImageSource& source, const ImageTraining& training,
                          uint64_t seed, bool quiet) {
   Random random(seed);
-  auto net = random_pyramid(config, random);
+  const auto device = training.device;
+  auto net = random_pyramid(config, random).to(device, at::kFloat);
   ParameterGroup decayed, rest;
   decayed.lr = rest.lr = training.learning_rate;
   decayed.weight_decay = .05, rest.weight_decay = 0;
@@ -41,7 +42,8 @@ Pyramid train_classifier(const PyramidConfig& config, const ImageSource& source,
   Progress progress(training.name, training.steps, "steps", quiet);
   for (int64_t step = 0; step < training.steps && !interrupted(); ++step) {
     const auto batch = source(step);
-    const auto loss = at::cross_entropy_loss(net.logits(pixels(batch.images), pass), batch.labels);
+    const auto logits = net.logits(pixels(batch.images.to(device)), pass);
+    const auto loss = at::cross_entropy_loss(logits, batch.labels.to(device));
     optimizer.zero_grad();
     loss.backward();
     optimizer.step(warmup_cosine(step, training.steps, .05, .05), 1);
@@ -57,9 +59,9 @@ at::Tensor predicted(const Pyramid& net, const at::Tensor& images, bool enlarged
   const at::NoGradGuard no_grad;
   std::vector<at::Tensor> all;
   for (const auto& part : images.split(100)) {
-    auto batch = pixels(part);
+    auto batch = pixels(part.to(net.head.weight.device()));
     if (enlarged) batch = at::upsample_bilinear2d(batch, {2 * batch.size(2), 2 * batch.size(3)}, false);
-    all.push_back(net.logits(batch).argmax(1));
+    all.push_back(net.logits(batch).argmax(1).to(images.device()));
   }
   return at::cat(all);
 }

@@ -25,15 +25,18 @@ struct ImageTraining {
   std::string name;  ///< for the progress line
   int64_t steps;
   double learning_rate = 1e-3;
+  at::Device device = at::kCPU;
 };
 
 /// A network from random weights, trained with AdamW (weight decay 0.05 on matrices, 5 % warm-up, cosine to 1/20,
-/// gradients clipped at 1) on cross-entropy. The same seed gives the same start and the same run, number by number.
+/// gradients clipped at 1) on cross-entropy, on `device`, where the network stays. The same seed gives the same start
+/// and, on the CPU, the same run, number by number.
 /// Stops early after an interrupt (unbend/base/interrupt.h).
 Pyramid train_classifier(const PyramidConfig& config, const ImageSource& source, const ImageTraining& training,
                          uint64_t seed, bool quiet);
 
-/// The likeliest class of each image, [N]; with `enlarged`, of the images enlarged twice (bilinearly).
+/// The likeliest class of each image, [N] on the images' device; with `enlarged`, of the images enlarged twice
+/// (bilinearly).
 at::Tensor predicted(const Pyramid& net, const at::Tensor& images, bool enlarged = false);
 
 /// Percent of right classes.

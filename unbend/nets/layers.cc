@@ -10,7 +10,8 @@ namespace {
 at::Tensor keep(at::IntArrayRef shape, const at::Tensor& like, double probability, const Pass& pass) {
   require(probability < 1, "dropout: the probability must be below 1, not {}", probability);
   require(pass.generator.has_value(), "dropout: training needs a generator in the pass");
-  return at::empty(shape, like.options()).bernoulli_(1 - probability, pass.generator).div_(1 - probability);
+  const auto options = like.options().device(pass.generator->device());
+  return at::empty(shape, options).bernoulli_(1 - probability, pass.generator).div_(1 - probability).to(like.device());
 }
 
 }  // namespace

@@ -15,7 +15,7 @@ namespace unbend {
 /// How a network runs.
 struct Pass {
   bool training = false;                                  ///< batch statistics (which move the running ones), dropout
-  std::optional<at::Generator> generator = std::nullopt;  ///< of the weights' device: dropout draws from it
+  std::optional<at::Generator> generator = std::nullopt;  ///< dropout draws from it, on its own device
   /// If given, every softmax-free attention layer appends the residuals of its inverse, [B, H].
   std::vector<at::Tensor>* residuals = nullptr;
 };

@@ -25,12 +25,12 @@ bool is_zip(const std::filesystem::path& path) {
 
 std::string first_line(std::string_view text) { return std::string(text.substr(0, text.find('\n'))); }
 
-jit::Module load_torchscript(const std::filesystem::path& path) {
+jit::Module load_torchscript(const std::filesystem::path& path, at::Device device) {
   require(std::filesystem::is_regular_file(path), "{}: there is no such file", path.string());
   constexpr auto kHow = "save a module by torch.jit.save(torch.jit.script(module), file)";
   require(is_zip(path), "{}: not a TorchScript file: {}", path.string(), kHow);
   try {
-    auto module = jit::load(path.string(), at::kCPU);
+    auto module = jit::load(path.string(), device);
     module.eval();
     return module;
   } catch (const std::exception& error) {
@@ -42,8 +42,8 @@ jit::Module load_torchscript(const std::filesystem::path& path) {
   }
 }
 
-Function torchscript_function(const std::filesystem::path& path) {
-  auto module = std::make_shared<jit::Module>(load_torchscript(path));
+Function torchscript_function(const std::filesystem::path& path, at::Device device) {
+  auto module = std::make_shared<jit::Module>(load_torchscript(path, device));
   for (auto parameter : module->parameters()) parameter.requires_grad_(false);
   return [module, name = path.string()](const Tensors& x) -> Tensors {
     const jit::GraphOptimizerEnabledGuard as_written(false);  // profiled graphs do not have all derivatives

@@ -88,7 +88,7 @@ at::Tensor Transformer::extend(const at::Tensor& ids, TransformerState& state) c
           "transformer: the state is of another network or batch than ids {}", shape_string(ids.sizes()));
   const int64_t count = ids.size(1), total = state.tokens + count;
   auto stream = embedded(*this, ids, state.tokens);
-  const auto at_positions = at::arange(total, at::kLong);
+  const auto at_positions = at::arange(total, ids.options());
   for (std::size_t i = 0; i < blocks.size(); ++i) {
     const auto& block = blocks[i];
     const auto [q, k, v] = project(block, config, stream);

@@ -34,7 +34,7 @@ ScaledNetwork scaled(Net made, const NetworkSize& base, const BaseSettings& sett
 }
 
 std::vector<double> numbers(const at::Tensor& t) {
-  const auto flat = t.to(at::kDouble).contiguous();
+  const auto flat = t.to(at::kCPU, at::kDouble).contiguous();
   return {flat.const_data_ptr<double>(), flat.const_data_ptr<double>() + flat.numel()};
 }
 
@@ -61,7 +61,7 @@ double slope(const CoordinateCheck& check, const at::Tensor& values, std::string
 
 at::Tensor ScaledNetwork::loss(const Examples& examples, Taps* taps) const {
   const auto out = logits(examples.inputs, taps);
-  return at::cross_entropy_loss(out.reshape({-1, out.size(-1)}), examples.targets.reshape({-1}));
+  return at::cross_entropy_loss(out.reshape({-1, out.size(-1)}), examples.targets.reshape({-1}).to(out.device()));
 }
 
 double gradient_rms(const ScaledNetwork& net, const Examples& examples, Role role) {
@@ -90,6 +90,18 @@ Family transformer_family(const TransformerConfig& like, const NetworkSize& base
 Family residual_mlp_family(int64_t inputs, int64_t classes, const NetworkSize& base, const RuleOptions& options) {
   return [=](const NetworkSize& size, const BaseSettings& settings, const Parameterization& p, uint64_t seed) {
     return scaled(make_residual_mlp({inputs, classes, size.width, size.depth}), base, settings, p, options, seed);
+  };
+}
+
+Family on_device(Family family, at::Device device) {
+  return [family = std::move(family), device](const NetworkSize& size, const BaseSettings& settings,
+                                              const Parameterization& p, uint64_t seed) {
+    auto net = family(size, settings, p, seed);
+    for (const auto& parameter : net.parameters) *parameter.tensor = parameter.tensor->to(device);
+    net.logits = [logits = std::move(net.logits), device](const at::Tensor& inputs, Taps* taps) {
+      return logits(inputs.to(device), taps);
+    };
+    return net;
   };
 }
 

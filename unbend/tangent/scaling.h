@@ -42,6 +42,8 @@ using Family = std::function<ScaledNetwork(const NetworkSize& size, const BaseSe
 /// Heads keep the head dimension of the base, which must be given; other settings are those of `like`.
 Family transformer_family(const TransformerConfig& like, const NetworkSize& base, const RuleOptions& options = {});
 Family residual_mlp_family(int64_t inputs, int64_t classes, const NetworkSize& base, const RuleOptions& options = {});
+/// The same networks on a device, which take examples from any.
+Family on_device(Family family, at::Device device);
 
 // ---- Training
 

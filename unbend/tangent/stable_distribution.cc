@@ -261,6 +261,16 @@ Propagated propagate(const BatchFunction& f, const at::Tensor& x, const Noise& n
   }));
 }
 
+Noise to(const Noise& noise, at::Device device) {
+  const auto moved = [&](const at::Tensor& t) { return t.defined() ? t.to(device) : t; };
+  return {noise.law, moved(noise.scale), moved(noise.factor)};
+}
+
+Propagated to(const Propagated& p, at::Device device) {
+  const auto moved = [&](const at::Tensor& t) { return t.defined() ? t.to(device) : t; };
+  return {p.law, moved(p.location), moved(p.covariance), moved(p.factor), moved(p.power)};
+}
+
 Noise as_noise(const Propagated& p) {
   if (p.covariance.defined()) {
     const auto [values, vectors] = at::linalg_eigh(p.covariance.to(at::kDouble));

@@ -74,6 +74,10 @@ Propagated propagate(const BatchFunction& f, const at::Tensor& x, const Noise& n
 /// noise must be independent (`scale`).
 Propagated propagate_marginal(const Network& network, const at::Tensor& x, const Noise& noise);
 
+/// The same noise, the same distribution, on a device.
+Noise to(const Noise& noise, at::Device device);
+Propagated to(const Propagated& p, at::Device device);
+
 /// The output's distribution as the noise of the next network's input, whose sample has k elements.
 Noise as_noise(const Propagated& p);
 

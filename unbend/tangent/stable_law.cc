@@ -101,12 +101,13 @@ at::Tensor log_cdf(const Law& law, const at::Tensor& z) {
 }
 
 at::Tensor standard_variables(const Law& law, const at::Tensor& like, at::Generator& generator) {
-  const auto uniform = [&] { return at::empty_like(like).uniform_(1e-7, 1 - 1e-7, generator); };
-  if (law.gaussian()) return at::empty_like(like).normal_(0, 1, generator);
+  const auto drawn = [&] { return at::empty_like(like, like.options().device(generator.device())); };
+  const auto uniform = [&] { return drawn().uniform_(1e-7, 1 - 1e-7, generator).to(like.device()); };
+  if (law.gaussian()) return drawn().normal_(0, 1, generator).to(like.device());
   const auto angle = kPi * (uniform() - .5);
   if (law.alpha == 1) return at::tan(angle);
   const double alpha = law.alpha;
-  const auto exponential = at::empty_like(like).exponential_(1, generator);
+  const auto exponential = drawn().exponential_(1, generator).to(like.device());
   return at::sin(alpha * angle) / at::pow(at::cos(angle), 1 / alpha) *
          at::pow(at::cos((1 - alpha) * angle) / exponential, (1 - alpha) / alpha);
 }

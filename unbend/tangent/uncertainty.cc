@@ -95,7 +95,8 @@ RiskCoverage risk_coverage(const at::Tensor& confidence, const at::Tensor& wrong
   check_dims(confidence, 1, "the confidences");
   require(wrong.sizes() == confidence.sizes() && confidence.numel() > 0, "{} confidences and {} outcomes",
           confidence.numel(), wrong.numel());
-  const auto scores = confidence.to(at::kDouble).contiguous(), errors = wrong.to(at::kDouble).contiguous();
+  const auto scores = confidence.to(at::kCPU, at::kDouble).contiguous(),
+             errors = wrong.to(at::kCPU, at::kDouble).contiguous();
   check_finite(scores, "the confidences");
   const int64_t n = scores.numel();
   std::vector<int64_t> order(n);
