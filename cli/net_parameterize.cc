@@ -40,7 +40,8 @@ struct RuleArguments {
 std::vector<NamedShape> tensors_of(const std::filesystem::path& file) {
   std::vector<NamedShape> all;
   if (file.extension() == ".gguf") {
-    for (const auto& t : engine::Gguf::open(file).tensors()) all.push_back({t.name, t.shape});
+    const auto gguf = engine::Gguf::open(file);
+    for (const auto& t : gguf.tensors()) all.push_back({t.name, t.shape});
     return all;
   }
   const MappedFile map(file);

@@ -409,10 +409,10 @@ void add_online_verbs(CLI::App& app) {
   verb->footer("Examples:\n  unbend online predict new.vw --model clicks.model --out scores.txt");
   verb->callback([p] { predict(*p); });
 
-  verb = group->add_subcommand("sweep", "many rates in one pass: which one, and how much it matters");
+  verb = group->add_subcommand("sweep", "many rates in one pass: which one train should take, and how much it matters");
   auto s = std::make_shared<Arguments>();
   s->sweep = true;
-  s->schedule = "sqrt";
+  s->schedule = "adagrad";
   s->learner.rates = {1e-4, 1e-3, 1e-2, .1, 1, 10, 100, 1e3};
   add_learning(verb, s);
   verb->add_option("--rates", s->learner.rates, "8 of them cost little more than one")

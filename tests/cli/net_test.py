@@ -2,6 +2,7 @@
 import json
 import random
 import struct
+import subprocess
 import sys
 import unittest
 
@@ -9,7 +10,6 @@ from verb_test_case import VerbTestCase
 
 UNBEND = sys.argv.pop()
 SMALL = ["--base-width", "16", "--head-dim", "8", "--context", "12", "--rows", "4", "--threads", "1", "--quiet"]
-
 
 
 def safetensors(path, shapes):
@@ -70,6 +70,16 @@ class Net(VerbTestCase):
         rules = self.run_json("parameterize", file, "--skip", "attn.bias", "--role", "cls=embedding", *base)
         self.assertEqual(rules["tensors"][-1]["role"] if rules["tensors"][-1]["name"] == "cls" else
                          {t["name"]: t["role"] for t in rules["tensors"]}["cls"], "embedding")
+
+    def test_own_gguf(self):
+        file = self.path / "model.gguf"
+        made = subprocess.run([UNBEND, "lm", "train", "--task", "mqar", "--length", "64", "--pairs", "2", "--rows", "2",
+                               "--tokens", "100", "--layers", "2", "--hidden", "32", "--heads", "2", "--head-dim", "16",
+                               "--ffn", "64", "--quiet", "--out", file], capture_output=True, text=True)
+        self.assertEqual(made.returncode, 0, made.stderr)
+        rules = self.run_json("parameterize", file, "--base-width", 16, "--base-depth", 1)
+        self.assertEqual((rules["width"], rules["depth"]), (32, 2))
+        self.assertEqual({t["name"]: t["role"] for t in rules["tensors"]}["blk.1.attn_q.weight"], "block_weight")
 
     def test_coordinates(self):
         result = self.run_json("coordcheck", self.text(), "--sizes", "2,4,8", "--steps", 3, "--learning-rate", .01,

@@ -98,12 +98,17 @@ class Online(VerbTestCase):
 
     def test_sweep_and_formats(self):
         data = self.file("rows.csv", ["y,a,b,c,d,e,f"] + rows(2000, libsvm=False))
-        found = self.run_json("sweep", data, "--loss", "hinge", "--report", self.path / "sweep.html")
+        found = self.run_json("sweep", data, "--loss", "hinge", "--schedule", "sqrt", "--report",
+                              self.path / "sweep.html")
         self.assertEqual(len(found["rates"]), 8)
         self.assertLess(found["rates"][0]["mean_loss"], .5)  # 1e-4: stable
-        linear = self.run_json("sweep", data, "--loss", "squared", "--update", "linear")
+        linear = self.run_json("sweep", data, "--loss", "squared", "--update", "linear", "--schedule", "sqrt")
         self.assertGreater(linear["rates"][0]["diverged_at"], 0)
         self.assertIsNone(linear["rates"][0]["mean_loss"])
+        swept = {rate["rate"]: rate["mean_loss"] for rate in self.run_json("sweep", data)["rates"]}
+        for rate in (.01, 1):  # train takes what sweep finds
+            alone = self.run_json("train", data, "--rate", rate, "--model", self.path / f"rate {rate}")
+            self.assertAlmostEqual(alone["rates"][0]["mean_loss"], swept[rate], places=12)
         self.assertIn("<svg", self.path.joinpath("sweep.html").read_text().lower() + "<svg")
         names = [f"{line.split()[0]} |x " + " ".join(f"n{f}" for f in line.split()[1:]) for line in rows(2000)]
         found = self.run_json("train", self.file("rows.vw", names), "--bits", 10, "--model", self.path / "vw")
