@@ -164,6 +164,9 @@ void pca(const Arguments& a) {
   if (found.size() == 0) fail_input("principal components: all measures are the same");
   const auto placed = scores(found, rows);
   std::vector<std::string> labels(static_cast<std::size_t>(count), "measures");
+  constexpr std::int64_t kColours = 8;  // a report's
+  if (a.labels.empty() && count <= kColours)
+    for (std::int64_t i = 0; i < count; ++i) labels[static_cast<std::size_t>(i)] = space->name(i);
   if (!a.labels.empty()) {
     const auto given = read_measures(a.labels)[0].measure.points;
     require(given.size() == labels.size(), "{}: {} labels for {} measures", a.labels, given.size(), count);
@@ -198,7 +201,7 @@ void pca(const Arguments& a) {
       }
       if (!frames.empty()) report.drawing(space->panels(fmt::format("Along component {}", k + 1), frames));
     }
-    report.write(a.report);
+    report.drawing(space->picture("Measures")).write(a.report);
   }
   finish(a, std::move(json), *space, to_text(variances));
 }

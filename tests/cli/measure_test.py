@@ -92,6 +92,7 @@ class Measure(VerbTestCase):
         self.assertTrue(2 / 8 <= found["matrix"][0][2] < .26)  # LCOT is above the length of the turn, and near it
         self.assertEqual(self.run_json("embed", *bins, "--space", "circle", "--histogram", "--nodes", 50)["features"], 50)
         self.assertEqual(len(self.run_json("pca", *bins, "--space", "circle", "--histogram", "--report", self.path / "p.html")["scores"]), 3)
+        self.assertGreaterEqual((self.path / "p.html").read_text().count(bins[0].name), 3)  # table, plot and picture
 
     def test_sphere(self):
         files = [self.file(f"s{k}.csv", [[math.cos(k + i / 9), math.sin(k + i / 9), .1] for i in range(5)]) for k in range(3)]
