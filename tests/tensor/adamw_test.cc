@@ -38,7 +38,7 @@ TEST(AdamW, FollowsTheDefinitionInFloat64) {
 }
 
 TEST(AdamW, AgreesWithTorchOptim) {
-  const std::vector<at::IntArrayRef> shapes{{64, 33}, {7}, {}};
+  const std::vector<std::vector<std::int64_t>> shapes{{64, 33}, {7}, {}};
   std::vector<at::Tensor> ours, theirs;
   for (const auto& shape : shapes) {
     ours.push_back(parameter(shape, at::kFloat, 2));

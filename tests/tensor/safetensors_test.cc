@@ -72,6 +72,7 @@ TEST_F(Safetensors, EveryTypeComesBackBitForBit) {
     ASSERT_EQ(got.scalar_type(), t.scalar_type()) << name;
     ASSERT_EQ(got.sizes(), t.sizes()) << name;
     const auto expected = t.contiguous();
+    if (expected.nbytes() == 0) continue;  // no bytes, no pointers
     EXPECT_EQ(std::memcmp(got.data_ptr(), expected.data_ptr(), expected.nbytes()), 0) << name;
   }
 }
