@@ -89,13 +89,15 @@ std::string cell_svg(const CellPlot& plot) {
   const auto [y0, y1] = edges(plot.title, plot.rows, plot.y.scale);
   const Frame frame{plot.x, plot.y, x0, x1, y0, y1, 360};
   const double width = (x1 - x0) / static_cast<double>(columns), height = (y1 - y0) / static_cast<double>(rows);
+  // Half a unit larger where the next run, or the row below, is: rounded edges would leave seams.
   const auto rectangle = [&](const std::string& kind, std::size_t row, std::size_t first, std::size_t last) {
+    const double more = kind == "mark" ? 0 : .5;
     const double left = frame.across(x0 + width * static_cast<double>(first)),
                  right = frame.across(x0 + width * static_cast<double>(last)),
                  top = frame.down(y0 + height * static_cast<double>(row + 1)),
                  bottom = frame.down(y0 + height * static_cast<double>(row));
     return fmt::format("<rect class=\"{}\" x=\"{:.2f}\" y=\"{:.2f}\" width=\"{:.2f}\" height=\"{:.2f}\"/>\n", kind,
-                       left, top, right - left, bottom - top);
+                       left, top, right - left + (last < columns ? more : 0), bottom - top + (row > 0 ? more : 0));
   };
   std::string svg = frame.begin(plot.title);
   for (std::size_t row = 0; row < rows; ++row) {
