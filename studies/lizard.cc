@@ -222,7 +222,6 @@ double seconds_of(int times, const std::function<void()>& work) {
 
 void cost(StudyResult& result) {
   const at::NoGradGuard no_grad;
-  const OneThread one_thread;
   const auto claim = [&](const std::string& what, const char* published, double measured, Bar bar, const char* unit) {
     record(result, "cost: " + what, published, measured, unit, bar);
   };

@@ -1,8 +1,6 @@
 // Training within studies.
 #pragma once
 
-#include <ATen/Parallel.h>
-
 #include <string>
 #include <vector>
 
@@ -18,17 +16,5 @@ lm::TrainOptions training_options(const StudyOptions& study);
 lm::TrainReport train_in_study(const lm::Decoder& teacher, lm::Decoder& student, const lm::Stage& stage,
                                lm::BatchSource& source, const std::vector<std::string>& also,
                                const StudyOptions& study);
-
-/// LibTorch computes with one thread while it lives: speeds beside those of the engine's one thread.
-class OneThread {
- public:
-  OneThread() : before_(at::get_num_threads()) { at::set_num_threads(1); }
-  OneThread(const OneThread&) = delete;
-  OneThread& operator=(const OneThread&) = delete;
-  ~OneThread() { at::set_num_threads(before_); }
-
- private:
-  int before_;
-};
 
 }  // namespace unbend

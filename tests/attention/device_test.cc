@@ -23,26 +23,23 @@ Tensors squares(const Tensors& all) {
 }
 
 // f's results, the gradient of the sum of their squares, and that of the sum of its squares.
-Tensors through(const std::function<Tensors(const Tensors&)>& f, const Tensors& at, at::Device device, bool twice) {
+Tensors through(const std::function<Tensors(const Tensors&)>& f, const Tensors& at, at::Device device) {
   Tensors x;
   for (const auto& t : at) x.push_back(t.to(device).requires_grad_());
   Tensors all = f(x);
-  const Tensors first = grad(squares(all), x, {}, true, twice);
+  const Tensors first = grad(squares(all), x, {}, true, true);
   all.insert(all.end(), first.begin(), first.end());
-  if (twice) {
-    const Tensors second = grad(squares(first), x, {}, {}, false, /*allow_unused=*/true);
-    for (const auto& t : second)
-      if (t.defined()) all.push_back(t);
-  }
+  const Tensors second = grad(squares(first), x, {}, {}, false, /*allow_unused=*/true);
+  for (const auto& t : second)
+    if (t.defined()) all.push_back(t);
   for (auto& t : all) t = t.detach().to(at::kCPU);
   return all;
 }
 
-void expect_same(const std::string& what, const std::function<Tensors(const Tensors&)>& f, const Tensors& at,
-                 bool twice = true) {
-  const Tensors here = through(f, at, at::kCPU, twice);
+void expect_same(const std::string& what, const std::function<Tensors(const Tensors&)>& f, const Tensors& at) {
+  const Tensors here = through(f, at, at::kCPU);
   for (const auto device : other_devices()) {
-    const Tensors there = through(f, at, device, twice);
+    const Tensors there = through(f, at, device);
     ASSERT_EQ(there.size(), here.size());
     for (size_t i = 0; i < here.size(); ++i)
       EXPECT_LT((there[i] - here[i]).abs().max().item<double>(), 1e-9 * here[i].abs().max().clamp_min(1).item<double>())

@@ -63,7 +63,7 @@ TEST(Linearize, IsTheDerivative) {
 }
 
 // The recorded push (R of the brief) equals forward mode (D) to rounding.
-TEST(Linearize, RecordedMapesEqualDualNumbers) {
+TEST(Linearize, RecordedPushesEqualDualNumbers) {
   for (const auto type : {at::kDouble, at::kFloat}) {
     const Tensors w = network_weights(type);
     const LinearMap r = linearize(network, w).jacobian, d = linearize(network, w, {.push = PushMode::Dual}).jacobian;

@@ -25,7 +25,7 @@ struct ImageTraining {
   std::string name;  ///< for the progress line
   int64_t steps;
   double learning_rate = 1e-3;
-  at::Device device = at::kCPU;
+  at::Device device = at::kCPU;  ///< batches from others are moved there
 };
 
 /// A network from random weights, trained with AdamW (weight decay 0.05 on matrices, 5 % warm-up, cosine to 1/20,
