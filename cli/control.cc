@@ -124,6 +124,7 @@ void write_report(const Arguments& a, const Run& run, const Summary& summary, co
 }
 
 void simulate_verb(const Arguments& a) {
+  for (const auto& path : {a.log, a.seen, a.report}) check_output(path);
   const Robot robot = robot_of(a.robot);
   const Model model = model_of(a);
   Task task = task_from_json(read_json(a.task), robot.joints(), a.task);
@@ -134,8 +135,7 @@ void simulate_verb(const Arguments& a) {
   const Run run =
       simulate(plant_of(a, robot), model, task.constraints, task.reference, resting(robot, task.start), task.loop);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  if (run.steps.empty())
-    fail_computation("{}", run.stopped.empty() ? "interrupted before the first step" : run.stopped);
+  if (run.steps.empty()) fail_computation("{}", run.stopped);
   const Summary s = summarize(run);
   if (!a.log.empty()) save_log(a.log, run, task.constraints);
   if (!a.seen.empty()) save_experience(a.seen, experience_of(run, robot, ExploreOptions{}.sample_every));
@@ -163,6 +163,7 @@ void simulate_verb(const Arguments& a) {
 // ---- explore, learn
 
 void explore_verb(const Arguments& a) {
+  check_output(a.out);
   const Robot robot = robot_of(a.robot), nominal = robot_of(a.nominal.empty() ? a.robot : a.nominal);
   const int n = robot.joints();
   const Exploration e =
@@ -183,6 +184,7 @@ void explore_verb(const Arguments& a) {
 }
 
 void learn_verb(const Arguments& a) {
+  check_output(a.out);
   Model model{robot_of(a.nominal), {}, {}};
   const int n = model.nominal.joints();
   model.units = default_units(n);
@@ -331,9 +333,9 @@ void add_control_verbs(CLI::App& app) {
   auto* simulate = group->add_subcommand("simulate", "run a closed loop and say whether its constraints were kept");
   plant(simulate);
   simulate->add_option("--task", a->task, "JSON file: reference, constraints, gains")->required();
-  simulate->add_option("--nominal", a->nominal,
-                       "JSON file of the robot as the controller knows it; without: the true one");
-  simulate->add_option("--model", a->model, "a model that learn wrote, instead of --nominal");
+  auto* known = simulate->add_option("--nominal", a->nominal,
+                                     "JSON file of the robot as the controller knows it; without: the true one");
+  simulate->add_option("--model", a->model, "a model that learn wrote, instead of --nominal")->excludes(known);
   simulate->add_option("--beta", a->beta, "standard deviations to survive; without: the task's")
       ->check(CLI::NonNegativeNumber);
   simulate->add_flag("--no-filter", a->no_filter, "tracking only");

@@ -12,6 +12,7 @@
 
 #include "cli/verbs.h"
 #include "unbend/base/error.h"
+#include "unbend/base/files.h"
 #include "unbend/base/interrupt.h"
 #include "unbend/base/progress.h"
 #include "unbend/series/source.h"
@@ -74,9 +75,7 @@ void fit(FitArguments a) {
     o.stacks = {stack(nbeats::Basis::Generic)};
   else
     o.stacks = {stack(nbeats::Basis::Trend), stack(nbeats::Basis::Seasonality)};
-  const auto folder = std::filesystem::path(a.out).parent_path();  // known before the training, not after it
-  if (!folder.empty() && !std::filesystem::is_directory(folder))
-    fail_usage("--out {}: there is no folder {}", a.out, folder.string());
+  check_output(a.out);
   const auto source = source_of(a, frequency);
   o.trained_on = described(a, source.size());
 

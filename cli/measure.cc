@@ -8,6 +8,7 @@
 #include "cli/measure.h"
 #include "cli/verbs.h"
 #include "unbend/base/error.h"
+#include "unbend/base/files.h"
 #include "unbend/base/progress.h"
 #include "unbend/report/html.h"
 #include "unbend/report/table.h"
@@ -268,7 +269,10 @@ void add_measure_verbs(CLI::App& app) {
     auto* verb = group->add_subcommand(name, help);
     add_common(verb, a, out);
     verb->footer(examples);
-    verb->callback([a, run] { run(*a); });
+    verb->callback([a, run] {
+      check_output(a->report);
+      run(*a);
+    });
     return std::pair(verb, a);
   };
   add("embed", "one vector per measure", "features to write, .npy or CSV", embed,

@@ -275,11 +275,10 @@ class Circle : public Space {
   }
   std::string quantity() const override { return "LCOT distance (turns)"; }
   std::vector<double> features() const override {
-    std::vector<double> rows;
-    for (const auto& m : maps_) {
-      const auto e = lcot_grid(m, a_.nodes);
-      rows.insert(rows.end(), e.begin(), e.end());
-    }
+    std::vector<double> own(at(a_.nodes), 0.0), rows;  // where the reference lies, from an even spread
+    if (reference_) own = lcot_grid(lcot_embed(*reference_, *reference_, a_.p), a_.nodes);
+    for (const auto& m : maps_)
+      for (std::int64_t k = 0; const double e : lcot_grid(m, a_.nodes)) rows.push_back(e - own[at(k++)]);
     return rows;
   }
   std::vector<double> euclidean_features() const override {
@@ -426,6 +425,9 @@ class Sphere : public Space {
 }  // namespace
 
 std::unique_ptr<Space> load_space(const MeasureArguments& a) {
+  if (a.space != "circle" && (a.p != 2 || a.histogram)) fail_usage("--p and --histogram are for --space circle");
+  if (a.space != "plane" && a.lambda != 0) fail_usage("--lambda is for --space plane");
+  if (a.space == "sphere" && !a.reference.empty()) fail_usage("--reference is for the spaces plane and circle");
   if (a.space == "circle") return std::make_unique<Circle>(a);
   if (a.space == "sphere") return std::make_unique<Sphere>(a);
   return std::make_unique<Plane>(a);

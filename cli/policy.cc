@@ -28,8 +28,10 @@ using namespace control;
 
 /// As given on the command line; kept beside a trained policy so that the other verbs need not be told again.
 struct TaskSource {
-  std::string task, table, labels, rewards, models = "build/data/gymnasium";
+  std::string task, table, labels, rewards, models;
 };
+
+constexpr const char* kModels = "build/data/gymnasium";
 
 const std::vector<std::pair<std::string, std::unique_ptr<Dynamics> (*)(std::int64_t)>> kOwn = {
     {"cartpole", cartpole}, {"pendulum", pendulum}, {"point_mass", point_mass}};
@@ -70,10 +72,11 @@ MakeDynamics make_of(const TaskSource& source) {
     if (name == source.task) return make;
   std::shared_ptr<const MujocoTask> task;
   if (const auto json = gymnasium_task(source.task)) {
-    const auto model = std::filesystem::path(source.models) / json->at("model").get<std::string>();
+    const std::string folder = source.models.empty() ? kModels : source.models;
+    const auto model = std::filesystem::path(folder) / json->at("model").get<std::string>();
     require(std::filesystem::exists(model),
             "{} is missing: run tools/setup.sh gymnasium, or name its folder by --models", model.string());
-    task = std::make_shared<const MujocoTask>(MujocoTask::from_json(*json, source.models, source.task));
+    task = std::make_shared<const MujocoTask>(MujocoTask::from_json(*json, folder, source.task));
   } else {
     std::vector<std::string> names = gymnasium_task_names();
     for (const auto& own : kOwn) names.push_back(own.first);
@@ -95,10 +98,11 @@ void keep_source(const TaskSource& s, const std::filesystem::path& folder) {
                                         {"table", absolute(s.table)},
                                         {"labels", absolute(s.labels)},
                                         {"rewards", absolute(s.rewards)},
-                                        {"models", absolute(s.models)}});
+                                        {"models", absolute(s.models.empty() ? kModels : s.models)}});
 }
 
-/// What the command line says, else what the folder of a policy remembers.
+/// What the command line says, else what the folder of a policy remembers. The same task may have moved its models or
+/// its rewards.
 TaskSource source_of(const TaskSource& given, const std::filesystem::path& folder) {
   if (!given.task.empty() || !given.table.empty()) return given;
   const auto path = folder / "task.json";
@@ -106,7 +110,10 @@ TaskSource source_of(const TaskSource& given, const std::filesystem::path& folde
     fail_usage("{} does not say which task it is for: name it by --task or --table", folder.string());
   const Json json = read_json(path);
   const auto get = [&](const char* key) { return json_get<std::string>(json, key, path.string()); };
-  return {get("task"), get("table"), get("labels"), get("rewards"), get("models")};
+  TaskSource source{get("task"), get("table"), get("labels"), get("rewards"), get("models")};
+  if (!given.labels.empty() || !given.rewards.empty()) source.labels = given.labels, source.rewards = given.rewards;
+  if (!given.models.empty()) source.models = given.models;
+  return source;
 }
 
 void add_task_options(CLI::App* verb, TaskSource* s, const char* what) {
@@ -116,7 +123,8 @@ void add_task_options(CLI::App* verb, TaskSource* s, const char* what) {
   verb->add_option("--table", s->table, "a contextual bandit: contexts [rows, features], .npy or CSV");
   verb->add_option("--labels", s->labels, "of the table: reward 1 for the right class 0, 1, ...");
   verb->add_option("--rewards", s->rewards, "of the table: what each choice earns [rows, choices]");
-  verb->add_option("--models", s->models, "folder of the models of the Gymnasium tasks")->capture_default_str();
+  verb->add_option("--models", s->models,
+                   fmt::format("folder of the models of the Gymnasium tasks; without: {}", kModels));
 }
 
 /// The policy file of a folder, or the file itself.
@@ -139,8 +147,21 @@ struct TrainArguments {
   std::uint64_t seed = 1;
   bool squash = false, normalise = false, normalise_observations = false, normalise_rewards = false, plain = false;
   bool decay_lr = false, constant_step = false, compat = false;
-  bool deterministic_actions = false, json = false, quiet = false;
+  bool deterministic_actions = false, overwrite = false, json = false, quiet = false;
 };
+
+constexpr const char *kOnPolicy = "On-policy", *kOffPolicy = "Off-policy";  // groups of options in --help
+
+bool is_off_policy(const std::string& algorithm) { return algorithm == "mdpo-off" || algorithm == "sac"; }
+
+/// Options of the other kind of algorithm would change nothing.
+void refuse_options_of_other_algorithms(const CLI::App& verb, const std::string& algorithm) {
+  const bool off = is_off_policy(algorithm);
+  for (const CLI::Option* option : verb.get_options(
+           [&](const CLI::Option* o) { return o->count() > 0 && o->get_group() == (off ? kOnPolicy : kOffPolicy); }))
+    fail_usage("--algorithm {} is {}: leave out {}", algorithm, off ? "off-policy" : "on-policy", option->get_name());
+  if (algorithm == "sac" && verb.count("--c") > 0) fail_usage("sac has no KL term: leave out --c");
+}
 
 std::unique_ptr<Trainer> trainer_of(const TrainArguments& a, const MakeDynamics& make) {
   const auto hidden = [&](std::vector<std::int64_t> fallback) {
@@ -151,7 +172,7 @@ std::unique_ptr<Trainer> trainer_of(const TrainArguments& a, const MakeDynamics&
     return a.nonlinearity.empty() ? fallback : named<Nonlinearity>(a.nonlinearity, "--nonlinearity");
   };
   const auto start = [&](Start fallback) { return a.start.empty() ? fallback : named<Start>(a.start, "--start"); };
-  if (a.algorithm == "mdpo-off" || a.algorithm == "sac") {
+  if (is_off_policy(a.algorithm)) {
     OffPolicyOptions o;
     o.sac = a.algorithm == "sac", o.hidden = hidden(o.hidden), o.nonlinearity = nonlinearity(o.nonlinearity);
     o.start = start(o.start), o.steps = a.steps > 0 ? a.steps : o.steps, o.warm_up = a.warm_up, o.batch = a.batch;
@@ -238,11 +259,10 @@ void refuse_options_of_the_checkpoint(const CLI::App& verb) {
 void train(const TrainArguments& a) {
   catch_interrupts();
   const std::filesystem::path folder(a.resume.empty() ? a.out : a.resume);
-  if (!a.report.empty()) {  // said before hours of training, not after
-    const auto parent = std::filesystem::absolute(a.report).parent_path();
-    require(std::filesystem::is_directory(parent), "--report {}: there is no folder {}", a.report, parent.string());
-  }
+  check_output(a.report);
   if (!a.resume.empty() && !a.out.empty()) fail_usage("--resume goes on in its own folder: leave out --out");
+  if (!a.out.empty() && !a.overwrite && std::filesystem::exists(folder / "checkpoint.safetensors"))
+    fail_usage("{} holds a training: --resume goes on with it, --overwrite starts anew", a.out);
   const TaskSource source = a.resume.empty() ? a.source : source_of(a.source, folder);
   const MakeDynamics make = make_of(source);
   std::unique_ptr<Trainer> trainer;
@@ -362,6 +382,7 @@ void add_train(CLI::App& group) {
       ->check(CLI::IsMember({"mdpo", "mdpo-off", "ppo", "no-kl", "sac"}))
       ->capture_default_str();
   verb->add_option("--out", a->out, "folder for policy, checkpoint and curve");
+  verb->add_flag("--overwrite", a->overwrite, "replace the training that --out holds");
   verb->add_option("--resume", a->resume, "go on in this folder, with its options; --steps can be raised");
   verb->add_option("--report", a->report, "HTML report to write: learning curve, traces, an episode");
   verb->add_option("--steps", a->steps, "of the environment, over all copies; 0: 1,000,000")
@@ -383,7 +404,7 @@ void add_train(CLI::App& group) {
   verb->add_flag("--plain", a->plain,
                  "without tricks of code: no orthogonal start, no value clip; off-policy no penalties");
   verb->add_option("--seed", a->seed, "of everything random")->capture_default_str();
-  const char* on = "On-policy";
+  const char* on = kOnPolicy;
   verb->add_option("--horizon", a->horizon, "steps per iteration, over all copies")->group(on)->capture_default_str();
   verb->add_option("--inner", a->inner, "m: gradient steps per iteration; 1 is a plain policy gradient")
       ->group(on)
@@ -408,7 +429,7 @@ void add_train(CLI::App& group) {
   verb->add_flag("--squash", a->squash, "Gaussian actions through tanh, stretched to the box")->group(on);
   verb->add_flag("--decay-lr", a->decay_lr, "learning rates down to 0")->group(on);
   verb->add_flag("--compat", a->compat, "as the official code: a time limit counts as an end")->group(on);
-  const char* off = "Off-policy";
+  const char* off = kOffPolicy;
   verb->add_option("--c", a->c, "1/t, weight of the KL term")->group(off)->capture_default_str();
   verb->add_option("--lambda", a->lambda, "weight of the entropy")->group(off)->capture_default_str();
   verb->add_option("--refresh", a->refresh, "steps between renewals of the old policy")
@@ -443,7 +464,10 @@ void add_train(CLI::App& group) {
       "76800\n"
       "  unbend policy train --resume cart --steps 200000");
   verb->callback([a, verb] {
-    if (!a->resume.empty()) refuse_options_of_the_checkpoint(*verb);
+    if (a->resume.empty())
+      refuse_options_of_other_algorithms(*verb, a->algorithm);
+    else
+      refuse_options_of_the_checkpoint(*verb);
     train(*a);
   });
 }

@@ -40,6 +40,12 @@ Measure measure(const Given& given) {
   return {points.dim() == 1 ? 1 : points.size(1), numbers(points), masses_of(given)};
 }
 
+/// The reference as the embedding took it.
+Measure reference_of(const Given& given, const Embedding& e) {
+  auto reference = measure(given);
+  return e.scaled ? normalised(std::move(reference), "reference") : reference;
+}
+
 std::vector<Measure> measures(const std::vector<Given>& all) {
   std::vector<Measure> result;
   for (const auto& given : all) result.push_back(measure(given));
@@ -127,18 +133,20 @@ void bind_partial(py::module_& m) {
       [](const Given& reference, const std::vector<Embedding>& all, std::optional<double> lambda) {
         require(!all.empty(), "features of no embeddings");
         auto from = measure(reference);
-        if (!lambda) from = normalised(std::move(from), "reference");  // as lot_embed takes it
+        if (!lambda) from = normalised(std::move(from), "reference");  // as LOT has it
         return tensor(features(from, all, lambda.has_value(), lambda.value_or(0)), {std::ssize(all), -1});
       },
       Released());
   m.def(
       "lopt_interpolate",
-      [](const Given& reference, const Embedding& e, double t) { return given(interpolate(measure(reference), e, t)); },
+      [](const Given& reference, const Embedding& e, double t) {
+        return given(interpolate(reference_of(reference, e), e, t));
+      },
       Released());
   m.def(
       "lopt_interpolate_between",
       [](const Given& reference, const Embedding& from, const Embedding& to, double t) {
-        return given(interpolate(measure(reference), from, to, t));
+        return given(interpolate(reference_of(reference, from), from, to, t));
       },
       Released());
   m.def(

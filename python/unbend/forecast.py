@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from . import _core
+from ._numbers import as_numbers
 
 __all__ = ["Forecast", "Forecaster"]
 
@@ -21,7 +22,7 @@ class Forecast:
 
 def _named(series):
     named = series.items() if isinstance(series, dict) else ((f"series {i}", s) for i, s in enumerate(series))
-    return [(str(name), torch.as_tensor(values).detach().cpu().double().tolist()) for name, values in named]
+    return [(str(name), as_numbers(values).detach().cpu().double().tolist()) for name, values in named]
 
 
 class Forecaster:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from . import _core
+from ._numbers import as_numbers
 from ._trees import Flat, flatten, unflatten
 from .errors import InputError
 
@@ -51,7 +52,7 @@ def _rows(rows):
         csr = rows.tocsr()
         parts = csr.indptr, csr.indices, csr.data
     else:
-        rows = torch.as_tensor(rows)
+        rows = as_numbers(rows)
         if rows.layout == torch.strided:
             if rows.dim() != 2:
                 raise InputError(f"rows must be [n, features], not of {rows.dim()} dimensions")
@@ -86,8 +87,8 @@ class OnlineLearner:
     def learn(self, rows, labels, weights=None):
         """Predicts, pays and updates, row by row. rows: [n, features], dense or sparse (SciPy, torch CSR); labels and
         importance weights [n]. A row that is refused (InputError) changes nothing; those before it are learnt."""
-        labels = torch.as_tensor(labels).detach().cpu().double().contiguous()
-        weights = torch.ones_like(labels) if weights is None else torch.as_tensor(weights).detach().cpu().double().contiguous()
+        labels = as_numbers(labels).detach().cpu().double().contiguous()
+        weights = torch.ones_like(labels) if weights is None else as_numbers(weights).detach().cpu().double().contiguous()
         self._core.learn(_rows(rows), labels, weights)
         return self
 
@@ -118,7 +119,7 @@ class OnlineLearner:
 
     def regret_bound(self, u, rate=None):
         """What the losses so far exceed those of weights u [classes, features] by, at most."""
-        return self._core.regret_bound(torch.as_tensor(u), self.best if rate is None else rate)
+        return self._core.regret_bound(as_numbers(u), self.best if rate is None else rate)
 
     def __getstate__(self):
         return self._settings, self._core.numbers()

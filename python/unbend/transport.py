@@ -10,6 +10,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from . import _core
+from ._numbers import as_numbers
 from .errors import InputError
 
 __all__ = ["Plan", "partial_transport", "lopt_embed", "lopt_matrix", "lopt_features", "lopt_interpolate", "lopt_barycenter",
@@ -19,7 +20,7 @@ __all__ = ["Plan", "partial_transport", "lopt_embed", "lopt_matrix", "lopt_featu
 
 def _measure(measure):
     points, masses = measure if isinstance(measure, tuple) else (measure, None)
-    return torch.as_tensor(points), None if masses is None else torch.as_tensor(masses)
+    return as_numbers(points), None if masses is None else as_numbers(masses)
 
 
 def _detached(points, masses):
@@ -65,7 +66,7 @@ class _PartialValue(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        x, y = (t.cpu().double().reshape(len(t), -1) for t in ctx.saved_tensors[::2])
+        x, y = (t.cpu().double() if t.dim() == 2 else t.cpu().double()[:, None] for t in ctx.saved_tensors[::2])
         (source, target), masses = ctx.plan.atoms, ctx.plan.masses
         gradient = gradient.cpu()
         force = 2 * masses[:, None] * (x[source] - y[target]) * gradient
@@ -151,7 +152,7 @@ def lcot_embed(measure, *, period=1., reference=None, p=2., wrap=False):
 
 def lcot_embed_histogram(masses):
     """The map of bins of equal width around the circle, mass spread evenly over each."""
-    return _core.lcot_embed_histogram(torch.as_tensor(masses))
+    return _core.lcot_embed_histogram(as_numbers(masses))
 
 
 def lcot(a, b, p=2.):

@@ -84,6 +84,16 @@ TEST_F(Files, ErrorsNameThePathAndTheReason) {
   EXPECT_EQ(error_of([&] { write_file(folder_, "x"); }).kind(), ErrorKind::Computation);
 }
 
+TEST_F(Files, OutputsAreCheckedBeforeTheWork) {
+  check_output("");  // no file is asked for
+  check_output("a");
+  check_output(folder_ / "a");
+  EXPECT_EQ(count(), 0u);
+  for (const fs::path& path : {folder_, folder_ / "", folder_ / "no" / "such", fs::path("no-such-folder/a")})
+    EXPECT_EQ(error_of([&] { check_output(path); }).kind(), ErrorKind::Usage) << path;
+  EXPECT_THAT(error_of([&] { check_output(folder_ / "no" / "such"); }).what(), HasSubstr("there is no folder"));
+}
+
 TEST_F(Files, FailedWriteLeavesTheOldContentsAndNoTemporary) {
   const fs::path path = folder_ / "a";
   write_file(path, "old");

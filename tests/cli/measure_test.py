@@ -94,6 +94,12 @@ class Measure(VerbTestCase):
         self.assertEqual(len(self.run_json("pca", *bins, "--space", "circle", "--histogram", "--report", self.path / "p.html")["scores"]), 3)
         self.assertGreaterEqual((self.path / "p.html").read_text().count(bins[0].name), 3)  # table, plot and picture
 
+    def test_an_embedding_starts_at_its_reference(self):
+        reference, rows = self.file("r.csv", [[.1], [.25], [.8]]), self.path / "e.csv"
+        self.run_json("embed", reference, "--space", "circle", "--period", 1, "--reference", reference, "--nodes", 6, "--out", rows)
+        for e in rows.read_text().split(","):
+            self.assertAlmostEqual(float(e), 0, 12)
+
     def test_sphere(self):
         files = [self.file(f"s{k}.csv", [[math.cos(k + i / 9), math.sin(k + i / 9), .1] for i in range(5)]) for k in range(3)]
         found = self.run_json("distance", *files, "--space", "sphere", "--circles", 50)["matrix"]
@@ -114,6 +120,10 @@ class Measure(VerbTestCase):
         self.assert_refused(3, "point 0 is the origin", "embed", self.file("bad.csv", [[0, 0, 0]]), "--space", "sphere")
         self.assert_refused(3, "p is 0.5", "distance", self.file("one.csv", [[1]]), "--space", "circle", "--p", .5)
         self.assert_refused(2, "needs two measures", "interpolate", good)
+        self.assert_refused(2, "--p and --histogram are for", "embed", good, "--p", 1)
+        self.assert_refused(2, "--lambda is for", "embed", good, "--space", "sphere", "--lambda", 1)
+        self.assert_refused(2, "--reference is for", "embed", good, "--space", "sphere", "--reference", good)
+        self.assert_refused(2, "there is no folder", "embed", good, "--report", self.path / "no" / "a.html")
         self.assert_refused(3, "cannot open", "embed", self.path / "none.csv")
         self.assert_refused(3, "2 weights for 1 measures", "barycenter", good, "--weights", 1, 2)
 

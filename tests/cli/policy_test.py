@@ -44,6 +44,11 @@ class Policy(VerbTestCase):
         self.assertEqual(self.train("--task", "pendulum", "--out", self.path / "again", steps=2048)["curve"], whole["curve"])
         more = self.run_json("train", "--resume", self.path / "whole", "--steps", 4096, "--quiet")
         self.assertEqual((more["steps"], more["curve"][:4]), (4096, whole["curve"]))
+        kept = (self.path / "whole" / "checkpoint.safetensors").read_bytes()
+        self.assert_refused(3, "--steps can be raised", "train", "--resume", self.path / "whole", "--steps", 512)
+        self.assert_refused(2, "--resume goes on with it", "train", "--task", "cartpole", *SMALL, "--out", self.path / "whole")
+        self.assertEqual((self.path / "whole" / "checkpoint.safetensors").read_bytes(), kept)
+        self.assertEqual(self.train("--task", "cartpole", "--out", self.path / "whole", "--overwrite", steps=512)["task"], "cartpole")
 
     def test_off_policy(self):
         arguments = ("train", "--task", "point_mass", "--quiet", "--hidden", 16, 16, "--steps", 600, "--warm-up", 200,
@@ -73,6 +78,9 @@ class Policy(VerbTestCase):
         found = self.run_json("train", *table, "--quiet", "--out", self.path / "run")
         self.assertGreater(found["return"], .8)
         self.assertEqual(self.run_json("eval", self.path / "run", "--episodes", 100)["mean"], 1)
+        others = self.path / "others.csv"  # the same contexts, every choice wrong
+        others.write_text("".join(f"{(i + 1) % 3}\n" for i in range(30)))
+        self.assertEqual(self.run_json("eval", self.path / "run", "--labels", others, "--episodes", 100)["mean"], 0)
         self.assert_refused(3, "no body to draw", "render", self.path / "run", "--out", self.path / "a.svg")
         y.write_text("1\n")
         self.assert_refused(3, "30 rows", "train", *table)
@@ -87,11 +95,18 @@ class Policy(VerbTestCase):
         self.assert_refused(3, "multiple of the 8 copies", "train", "--task", "cartpole", "--horizon", 100)
         self.assert_refused(3, "tools/setup.sh gymnasium", "train", "--task", "hopper", "--models", self.path)
         self.assert_refused(3, "policy.safetensors", "eval", self.path)
+        self.train("--task", "cartpole", "--out", self.path / "cart", steps=512)
+        stored = json.loads((self.path / "cart" / "task.json").read_text())
+        (self.path / "cart" / "task.json").write_text(json.dumps(stored | {"task": "hopper"}))
+        self.assert_refused(3, "elsewhere/hopper.xml is missing", "eval", self.path / "cart", "--models", self.path / "elsewhere")
         self.assert_refused(2, "--labels or --rewards", "train", "--table", "x.csv")
         self.assert_refused(2, "leave out --out", "train", "--resume", self.path, "--out", "x")
         self.assert_refused(2, "leave out --lr", "train", "--resume", self.path, "--lr", 1)
+        self.assert_refused(2, "is on-policy: leave out --batch", "train", "--task", "cartpole", "--batch", 64)
+        self.assert_refused(2, "sac is off-policy: leave out --inner", "train", "--task", "pendulum", "--algorithm", "sac", "--inner", 5)
+        self.assert_refused(2, "sac has no KL term", "train", "--task", "pendulum", "--algorithm", "sac", "--c", .5)
         self.assert_refused(3, "option lr is inf", "train", "--task", "cartpole", "--lr", "inf")
-        self.assert_refused(3, "there is no folder", "train", "--task", "cartpole", "--report", self.path / "no" / "a.html")
+        self.assert_refused(2, "there is no folder", "train", "--task", "cartpole", "--report", self.path / "no" / "a.html")
         self.assert_refused(2, ".svg or .html", "render", self.path, "--out", "a.png")
 
 

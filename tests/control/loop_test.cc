@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <csignal>
 
 #include "tests/error_message.h"
+#include "unbend/base/interrupt.h"
 #include "unbend/control/example.h"
 #include "unbend/control/mujoco_robot.h"
 
@@ -241,6 +243,10 @@ TEST(Loop, RefusesWhatCannotBeSafe) {
               AllOf(HasSubstr("0.05 s is too long"), HasSubstr("0.025")));
   EXPECT_THAT(refused(exact, limit(), start(), {.duration = 1e300}), HasSubstr("up to 1e7 steps"));
   EXPECT_THAT(refused(exact, limit(), start(), {.duration = -1}), HasSubstr("duration of -1 s"));
+  EXPECT_THAT(refused(exact, limit(), start(), {.duration = .001}), HasSubstr("from one step of 0.004 s"));
+  Random random(1);
+  EXPECT_THAT(error_message([&] { explore(plant, default_robot(3), swing(), start(), {}, random); }),
+              HasSubstr("the nominal robot has 3 joints, the plant 2"));
   EXPECT_THAT(error_message([&] { equations_plant(robot, 1e-15).advance(start(), Vector::Zero(2), .004); }),
               HasSubstr("1e6 steps of the integrator"));
   LoopOptions bad;
@@ -255,6 +261,21 @@ TEST(Loop, RefusesWhatCannotBeSafe) {
   Experience few{Eigen::MatrixXd::Zero(5, 8), Eigen::MatrixXd::Zero(5, 8), Eigen::MatrixXd::Zero(5, 2),
                  Eigen::MatrixXd::Zero(5, 2)};
   EXPECT_THAT(error_message([&] { error_data(few, example::guess(), default_units(2)); }), HasSubstr("at least 10"));
+}
+
+TEST(Loop, AnInterruptedRunSaysSo) {
+  const Robot robot = example::true_arm();
+  Plant plant = equations_plant(robot);
+  int calls = 0;
+  plant.advance = [&, advance = plant.advance](const State& x, const Vector& u, double seconds) {
+    if (++calls == 10) std::raise(SIGTERM);
+    return advance(x, u, seconds);
+  };
+  catch_interrupts();
+  const control::Run run = simulate(plant, {robot, {}, {}}, limit(), swing(), start(), {.duration = 1});
+  catch_interrupts();  // forgets it
+  EXPECT_EQ(run.steps.size(), 10);
+  EXPECT_EQ(run.stopped, "stopped at 0.040 s: interrupted");
 }
 
 TEST(Loop, ARunawayIsNamed) {

@@ -112,6 +112,9 @@ TEST(MetaForecast, HorizonsAndRefusals) {
   o.frequency = "lunar";
   EXPECT_THAT(([&] { fit(source(5), o); }), ThrowsMessage<Error>(HasSubstr("frequency 'lunar' is not known")));
   o = small();
+  o.calibration = 1;
+  EXPECT_THAT(([&] { fit(source(5), o); }), ThrowsMessage<Error>(HasSubstr("0 (none) or from 2")));
+  o = small();
   o.lookbacks = {20000};
   EXPECT_THAT(([&] { fit(source(5), o); }), ThrowsMessage<Error>(HasSubstr("lookback of 20000 horizons")));
 }
@@ -125,6 +128,33 @@ TEST(MetaForecast, LeavesOutMembersThatGiveNoNumbers) {
   for (auto& m : e.members)
     for (float& w : m.weights) w = w > 0 ? 1e38f : -1e38f;
   EXPECT_THAT(([&] { predict(e, source(1)); }), ThrowsMessage<Error>(HasSubstr("no member")));
+}
+
+TEST(MetaForecast, SeriesThatRunAwayAreRefusedHowFarEverTheyAreForecast) {
+  auto growing = ensemble();  // every horizon is many times as large as the one before
+  for (auto& m : growing.members) {
+    m.training.scaled = false;
+    for (float& w : m.weights) w *= 100;
+  }
+  const auto s = source(1);
+  EXPECT_EQ(predict(growing, s)[0].members.size(), 4u);
+  EXPECT_THAT(([&] { predict(growing, s, {.horizon = 100 * growing.horizon, .iterate = true}); }),
+              ThrowsMessage<Error>(HasSubstr("no member")));
+  series::Collection huge{{"huge", {}, {}}};
+  for (int i = 0; i < 40; ++i) huge[0].values.push_back(i % 2 ? 1e39 : 2e39);  // float32 ends at 3.4e38
+  EXPECT_THAT(([&] { predict(growing, huge); }), ThrowsMessage<Error>(HasSubstr("series 'huge': no member")));
+  EXPECT_EQ(series::median({{1.5e308}, {1.7e308}})[0], 1.6e308);
+}
+
+TEST(MetaForecast, MembersGoOnOnlyWithNumbersAllTheWay) {
+  auto e = ensemble();
+  series::Collection s{{"steep", {}, {}}};
+  for (int i = 0; i < 40; ++i) s[0].values.push_back(1e305 * (i + 1));
+  e.members[0].training.scaled = false;  // cannot hold the series
+  const auto f = predict(e, s, {.horizon = 16, .iterate = true})[0];
+  EXPECT_THAT(f.members, SizeIs(3));
+  for (const auto& m : f.members) EXPECT_THAT(m, SizeIs(16));
+  EXPECT_EQ(f.values, series::median(f.members));
 }
 
 TEST(MetaForecast, FilesComeBackBitwise) {

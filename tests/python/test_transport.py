@@ -66,6 +66,16 @@ class Transport(unittest.TestCase):
             self.assertEqual(plan.target.tolist(), columns.tolist())
         self.assert_gradient(lambda x: transport.partial_transport(x, y).value, self.x)
 
+    def test_an_empty_measure_gives_gradients(self):
+        x = torch.tensor([[1., 2], [3, 4]], dtype=DOUBLE, requires_grad=True)
+        value = transport.partial_transport(x, torch.empty(0, 2, dtype=DOUBLE), .5).value
+        value.backward()
+        self.assertEqual((value.item(), x.grad.tolist()), (1, [[0, 0], [0, 0]]))
+
+    def test_lists_keep_their_digits(self):
+        self.assertEqual(transport.partial_transport([[1e9 + 1]], [[1e9 + 3]], 10.).value.item(), 4)
+        self.assertAlmostEqual(transport.circular_transport([.1], [.35]), .25 ** 2, delta=1e-15)
+
     def test_line(self):
         plan = transport.partial_transport(torch.tensor([0., 1, 9]), torch.tensor([.5, 1.5]), 1.)
         self.assertEqual((plan.solver, plan.potentials, plan.gap), ("line", None, None))
@@ -105,6 +115,10 @@ class Transport(unittest.TestCase):
         embeddings = transport.lopt_embed(self.x, clouds)
         rows = transport.lopt_features(self.x, embeddings)
         torch.testing.assert_close(torch.cdist(rows, rows), torch.tensor([[0., 3, 6], [3, 0, 3], [6, 3, 0]], dtype=DOUBLE))
+        for t in (0, .5, 1):
+            points, masses = transport.lopt_interpolate(self.x, embeddings[1], t)
+            torch.testing.assert_close(points, self.x + torch.tensor([3. * t, 0], dtype=DOUBLE))
+            torch.testing.assert_close(masses, torch.full((7,), 1 / 7, dtype=DOUBLE))
         points, masses = transport.lopt_barycenter(self.x, clouds, 1e3)
         torch.testing.assert_close(points, clouds[1])
         torch.testing.assert_close(masses, torch.ones(7, dtype=DOUBLE))

@@ -91,6 +91,15 @@ mode_t default_mode() {
   return 0666 & ~mask;
 }
 
+bool is_folder(const std::filesystem::path& path) {
+  std::error_code ignored;
+  return path.filename().empty() || std::filesystem::is_directory(path, ignored);
+}
+
+std::filesystem::path folder_of(const std::filesystem::path& path) {
+  return path.has_parent_path() ? path.parent_path() : ".";
+}
+
 /// Removes the file unless it was renamed away.
 struct Temporary {
   std::string path;
@@ -111,6 +120,15 @@ std::string read_file(const std::filesystem::path& path) {
   return contents;
 }
 
+void check_output(const std::filesystem::path& path) {
+  if (path.empty()) return;
+  const std::filesystem::path folder = folder_of(path);
+  const auto refuse = [&](const std::string& why) { fail_usage("cannot write {}: {}", path.string(), why); };
+  if (is_folder(path)) refuse("it is a folder, not a file");
+  if (!std::filesystem::is_directory(folder)) refuse(fmt::format("there is no folder {}", folder.string()));
+  if (::access(folder.c_str(), W_OK) != 0) refuse(fmt::format("the folder {} is not writable", folder.string()));
+}
+
 void write_file(const std::filesystem::path& path, std::string_view contents) {
   write_file(path, std::span(&contents, 1));
 }
@@ -126,9 +144,8 @@ void write_file(const std::filesystem::path& path, std::span<const std::string_v
 
 void write_file(const std::filesystem::path& path, const std::function<std::optional<std::string_view>()>& next) {
   const auto fail = [&](const std::string& why) { fail_computation("cannot write {}: {}", path.string(), why); };
-  std::error_code ignored;
-  if (path.filename().empty() || std::filesystem::is_directory(path, ignored)) fail("it is a folder, not a file");
-  const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
+  if (is_folder(path)) fail("it is a folder, not a file");
+  const std::filesystem::path folder = folder_of(path);
 
   Temporary temporary{(folder / fmt::format(".{}.XXXXXX", path.filename().string())).string()};
   const int number = ::mkostemp(temporary.path.data(), O_CLOEXEC);

@@ -15,6 +15,10 @@ namespace unbend {
 /// Contents of `path`. Input error if it cannot be opened or read.
 std::string read_file(const std::filesystem::path& path);
 
+/// Says before long work what write_file would say after it: Usage error if `path` is a folder, or lies in none that
+/// can be written to. Nothing for an empty path, which stands for no file.
+void check_output(const std::filesystem::path& path);
+
 /// Writes beside `path` (same folder), syncs, then renames: readers see the old or the new contents, never a half.
 /// Computation error if the disk is full or the folder is not writable; the temporary file is removed.
 void write_file(const std::filesystem::path& path, std::string_view contents);

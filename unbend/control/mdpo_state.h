@@ -186,11 +186,14 @@ class Learning : public Trainer {
   std::vector<std::pair<const char*, Learner*>> learners_{{"policy", &policy_}};  ///< all, as files name them
 };
 
-/// A trainer of this kind that goes on from a checkpoint. Input error if the environment is not that of the checkpoint.
+/// A trainer of this kind that goes on from a checkpoint, to more `steps` (0: as many). Input error if the environment
+/// is not that of the checkpoint.
 template <class Trained>
 std::unique_ptr<Trainer> go_on(const ArrayFile& file, const CheckpointHead& head, const MakeDynamics& make,
                                std::int64_t steps) {
   auto options = options_from_json<typename Trained::Options>(head.options, file.where());
+  require(steps == 0 || steps >= options.steps, "{}: a training of {} steps cannot end after {}: --steps can be raised",
+          file.where(), options.steps, steps);
   if (steps > 0) options.steps = steps;
   auto trainer = std::make_unique<Trained>(make, head.copies, options, 0);
   trainer->restore(file);

@@ -15,9 +15,15 @@ bool lost(const State& x, int n) {
 }
 
 std::int64_t step_count(double duration, double period) {
-  require(duration > 0 && duration <= 1e7 * period,
-          "a duration of {:g} s; above 0 and up to 1e7 steps of {:g} s are possible", duration, period);
-  return std::llround(duration / period);
+  require(duration >= .5 * period && duration <= 1e7 * period,
+          "a duration of {:g} s; from one step of {:g} s up to 1e7 steps are possible", duration, period);
+  return std::max<std::int64_t>(1, std::llround(duration / period));
+}
+
+void check_joints(int n, const Robot& nominal, const Reference& reference, const State& start) {
+  require(nominal.joints() == n, "the nominal robot has {} joints, the plant {}", nominal.joints(), n);
+  require(reference.offset.size() == n, "the reference is for {} joints, the plant has {}", reference.offset.size(), n);
+  require(start.size() == 4 * n && start.allFinite(), "the initial state must be {} finite numbers", 4 * n);
 }
 
 /// A row for each {x, xi} and {u, q''''}.
@@ -52,11 +58,9 @@ Run simulate(const Plant& plant, const Model& model, const std::vector<Constrain
              const Reference& reference, const State& start, const LoopOptions& options) {
   const int n = plant.robot.joints();
   check(model, constraints, options.controller, options.period);
-  require(model.nominal.joints() == n, "the nominal robot has {} joints, the plant {}", model.nominal.joints(), n);
-  require(reference.offset.size() == n, "the reference is for {} joints, the plant has {}", reference.offset.size(), n);
+  check_joints(n, model.nominal, reference, start);
   const std::int64_t steps = step_count(options.duration, options.period);
   State x = start;
-  require(x.size() == 4 * n && x.allFinite(), "the initial state must be {} finite numbers", 4 * n);
   if (options.controller.filter) {
     const State xi = flat_state(plant.robot, x);
     for (const Constraint& c : constraints) {
@@ -68,8 +72,12 @@ Run simulate(const Plant& plant, const Model& model, const std::vector<Constrain
   Run run;
   Vector last = Vector::Zero(n);
   bool held = false;
-  for (std::int64_t i = 0; i < steps && !interrupted(); ++i) {
+  for (std::int64_t i = 0; i < steps; ++i) {
     const double time = static_cast<double>(i) * options.period;
+    if (interrupted()) {
+      run.stopped = fmt::format("stopped at {:.3f} s: interrupted", time);
+      return run;
+    }
     try {
       auto towards = reference_at(reference, time);
       for (int k = 1; held && k < 5; ++k) towards[k].setZero();
@@ -124,6 +132,7 @@ Experience explore(const Plant& plant, const Robot& nominal, const Reference& re
   controller.pole = options.pole;
   controller.filter = false;
   const Model model{nominal, {}, {}};
+  check_joints(n, nominal, reference, start);
   check(model, {}, controller, options.period);
   State x = start;
   Vector noise = Vector::Zero(n);

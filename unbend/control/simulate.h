@@ -26,7 +26,8 @@ struct LoopOptions {
 
 struct Run {
   std::vector<ControlStep> steps;  ///< h is the plant's, also where the controller believes in other lengths of links
-  std::string stopped;  ///< empty, or why it ended early: the state left what a robot can do, the gain was singular
+  std::string stopped;  ///< empty, or why it ended early: the state left what a robot can do, the gain was singular,
+                        ///< a signal came
 };
 
 /// From x. Constraints that cannot be kept from x are Input errors (check_start) unless the filter is off. Where the

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cmath>
 #include <mutex>
+#include <span>
 
 #include "unbend/base/error.h"
 #include "unbend/forecast/ensemble_file.h"
@@ -17,6 +18,11 @@ namespace {
 
 constexpr std::int64_t kBatch = 256;
 constexpr std::size_t kFewestToCalibrate = 20;
+
+template <class T>
+bool all_finite(std::span<T> values) {
+  return std::ranges::all_of(values, [](T v) { return std::isfinite(v); });
+}
 
 /// Scaled windows of histories [first, last), and what gives forecasts their units back.
 struct Batch {
@@ -37,7 +43,7 @@ Batch batch_of(const std::vector<std::vector<double>>& histories, std::size_t fi
   return b;
 }
 
-/// [series][horizon] of one member.
+/// [series][horizon] of one member; empty where it gives no finite numbers, or float32 cannot hold the series.
 std::vector<std::vector<double>> member_forecasts(const Member& m, const std::vector<std::vector<double>>& histories) {
   const auto horizon = static_cast<std::size_t>(m.layout.config.horizon);
   std::vector<std::vector<double>> out;
@@ -50,17 +56,18 @@ std::vector<std::vector<double>> member_forecasts(const Member& m, const std::ve
     for (std::size_t i = 0; i < last - first; ++i) {
       out.emplace_back();
       for (std::size_t h = 0; h < horizon; ++h) out.back().push_back(b.scales[i] * work.forecast[i * horizon + h]);
+      const auto lookback = b.x.size() / (last - first);
+      if (!all_finite(std::span(b.x).subspan(i * lookback, lookback)) || !all_finite(std::span(out.back())))
+        out.back().clear();
     }
   }
   return out;
 }
 
-bool all_finite(const std::vector<double>& values) {
-  return std::all_of(values.begin(), values.end(), [](double v) { return std::isfinite(v); });
-}
-
-/// One horizon of every history.
-std::vector<Forecast> forecast_once(const Ensemble& e, const std::vector<std::vector<double>>& histories) {
+/// One horizon of every history. All members are listed; those without finite numbers are empty. Computation error if
+/// that leaves a series without a forecast.
+std::vector<Forecast> forecast_once(const Ensemble& e, const std::vector<std::vector<double>>& histories,
+                                    const series::Collection& named) {
   std::vector<std::vector<std::vector<double>>> by_member(e.members.size());
   at::parallel_for(0, std::ssize(e.members), 1, [&](std::int64_t begin, std::int64_t end) {
     for (auto m = static_cast<std::size_t>(begin); m < static_cast<std::size_t>(end); ++m)
@@ -72,15 +79,23 @@ std::vector<Forecast> forecast_once(const Ensemble& e, const std::vector<std::ve
     if (std::all_of(x.begin(), x.end(), [&](double v) { return v == x[0]; })) {
       out[i].members.assign(e.members.size(), std::vector<double>(static_cast<std::size_t>(e.horizon), x[0]));
     } else {
-      for (auto& forecasts : by_member)
-        if (all_finite(forecasts[i])) out[i].members.push_back(std::move(forecasts[i]));
+      for (auto& forecasts : by_member) out[i].members.push_back(std::move(forecasts[i]));
     }
-    if (!out[i].members.empty()) out[i].values = series::median(out[i].members);
+    auto given = out[i].members;
+    std::erase(given, std::vector<double>());
+    if (given.empty()) fail_computation("series '{}': no member of the ensemble gives a finite forecast", named[i].id);
+    out[i].values = series::median(given);
   }
   return out;
 }
 
 void append(std::vector<double>& to, const std::vector<double>& from) { to.insert(to.end(), from.begin(), from.end()); }
+
+/// A member goes on only where it gave finite numbers all the way.
+void append_member(std::vector<double>& to, const std::vector<double>& from) {
+  if (from.empty()) to.clear();
+  if (!to.empty()) append(to, from);
+}
 
 void check_ensemble(const Ensemble& e) {
   require(!e.members.empty(), "the ensemble has no members");
@@ -124,6 +139,8 @@ std::vector<Training> trainings(const FitOptions& o) {
 
 Ensemble fit(const series::Collection& source, const FitOptions& o, const FitProgress& progress) {
   const auto plan = trainings(o);
+  require(o.calibration == 0 || o.calibration >= 2,
+          "every {}-th series kept from training: 0 (none) or from 2, so that some are left", o.calibration);
   Ensemble e{o.frequency, plan[0].period, plan[0].network.horizon, o.trained_on, {}, {}};
   series::Collection seen, unseen;
   const bool calibrated =
@@ -173,18 +190,17 @@ std::vector<Forecast> predict(const Ensemble& e, const series::Collection& histo
   std::vector<std::vector<double>> x;
   for (const auto& s : histories) {
     require(!s.values.empty(), "series '{}': it is empty", s.id);
-    require(all_finite(s.values), "series '{}': it has missing or infinite values", s.id);
+    require(all_finite(std::span(s.values)), "series '{}': it has missing or infinite values", s.id);
     x.push_back(s.values);
   }
-  auto out = forecast_once(e, x);
+  auto out = forecast_once(e, x, histories);
   for (int ahead = e.horizon; ahead < horizon; ahead += e.horizon) {
     for (std::size_t i = 0; i < x.size(); ++i)
       append(x[i], std::vector<double>(out[i].values.end() - e.horizon, out[i].values.end()));
-    auto more = forecast_once(e, x);
+    const auto more = forecast_once(e, x, histories);
     for (std::size_t i = 0; i < x.size(); ++i) {
       append(out[i].values, more[i].values);
-      for (std::size_t m = 0; m < std::min(out[i].members.size(), more[i].members.size()); ++m)
-        append(out[i].members[m], more[i].members[m]);
+      for (std::size_t m = 0; m < e.members.size(); ++m) append_member(out[i].members[m], more[i].members[m]);
     }
   }
   for (std::size_t i = 0; i < out.size(); ++i) {
@@ -192,7 +208,10 @@ std::vector<Forecast> predict(const Ensemble& e, const series::Collection& histo
     const auto& s = histories[i];
     f.id = s.id;
     f.variation = series::variation(s.values, e.period);
-    if (f.members.empty()) fail_computation("series '{}': no member of the ensemble gives a finite forecast", s.id);
+    std::erase(f.members, std::vector<double>());
+    if (f.members.empty())
+      fail_computation("series '{}': no member of the ensemble gives finite forecasts for all {} points", s.id,
+                       horizon);
     if (f.members.size() < e.members.size())
       f.notes.push_back(fmt::format("{} of {} members gave no finite forecast and are left out",
                                     e.members.size() - f.members.size(), e.members.size()));

@@ -77,7 +77,7 @@ std::vector<double> median(const std::vector<std::vector<double>>& rows) {
       column[r] = rows[r][i];
     }
     std::sort(column.begin(), column.end());
-    out[i] = rows.size() % 2 ? column[half] : (column[half - 1] + column[half]) / 2;
+    out[i] = rows.size() % 2 ? column[half] : column[half - 1] / 2 + column[half] / 2;
   }
   return out;
 }

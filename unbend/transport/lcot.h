@@ -35,7 +35,7 @@ double lcot(const CircularMap& a, const CircularMap& b, double p = 2);
 /// Of all pairs, [K, K].
 std::vector<double> lcot_matrix(std::span<const CircularMap> maps, double p = 2, int threads = 0);
 
-/// e at the midpoints (k + 1/2) / L: [L]. Input error for L < 2.
+/// M(t) - t at the midpoints t = (k + 1/2) / L: [L]; e where the reference is uniform. Input error for L < 2.
 std::vector<double> lcot_grid(const CircularMap& map, std::int64_t nodes);
 /// (cos 2 pi M, sin 2 pi M) / (2 pi sqrt(L)) at the midpoints: [2 L], for tools that know only Euclidean distance,
 /// which is here that of chords, and close to LCOT for near measures.

@@ -73,7 +73,9 @@ Embedding lopt_embed(const Measure& reference, const Measure& target, double lam
 
 Embedding lot_embed(const Measure& reference, const Measure& target) {
   const Measure p = normalised(reference, "reference"), q = normalised(target, "measure");
-  return embed_plan(p, q, balanced_transport(p, q));
+  auto e = embed_plan(p, q, balanced_transport(p, q));
+  e.scaled = true;
+  return e;
 }
 
 std::vector<Embedding> embed_all(std::span<const Measure> targets,

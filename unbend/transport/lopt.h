@@ -18,6 +18,7 @@ struct Embedding {
   std::vector<double> mass;          ///< [N], transported mass, between 0 and the reference's
   Measure rest;                      ///< of the target: atoms with the mass that no reference mass reached
   double value = 0;                  ///< OPT between reference and target
+  bool scaled = false;               ///< of measures scaled to mass 1 (lot_embed), so of another reference than given
 };
 
 /// The embedding of `target` (it may be empty). Input error for a reference without mass and as partial_transport.
