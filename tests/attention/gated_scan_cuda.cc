@@ -52,6 +52,8 @@ std::vector<Case> cases() {
     // Several segments of time, with and without groups.
     list.push_back({.decay = decay, .batch = 1, .heads = 4, .kv_heads = 2, .length = 1500, .dk = 64, .dv = 65});
     list.push_back({.decay = decay, .batch = 2, .heads = 3, .kv_heads = 3, .length = 1111, .dk = 24, .dv = 16});
+    list.push_back(
+        {.decay = decay, .heads = 2, .kv_heads = 2, .length = 1500, .dk = 16, .dv = 16, .constant = kForget});
   }
   return list;
 }

@@ -69,6 +69,14 @@ TEST(Recurrences, BothAxesDecay) {
       EXPECT_LT(distance(scan.state, s), 1e-9);
     }
   }
+  // In half the factors of a piece, up to exp(60), would be infinite.
+  const auto half = [](const at::Tensor& x) { return x.to(at::kHalf); };
+  const auto whole = [&](const at::Tensor& x) { return half(x).to(at::kDouble); };
+  const at::Tensor steep = at::log_sigmoid(normal({batch, kv_heads, length, dv}, 5)) * 3;
+  const Scan narrow = doubly_gated_scan(half(q), half(k), half(v), half(key_decay), half(steep)),
+             wide = doubly_gated_scan(whole(q), whole(k), whole(v), whole(key_decay), whole(steep));
+  EXPECT_EQ(narrow.out.scalar_type(), at::kHalf);
+  EXPECT_LT(distance(narrow.out.to(at::kDouble), wide.out), 5e-3);
   EXPECT_THROW(doubly_gated_scan(q, k, v, key_decay, {}), Error);
   EXPECT_THROW(doubly_gated_scan(q, k, v, key_decay, -key_decay.narrow(3, 0, dv)), Error);
 }

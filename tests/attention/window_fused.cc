@@ -171,6 +171,13 @@ TEST(WindowFusedValues, NoTokensGiveEmptyResults) {
   EXPECT_EQ(partial.out.sizes(), (std::vector<int64_t>{1, 2, 0, 4}));
   partial.out.sum().backward();
   EXPECT_EQ(x.grad().sizes(), x.sizes());
+  const auto cotangent = at::zeros_like(x).requires_grad_();
+  const auto again = window_attention(x, x, x, {.window = 3});
+  const auto pulled = torch::autograd::grad({again.out}, {x}, {cotangent}, true, true);
+  EXPECT_EQ(torch::autograd::grad(pulled, {cotangent}, {at::zeros_like(x)})[0].sizes(), x.sizes());
+  EXPECT_THROW(
+      window_attention(at::zeros({1, 2, 3, 4}), at::zeros({1, 2, 3, 4}), at::zeros({1, 2, 3, 0}), {.window = 3}),
+      Error);
 }
 
 // A scalar of all three outputs whose gradient is compared with central differences.

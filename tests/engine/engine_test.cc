@@ -13,6 +13,7 @@
 #include "tests/engine/gguf_bytes.h"
 #include "tests/engine/small_model.h"
 #include "tests/error_message.h"
+#include "unbend/engine/sequences.h"
 
 namespace unbend::engine {
 namespace {
@@ -328,8 +329,41 @@ TEST(Engine, ForksAndSavedStatesGoOnAlike) {
     EXPECT_THAT(error_message([&] { engine.restore({saved.data(), 5}); }), HasSubstr("too few"));
     auto foreign = saved;
     foreign[40] ^= std::byte{0x60};  // the width of vectors
-    if (!mixer.empty()) EXPECT_THAT(error_message([&] { engine.restore(foreign); }), HasSubstr("vectors of"));
+    if (!mixer.empty()) {
+      EXPECT_THAT(error_message([&] { engine.restore(foreign); }), HasSubstr("vectors of"));
+    }
+    foreign = saved;
+    foreign[15] = std::byte{0x7f};  // 2^62 tokens and more
+    EXPECT_THAT(error_message([&] { engine.restore(foreign); }), HasSubstr("do not fit"));
   }
+}
+
+TEST(Engine, AStateOfAnotherModelIsRefused) {
+  const Folder folder, elsewhere;
+  const auto other_head = [](std::vector<TensorSource>& tensors) {
+    tensors[0].fill = [](std::span<std::byte> bytes) { std::ranges::fill(bytes, std::byte{0x3c}); };
+  };
+  Engine engine(Model::open(small_model(folder, "hybrid", kHybrid)), options_of(2)),
+      same(Model::open(small_model(elsewhere, "hybrid", kHybrid)), options_of(2));
+  const int s = engine.begin();
+  engine.run(s, some_tokens(9, 1));
+  const auto saved = engine.save(s);
+  EXPECT_EQ(same.length(same.restore(saved)), 9);
+  Engine other(Model::open(small_model(folder, "hybrid", kHybrid, false, other_head)), options_of(2));
+  EXPECT_THAT(error_message([&] { other.restore(saved); }), HasSubstr("another model"));
+  Engine moved(
+      Model::open(small_model(folder, "hybrid",
+                              R"({"window": 8, "sinks": 3, "state_heads": "kv", "gate": true, "linear": true})")),
+      options_of(2));
+  EXPECT_THAT(error_message([&] { moved.restore(saved); }), HasSubstr("another model"));
+}
+
+TEST(Sequences, OneThatFindsNoMemoryLeavesNothingBehind) {
+  SequenceSizes sizes{.fixed_bytes = 64, .cell_bytes = std::int64_t{1} << 40, .softmax_layers = 1, .context = 1};
+  sizes.capacity = std::int64_t{1} << 18;  // 2^59 bytes
+  Sequences sequences(1, sizes);
+  for (int i = 0; i < 2; ++i)
+    EXPECT_THAT(error_message([&] { sequences.begin(); }, ErrorKind::Computation), HasSubstr("no memory"));
 }
 
 TEST(Engine, WindowOverEverythingIsSoftmax) {
@@ -375,6 +409,17 @@ TEST(Engine, RefusesWhatItCannotRun) {
   EXPECT_THAT(error_message([&] { Model::open(small_model(folder, "window", R"({"window": 0, "sinks": 2})")); }),
               HasSubstr("a window of 0"));
   EXPECT_THAT(error_message([&] { Model::open(small_model(folder, "window", "[")); }), HasSubstr("unbend.options"));
+  const auto with = [&](const ChangeTensors& change) {
+    return error_message([&] { Model::open(small_model(folder, "", "", false, change)); });
+  };
+  EXPECT_THAT(with([](auto& tensors) {
+                auto bias = tensors[0];
+                bias.name = "blk.0.attn_output.bias";
+                tensors.push_back(bias);
+              }),
+              HasSubstr("blk.0.attn_output.bias has no place"));
+  for (const std::size_t i : {0, 4})  // the embedding is looked up, matrices are multiplied
+    EXPECT_THAT(with([&](auto& tensors) { tensors[i].type = GGML_TYPE_I32; }), HasSubstr("cannot be multiplied"));
   auto options = options_of(1);
   options.cache_type = GGML_TYPE_Q4_0;
   EXPECT_THAT(error_message([&] { Engine(Model::open(small_model(folder, "", "")), options); }), HasSubstr("not Q4_0"));

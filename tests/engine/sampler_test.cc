@@ -4,11 +4,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <set>
 
 #include "tests/engine/gguf_bytes.h"
 #include "tests/error_message.h"
 #include "unbend/base/random.h"
+#include "unbend/engine/generate.h"
 
 namespace unbend::engine {
 namespace {
@@ -61,6 +63,37 @@ TEST_F(Grammar, WhatCannotBeParsedIsRefused) {
   EXPECT_THAT(error_message([&] { Sampler(options, &tokenizer); }), HasSubstr("grammar cannot be parsed"));
   options.grammar = "root ::= \"a\"";
   EXPECT_THAT(error_message([&] { Sampler sampler(options); }), HasSubstr("needs the model's tokenizer"));
+}
+
+TEST_F(Grammar, ADeadEndIsSaid) {
+  const auto tokenizer = Tokenizer::load(smollm2());
+  SamplerOptions options;
+  options.grammar = "root ::= \"a\"";
+  std::vector<float> logits(static_cast<std::size_t>(tokenizer.size()), -INFINITY);
+  logits[static_cast<std::size_t>(tokenizer.encode("z")[0])] = 1;
+  for (const double temperature : {0., 1.}) {
+    options.temperature = temperature;
+    Sampler sampler(options, &tokenizer);
+    EXPECT_THAT(error_message([&] { sampler.next(logits); }, ErrorKind::Computation), HasSubstr("cannot go on"));
+  }
+}
+
+TEST_F(Grammar, OnlyTokensOfTheVocabularyAreChosen) {
+  const auto tokenizer = Tokenizer::load(smollm2());
+  std::vector<float> logits(static_cast<std::size_t>(tokenizer.size()) + 10, 0);
+  logits.back() = 9, logits[7] = 8;  // models are padded
+  SamplerOptions options;
+  options.temperature = 0;
+  EXPECT_EQ(Sampler(options, &tokenizer).next(logits), 7);
+  EXPECT_EQ(Sampler(options).next(logits), tokenizer.size() + 9);
+}
+
+TEST(StopFilter, CutsAtTheFirstStopWhateverTheirOrder) {
+  for (const auto& stops : {std::vector<std::string>{"X", "Y"}, {"Y", "X"}}) {
+    StopFilter filter(stops);
+    EXPECT_EQ(filter.add("pXqYr"), "p");
+    EXPECT_TRUE(filter.stopped());
+  }
 }
 
 }  // namespace

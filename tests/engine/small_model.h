@@ -24,9 +24,11 @@ inline std::vector<float> random_floats(std::int64_t n, double scale, Random& ra
   return out;
 }
 
-/// A decoder of two layers with random weights and 50 tokens, written as F32.
+using ChangeTensors = std::function<void(std::vector<TensorSource>&)>;
+
+/// A decoder of two layers with random weights and 50 tokens, written as F32, its tensors changed by `change`.
 inline std::filesystem::path small_model(const Folder& folder, const std::string& mixer, const std::string& options,
-                                         bool qwen = false) {
+                                         bool qwen = false, const ChangeTensors& change = {}) {
   const std::int64_t layers = 2, hidden = 48, heads = 6, kv = 2, d = 8, ffn = 64, vocab = 50;
   Random random(7);
   const std::string arch = qwen ? "qwen2" : "llama";
@@ -78,6 +80,7 @@ inline std::filesystem::path small_model(const Folder& folder, const std::string
       tensor(blk + "mixer.gate_bias", {kv}, .1, 3);
     }
   }
+  if (change) change(tensors);
   const auto path = folder.path() / ("model-" + mixer + arch + ".gguf");
   write_gguf(path, entries, tensors);
   return path;

@@ -1,34 +1,10 @@
 // Whatever the bytes, Gguf::open gives an Error or a model of which all metadata and tensors can be read.
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <cstdlib>
-#include <string>
 #include <vector>
 
+#include "tests/fuzz/memory_file.h"
 #include "unbend/base/error.h"
 #include "unbend/engine/gguf.h"
-
-namespace {
-
-/// A file in memory with a path.
-class MemoryFile {
- public:
-  MemoryFile() : number_(::memfd_create("fuzz", 0)), path_("/proc/self/fd/" + std::to_string(number_)) {
-    if (number_ < 0) std::abort();
-  }
-  const std::string& write(const std::uint8_t* data, std::size_t size) {
-    if (::ftruncate(number_, 0) != 0) std::abort();
-    if (::pwrite(number_, data, size, 0) != static_cast<ssize_t>(size)) std::abort();
-    return path_;
-  }
-
- private:
-  int number_;
-  std::string path_;
-};
-
-}  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace unbend::engine;

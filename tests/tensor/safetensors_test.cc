@@ -77,6 +77,22 @@ TEST_F(Safetensors, EveryTypeComesBackBitForBit) {
   }
 }
 
+TEST_F(Safetensors, LazyViewsAreWrittenAsTheyLook) {
+  const auto z = at::complex(at::zeros({3}), at::ones({3}));
+  save_safetensors(path_, {{"conj", z.conj()}, {"neg", at::imag(z.conj())}});
+  const auto back = load_safetensors(path_).tensors;
+  EXPECT_TRUE(back.at("conj").equal(z.conj().resolve_conj()));
+  EXPECT_TRUE(back.at("neg").equal(-at::ones({3})));
+}
+
+TEST_F(Safetensors, EveryByteButNoughtIsTrue) {
+  save_safetensors(path_, {{"x", at::zeros({1}, at::kBool)}});
+  auto bytes = read_file(path_);
+  bytes.back() = 2;
+  write_file(path_, bytes);
+  EXPECT_TRUE(load_safetensors(path_).tensors.at("x").view(at::kByte).equal(at::ones({1}, at::kByte)));
+}
+
 TEST_F(Safetensors, EqualContentsGiveEqualBytes) {
   save_safetensors(path_, one_of_each_type(), {{"b", "2"}, {"a", "1"}});
   const auto first = read_file(path_);

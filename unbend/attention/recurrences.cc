@@ -94,10 +94,12 @@ Scan doubly_gated_scan(const at::Tensor& q, const at::Tensor& k, const at::Tenso
   ScanOptions inner = options;
   inner.axis = DecayAxis::Key;
   const int64_t length = q.size(2), batch = k.size(0), heads = k.size(1);
+  const auto compute = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   at::Tensor state = initial_state.defined()
                          ? initial_state
-                         : at::zeros({batch, heads, k.size(3), v.size(3)},
-                                     q.options().dtype(q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat));
+                         : at::zeros({batch, heads, k.size(3), v.size(3)}, q.options().dtype(compute));
+  // Factors up to exp(60) and their inverses: beyond half's range and bfloat16's digits.
+  const at::Tensor queries = q.to(compute), values = v.to(compute), decay = log_value_decay.to(compute);
   // In pieces over which the products of beta stay in float's range, values are divided by their product since the
   // piece's first token, and outputs multiplied by it; the first token's own beta meets the incoming state.
   constexpr int64_t kPiece = 16;
@@ -105,23 +107,23 @@ Scan doubly_gated_scan(const at::Tensor& q, const at::Tensor& k, const at::Tenso
   std::vector<at::Tensor> out;
   for (int64_t begin = 0, n = 0; begin < length; begin += n) {
     n = std::min(kPiece, length - begin);
-    at::Tensor sum = log_value_decay.narrow(2, begin, n).cumsum(2);
+    at::Tensor sum = decay.narrow(2, begin, n).cumsum(2);
     sum = sum - sum.slice(2, 0, 1);
     while (n > 1 && !sum.ge(kLowest).all().item<bool>()) {
       n /= 2;
-      sum = log_value_decay.narrow(2, begin, n).cumsum(2);
+      sum = decay.narrow(2, begin, n).cumsum(2);
       sum = sum - sum.slice(2, 0, 1);
     }
     if (n == 1) sum = at::zeros_like(sum);
     const auto piece = [&](const at::Tensor& x) { return x.narrow(2, begin, n); };
-    const Scan scan = gated_scan(piece(q), piece(k), piece(v) * (-sum).exp(), piece(log_key_decay),
-                                 state * piece(log_value_decay).slice(2, 0, 1).exp(), inner);
+    const Scan scan = gated_scan(piece(queries), piece(k), piece(values) * (-sum).exp(), piece(log_key_decay),
+                                 state * piece(decay).slice(2, 0, 1).exp(), inner);
     const int64_t group = q.size(1) / heads;
     out.push_back(scan.out * (group == 1 ? sum : sum.repeat_interleave(group, 1)).exp());
     state = scan.state * sum.slice(2, -1).exp();
   }
   if (out.empty()) return {at::zeros({batch, q.size(1), 0, v.size(3)}, q.options()), state};
-  return {at::cat(out, 2), state};
+  return {at::cat(out, 2).to(q.scalar_type()), state};
 }
 
 SlotScan gated_slot_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,

@@ -34,6 +34,7 @@ WindowOptions kept(AutogradContext* context) {
 // ds = scale (dq.k + q.dk), dlse = sum p ds, dout = sum p (ds v + dv) - dlse out, dmax = ds at the largest score.
 variable_list push(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const WindowForward& forward,
                    const at::Tensor& dq, const at::Tensor& dk, const at::Tensor& dv, const WindowOptions& options) {
+  if (q.size(2) == 0) return {forward.out, forward.max, forward.lse};  // nothing
   const auto compute = forward.lse.scalar_type();
   const int64_t tokens = q.size(2), kv_heads = k.size(1), group = q.size(1) / kv_heads;
   const auto grouped = [&](const at::Tensor& x) { return x.to(compute).unflatten(1, {kv_heads, group}); };

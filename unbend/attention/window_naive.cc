@@ -17,6 +17,7 @@ void check_window_arguments(const at::Tensor& q, const at::Tensor& k, const at::
           "window_attention: q {} and k {} must agree in batch and in head width", q.sizes(), k.sizes());
   require(k.sizes().slice(0, 3) == v.sizes().slice(0, 3),
           "window_attention: k {} and v {} must agree but for the width", k.sizes(), v.sizes());
+  require(v.size(3) >= 1, "window_attention: values of no width, v {}", v.sizes());
   require(k.size(1) >= 1 && q.size(1) % k.size(1) == 0,
           "window_attention: the kv heads of k {} must divide the heads of q {}", k.sizes(), q.sizes());
   const auto dtype = q.scalar_type();

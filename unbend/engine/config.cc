@@ -46,6 +46,8 @@ DecoderConfig read_config(const Gguf& file) {
           where, arch);
   require(file.integer(arch + ".expert_count", 0) == 0, "{}: mixtures of experts are not supported", where);
   config.layers = file.integer(arch + ".block_count");
+  require(config.layers <= std::ssize(file.tensors()), "{}: {} layers in {} tensors", where, config.layers,
+          file.tensors().size());
   config.hidden = file.integer(arch + ".embedding_length");
   config.heads = file.integer(arch + ".attention.head_count");
   config.kv_heads = file.integer(arch + ".attention.head_count_kv", config.heads);

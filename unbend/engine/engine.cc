@@ -88,6 +88,7 @@ struct Engine::Impl {
   // Where a sequence keeps a layer's memory: offset into its fixed part, or the number among softmax layers.
   std::vector<std::int64_t> places;
   std::unique_ptr<Sequences> sequences;
+  std::string owner;  // the model's fingerprint, once it is asked for
 
   ggml_threadpool* pool = nullptr;
   ggml_gallocr_ptr allocator;
@@ -97,6 +98,7 @@ struct Engine::Impl {
   Shape shape;
   ggml_context_ptr context;
   ggml_cgraph* graph = nullptr;
+  bool built = false;  // the graph is whole
   std::vector<Slice> slices;
   std::vector<LayerCall> calls;
   ggml_tensor *ids = nullptr, *positions = nullptr, *wanted = nullptr, *cells = nullptr, *logits = nullptr;
@@ -137,6 +139,11 @@ struct Engine::Impl {
     allocator.reset(ggml_gallocr_new(ggml_backend_cpu_buffer_type()));
   }
   ~Impl() { ggml_threadpool_free(pool); }
+
+  const std::string& fingerprint() {
+    if (owner.empty()) owner = model->fingerprint();
+    return owner;
+  }
 
   bool softmax_layers() const { return sequences->sizes().softmax_layers > 0; }
 
@@ -316,9 +323,11 @@ struct Engine::Impl {
   /// One graph over a part of a batch; its logits go to their rows of `results`.
   void compute(Part& part) {
     slices = std::move(part.slices);
-    if (!(graph && part.shape == shape)) {
+    if (!(built && part.shape == shape)) {
+      built = false;
       shape = std::move(part.shape);
       build(static_cast<std::int64_t>(part.tokens.size()), std::max<std::int64_t>(1, part.wanted.size()));
+      built = true;
     }
     std::copy(part.tokens.begin(), part.tokens.end(), static_cast<std::int32_t*>(ids->data));
     if (wanted) {
@@ -364,8 +373,10 @@ int Engine::begin() { return impl_->sequences->begin(); }
 void Engine::end(int sequence) { impl_->sequences->end(sequence); }
 int Engine::fork(int sequence) { return impl_->sequences->fork(sequence); }
 void Engine::pretend(int sequence, std::int64_t tokens) { impl_->sequences->pretend(sequence, tokens); }
-std::vector<std::byte> Engine::save(int sequence) const { return impl_->sequences->save(sequence); }
-int Engine::restore(std::span<const std::byte> saved) { return impl_->sequences->restore(saved); }
+std::vector<std::byte> Engine::save(int sequence) const {
+  return impl_->sequences->save(sequence, impl_->fingerprint());
+}
+int Engine::restore(std::span<const std::byte> saved) { return impl_->sequences->restore(saved, impl_->fingerprint()); }
 std::int64_t Engine::state_bytes(int sequence) const { return impl_->sequences->state_bytes(sequence); }
 std::int64_t Engine::length(int sequence) const { return impl_->sequences->at(sequence).length; }
 
@@ -382,6 +393,7 @@ std::span<const float> Engine::run(std::span<const Feed> feeds) {
     require(feed.logits >= 0 && feed.logits <= count, "engine: logits of {} tokens out of {}", feed.logits, count);
     require(!e.softmax_layers() || s.length + count <= e.options.context,
             "{} tokens do not fit a context of {} ({} are there already)", count, e.options.context, s.length);
+    require(s.length + count <= kLongest, "{} tokens are the most that a sequence can have", kLongest);
     for (const TokenId id : feed.tokens)
       require(id >= 0 && id < c.vocab, "token id {} is out of range, the vocabulary has {} tokens", id, c.vocab);
     first_row.push_back(first_row.back() + feed.logits);

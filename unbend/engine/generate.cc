@@ -29,13 +29,13 @@ std::size_t whole_characters(std::string_view text) {
 
 std::string StopFilter::add(std::string_view piece) {
   pending_ += piece;
-  for (const auto& stop : stops_) {
-    const auto at = stop.empty() ? std::string::npos : pending_.find(stop);
-    if (at != std::string::npos) {
-      stopped_ = true;
-      pending_.resize(at);
-      return flush();
-    }
+  auto first = std::string::npos;
+  for (const auto& stop : stops_)
+    if (!stop.empty()) first = std::min(first, pending_.find(stop));
+  if (first != std::string::npos) {
+    stopped_ = true;
+    pending_.resize(first);
+    return flush();
   }
   std::size_t keep = whole_characters(pending_);
   for (const auto& stop : stops_)

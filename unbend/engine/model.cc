@@ -3,12 +3,23 @@
 #include <ggml-backend.h>
 #include <ggml-cpu.h>
 
-#include <cmath>
+#include <algorithm>
+#include <span>
 
 #include "unbend/base/error.h"
+#include "unbend/base/files.h"
 #include "unbend/base/json.h"
 
 namespace unbend::engine {
+namespace {
+
+/// ggml ends the process where it has no product for a type.
+bool has_products(int type) {
+  return is_supported(type) && ggml_get_type_traits_cpu(static_cast<ggml_type>(type))->vec_dot != nullptr;
+}
+
+}  // namespace
+
 std::shared_ptr<const Model> Model::open(const std::filesystem::path& path) {
   return std::shared_ptr<const Model>(new Model(Gguf::open(path)));
 }
@@ -73,12 +84,36 @@ Model::Model(Gguf file) : file_(std::move(file)), config_(read_config(file_)) {
     layers_.push_back(t);
     mixer_weights_.push_back(read_mixer_weights(file_, blk, c, s));
   }
+  // A tensor that we would ignore (a bias, a norm of queries) means that the model computes something else.
+  for (const auto& t : file_.tensors())
+    require(ggml_get_tensor(context_.get(), t.name.c_str()) || t.name.find(".mixer.") != std::string::npos ||
+                t.name == "unbend.guard",
+            "{}: tensor {} has no place in a model of the family '{}': this variant is not supported",
+            file_.path().string(), t.name, c.architecture);
+}
+
+std::string Model::fingerprint() const {
+  std::string text;
+  for (const auto& [key, value] : file_.metadata())
+    if (key.starts_with(config_.architecture + ".") || key.starts_with("unbend."))
+      text += std::string_view(reinterpret_cast<const char*>(file_.encoded(key).data()), file_.encoded(key).size());
+  for (const auto& t : file_.tensors()) {
+    text += fmt::format("{} {} {}\n", t.name, t.type, fmt::join(t.shape, " "));
+    const auto bytes = file_.data(t);
+    for (const auto begin : {std::size_t{0}, bytes.size() / 2}) {
+      const auto sample = bytes.subspan(begin, std::min<std::size_t>(64, bytes.size() - begin));
+      text += std::string_view(reinterpret_cast<const char*>(sample.data()), sample.size());
+    }
+  }
+  return sha256(std::as_bytes(std::span(text)));
 }
 
 ggml_tensor* Model::tensor(const std::string& name, std::vector<std::int64_t> shape, bool matrix) {
   const auto& info = file_.tensor(name);
   require(info.shape == shape, "{}: tensor {} has shape [{}], expected [{}]", file_.path().string(), name,
           fmt::join(info.shape, ", "), fmt::join(shape, ", "));
+  require(has_products(info.type), "{}: tensor {} has type {}, which cannot be multiplied", file_.path().string(), name,
+          type_name(info.type));
   require(matrix || shape.size() == 2 || info.type == GGML_TYPE_F32, "{}: tensor {} has type {}, expected F32",
           file_.path().string(), name, type_name(info.type));
   std::int64_t ne[4] = {1, 1, 1, 1};

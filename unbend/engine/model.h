@@ -38,6 +38,9 @@ class Model {
   ggml_tensor* output_norm() const { return output_norm_; }
   ggml_tensor* head() const { return head_; }
   ggml_tensor* rope_factors() const { return rope_factors_; }  ///< null without
+  /// What the state of a sequence belongs to: SHA-256 of the settings and of samples of every tensor, wherever the file
+  /// lies.
+  std::string fingerprint() const;
   std::string recipe() const { return file_.text("unbend.recipe", "softmax"); }
 
  private:

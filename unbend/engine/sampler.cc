@@ -1,5 +1,6 @@
 #include "unbend/engine/sampler.h"
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -12,6 +13,7 @@ namespace unbend::engine {
 void Sampler::Free::operator()(void* chain) const { llama_sampler_free(static_cast<llama_sampler*>(chain)); }
 
 Sampler::Sampler(const SamplerOptions& o, const Tokenizer* tokenizer) {
+  if (tokenizer) named_ = static_cast<std::size_t>(tokenizer->size());
   if (!(o.temperature >= 0) || !std::isfinite(o.temperature))
     fail_usage("temperature must be 0 or more, not {}", o.temperature);
   if (!(o.top_p > 0 && o.top_p <= 1)) fail_usage("top-p must be in (0, 1], not {}", o.top_p);
@@ -39,10 +41,15 @@ Sampler::Sampler(const SamplerOptions& o, const Tokenizer* tokenizer) {
 }
 
 TokenId Sampler::pick(std::span<const float> logits, bool constrained) {
-  std::vector<llama_token_data> candidates(logits.size());
-  for (std::size_t i = 0; i < logits.size(); ++i) candidates[i] = {static_cast<llama_token>(i), logits[i], 0};
+  // A model may have room for more tokens than its vocabulary names.
+  std::vector<llama_token_data> candidates(std::min(logits.size(), named_));
+  for (std::size_t i = 0; i < candidates.size(); ++i) candidates[i] = {static_cast<llama_token>(i), logits[i], 0};
   llama_token_data_array array{candidates.data(), candidates.size(), -1, false};
-  if (constrained) llama_sampler_apply(static_cast<llama_sampler*>(grammar_.get()), &array);
+  if (constrained) {
+    llama_sampler_apply(static_cast<llama_sampler*>(grammar_.get()), &array);
+    if (std::ranges::none_of(candidates, [](const auto& c) { return std::isfinite(c.logit); }))
+      fail_computation("the grammar cannot go on: none of the model's tokens continues it");
+  }
   llama_sampler_apply(static_cast<llama_sampler*>(chain_.get()), &array);
   return array.data[array.selected].id;
 }

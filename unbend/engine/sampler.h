@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <span>
 #include <string>
@@ -22,9 +23,11 @@ struct SamplerOptions {
 /// A chain of samplers with its own random state. Usage error for options out of range.
 class Sampler {
  public:
-  /// `tokenizer`: of the model, needed for a grammar; Input error for a grammar that cannot be parsed.
+  /// `tokenizer`: of the model, needed for a grammar; without, all logits are tokens. Input error for a grammar that
+  /// cannot be parsed.
   explicit Sampler(const SamplerOptions& options, const Tokenizer* tokenizer = nullptr);
-  /// Next token for `logits` [vocab]; remembers it.
+  /// Next token for `logits` [vocab], one that the tokenizer has; remembers it. Computation error where the grammar
+  /// allows none.
   TokenId next(std::span<const float> logits);
 
  private:
@@ -35,6 +38,7 @@ class Sampler {
   bool allowed(TokenId token) const;
 
   std::unique_ptr<void, Free> chain_, grammar_;
+  std::size_t named_ = std::numeric_limits<std::size_t>::max();  // tokens of the vocabulary
 };
 
 }  // namespace unbend::engine

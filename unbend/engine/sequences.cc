@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <utility>
 
@@ -12,12 +13,19 @@
 namespace unbend::engine {
 namespace {
 
-constexpr std::uint64_t kMagic = 0x32305451444e4255;  // "UBNDQT02"
+constexpr std::uint64_t kMagic = 0x33305451444e4255;  // "UBNDQT03"
 
 struct SavedHeader {
   std::uint64_t magic;
   std::int64_t length, fixed_bytes, cell_bytes, softmax_layers, lanes;
+  std::array<char, 64> owner;
 };
+
+std::array<char, 64> owner_of(std::string_view fingerprint) {
+  std::array<char, 64> owner{};
+  std::copy_n(fingerprint.begin(), std::min(fingerprint.size(), owner.size()), owner.begin());
+  return owner;
+}
 
 std::size_t size(std::int64_t bytes) { return static_cast<std::size_t>(bytes); }
 
@@ -62,8 +70,9 @@ int Sequences::begin() {
   const auto free = std::find_if(all_.begin(), all_.end(), [](const Sequence& s) { return !s.used; });
   if (free == all_.end()) fail_computation("engine: all {} sequences are in use", all_.size());
   if (!free->fixed) {
-    free->fixed = std::make_unique<Pages>(size(sizes_.fixed_bytes));
+    auto fixed = std::make_unique<Pages>(size(sizes_.fixed_bytes));
     free->growing = std::make_unique<Pages>(size(2 * sizes_.softmax_layers * sizes_.capacity * sizes_.cell_bytes));
+    free->fixed = std::move(fixed);  // both or none
   }
   free->used = true;
   free->length = 0;
@@ -92,7 +101,7 @@ int Sequences::fork(int id) {
 void Sequences::pretend(int id, std::int64_t tokens) {
   auto& s = at(id);
   require(s.length > 0, "engine: sequence {} has nothing to repeat", id);
-  require(tokens > 0 && (sizes_.softmax_layers == 0 || tokens <= sizes_.context),
+  require(tokens > 0 && tokens <= kLongest && (sizes_.softmax_layers == 0 || tokens <= sizes_.context),
           "engine: a length of {} in a context of {}", tokens, sizes_.context);
   for_caches([&](std::int64_t offset) {
     auto* cells = s.growing->data() + offset;
@@ -102,10 +111,10 @@ void Sequences::pretend(int id, std::int64_t tokens) {
   s.length = tokens;
 }
 
-std::vector<std::byte> Sequences::save(int id) const {
+std::vector<std::byte> Sequences::save(int id, std::string_view owner) const {
   const auto& s = at(id);
-  const SavedHeader header{kMagic,       s.length, sizes_.fixed_bytes, sizes_.cell_bytes, sizes_.softmax_layers,
-                           state_lanes()};
+  const SavedHeader header{kMagic,        s.length,       sizes_.fixed_bytes, sizes_.cell_bytes, sizes_.softmax_layers,
+                           state_lanes(), owner_of(owner)};
   std::vector<std::byte> out(sizeof header + size(state_bytes(id)));
   std::memcpy(out.data(), &header, sizeof header);
   auto* to = out.data() + sizeof header;
@@ -119,19 +128,21 @@ std::vector<std::byte> Sequences::save(int id) const {
   return out;
 }
 
-int Sequences::restore(std::span<const std::byte> saved) {
+int Sequences::restore(std::span<const std::byte> saved, std::string_view owner) {
   SavedHeader header{};
   require(saved.size() >= sizeof header, "saved state: {} bytes are too few", saved.size());
   std::memcpy(&header, saved.data(), sizeof header);
   require(header.magic == kMagic, "saved state: not one of ours");
-  require(header.fixed_bytes == sizes_.fixed_bytes && header.cell_bytes == sizes_.cell_bytes &&
-              header.softmax_layers == sizes_.softmax_layers,
+  require(header.owner == owner_of(owner) && header.fixed_bytes == sizes_.fixed_bytes &&
+              header.cell_bytes == sizes_.cell_bytes && header.softmax_layers == sizes_.softmax_layers,
           "saved state: it belongs to another model or other options");
   require(sizes_.fixed_bytes == 0 || header.lanes == state_lanes(),
           "saved state: it comes from a machine with vectors of {} floats, this one's have {}", header.lanes,
           state_lanes());
-  require(header.length >= 0 && (sizes_.softmax_layers == 0 || header.length <= sizes_.context),
-          "saved state: {} tokens do not fit a context of {}", header.length, sizes_.context);
+  require(header.length >= 0 && header.length <= kLongest &&
+              (sizes_.softmax_layers == 0 || header.length <= sizes_.context),
+          "saved state: {} tokens do not fit a context of {}", header.length,
+          sizes_.softmax_layers == 0 ? kLongest : sizes_.context);
   const auto expected = static_cast<std::uint64_t>(sizes_.fixed_bytes) +
                         static_cast<std::uint64_t>(2 * sizes_.softmax_layers * header.length * sizes_.cell_bytes);
   require(saved.size() - sizeof header == expected, "saved state: {} bytes where {} are expected",

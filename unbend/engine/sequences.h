@@ -1,8 +1,10 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <span>
+#include <string_view>
 #include <vector>
 
 namespace unbend::engine {
@@ -37,6 +39,9 @@ struct SequenceSizes {
   std::int64_t capacity = 0;        // tokens for which there is room, at least `context`
 };
 
+/// Positions are 32-bit numbers in ggml.
+constexpr std::int64_t kLongest = std::numeric_limits<std::int32_t>::max();
+
 /// The memory of an engine's sequences: independent of each other, taken when they begin.
 class Sequences {
  public:
@@ -51,8 +56,9 @@ class Sequences {
   void end(int id);
   int fork(int id);
   void pretend(int id, std::int64_t tokens);
-  std::vector<std::byte> save(int id) const;
-  int restore(std::span<const std::byte> saved);
+  /// `owner`: the model, Model::fingerprint. Error where it is not the one of the saved bytes.
+  std::vector<std::byte> save(int id, std::string_view owner) const;
+  int restore(std::span<const std::byte> saved, std::string_view owner);
   std::int64_t state_bytes(int id) const;
 
  private:

@@ -37,6 +37,7 @@ TensorFile load_safetensors(const std::filesystem::path& path) {
     auto tensor = at::empty(entry.shape, scalar_type(entry.type));
     if (entry.end > entry.begin)
       std::memcpy(tensor.data_ptr(), file.bytes().data() + entry.begin, entry.end - entry.begin);
+    if (tensor.scalar_type() == at::kBool) tensor.copy_(tensor.view(at::kByte).ne(0));  // a bool of another byte breaks
     out.tensors.emplace(entry.name, std::move(tensor));
   }
   return out;
@@ -68,7 +69,7 @@ void save_safetensors(const std::filesystem::path& path, const std::map<std::str
   const auto head = write_safetensors_header(header);
   chunks.push_back(head);
   for (const auto* item : order) {
-    alive.push_back(item->second.detach().cpu().contiguous());
+    alive.push_back(item->second.detach().cpu().resolve_conj().resolve_neg().contiguous());
     if (const auto& t = alive.back(); t.numel() > 0)
       chunks.emplace_back(static_cast<const char*>(t.data_ptr()), t.nbytes());
   }

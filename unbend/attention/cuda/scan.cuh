@@ -250,7 +250,7 @@ struct Scan {
         if (t >= step) c += before;
       }
       const float middle = __shfl_sync(0xffffffffu, c, kBlock / 2 - 1, kBlock),
-                  after = __shfl_sync(0xffffffffu, c, kBlock - 1, kBlock) - middle;
+                  last = __shfl_sync(0xffffffffu, c, kBlock - 1, kBlock), after = last - middle;
       const float first = __shfl_sync(0xffffffffu, g, 0, kBlock);
       tokens |= !(middle >= kStrong && after >= kStrong);
       if (lane < kTile) {
@@ -259,7 +259,7 @@ struct Scan {
         if (t == 0) {
           const float before = __expf(first + middle), rest = __expf(after);
           pre()[lane / kBlock] = kBackwards ? rest : before, post()[lane / kBlock] = kBackwards ? before : rest;
-          if (a.decay_sums) atomicAdd(sums(), first + middle + after);
+          if (a.decay_sums) atomicAdd(sums(), first + last);  // where the middle is -inf, after is NaN
         }
       }
     }
