@@ -94,7 +94,7 @@ std::shared_ptr<const engine::Model> open_engine_model(const ModelOptions& o) {
 void RecipeOptions::add_to(CLI::App& verb) {
   std::vector<std::string> names;
   for (const auto& r : lm::recipes()) names.push_back(r.name);
-  verb.add_option("--recipe", recipe, fmt::format("{}", fmt::join(names, ", ")))->capture_default_str();
+  named = verb.add_option("--recipe", recipe, fmt::format("{}", fmt::join(names, ", ")))->capture_default_str();
   verb.add_option("--set", sets,
                   "option of the recipe as KEY=VALUE (repeatable); `unbend lm convert --options` lists them");
 }
@@ -109,6 +109,11 @@ Json RecipeOptions::options() const {
     changes[key] = Json::accept(value) ? Json::parse(value) : Json(value);
   }
   return lm::recipe_options(lm::find_recipe(recipe), changes);
+}
+
+void RecipeOptions::refuse_beside(const std::string& adapter) const {
+  if (adapter.empty() || (named->count() == 0 && sets.empty())) return;
+  fail_usage("--adapter {} has its own recipe and options: leave --recipe and --set out", adapter);
 }
 
 void TextOptions::add_to(CLI::App& verb) {
@@ -165,10 +170,15 @@ Json to_json(const lm::TrainReport& report) {
   return json;
 }
 
-std::string summary(const lm::TrainReport& report) {
-  return fmt::format("{} tokens in {:.0f} s ({:.0f} per CPU-second), loss {:.4f}{}", report.tokens, report.seconds,
-                     static_cast<double>(report.tokens) / std::max(1e-9, report.cpu_seconds), report.loss,
-                     report.interrupted ? "; interrupted: run the same command again to go on" : "");
+std::string summary(const lm::TrainReport& report, const RunOptions& run) {
+  auto text = fmt::format("{} tokens in {:.0f} s ({:.0f} per CPU-second), loss {:.4f}", report.tokens, report.seconds,
+                          static_cast<double>(report.tokens) / std::max(1e-9, report.cpu_seconds), report.loss);
+  for (const auto& stage : report.stages)
+    if (stage.at("steps") == 0) text += fmt::format("; no time for stage {}", stage.at("name").get<std::string>());
+  if (report.interrupted)
+    text += run.checkpoints.empty() ? "; interrupted: without --checkpoints the same command begins anew"
+                                    : "; interrupted: run the same command again to go on";
+  return text;
 }
 
 std::string mib(std::int64_t bytes) { return fmt::format("{:.1f} MB", static_cast<double>(bytes) / 1e6); }

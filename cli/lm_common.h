@@ -56,8 +56,11 @@ int thread_count(const ModelOptions& options);
 struct RecipeOptions {
   std::string recipe = "hybrid";
   std::vector<std::string> sets;
+  const CLI::Option* named = nullptr;  ///< --recipe itself
   void add_to(CLI::App& verb);
   Json options() const;
+  /// Usage error if they were given beside an adapter, which has its own.
+  void refuse_beside(const std::string& adapter) const;
 };
 
 /// Texts of a verb: files and folders, or a token file made before.
@@ -83,8 +86,9 @@ struct RunOptions {
 /// What training gave, as JSON.
 Json to_json(const lm::TrainReport& report);
 
-/// "12345 tokens in 67 s (890 per CPU-second), loss 1.2345", and how to go on if it was interrupted.
-std::string summary(const lm::TrainReport& report);
+/// "12345 tokens in 67 s (890 per CPU-second), loss 1.2345", which stages had no time, and how to go on if it was
+/// interrupted.
+std::string summary(const lm::TrainReport& report, const RunOptions& run);
 
 at::ScalarType scalar_type(const std::string& name);
 std::string mib(std::int64_t bytes);  ///< "94.1 MB"

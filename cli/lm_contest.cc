@@ -61,11 +61,13 @@ void compare(CompareArguments a) {
   for (const auto& task : a.tasks) lm::find_task(task);
   if (a.recipes != std::vector<std::string>{"all"}) a.contest.recipes = a.recipes;
   for (const auto& name : a.contest.recipes) lm::find_recipe(name);
+  check_output(a.report);
   lm::TrainOptions options;
   options.checkpoints = a.checkpoints;
   options.quiet = a.quiet || a.json;
 
   const auto model = open_model(a.model);
+  options.identity = model.file.content_hash() + a.model.weight_type();
   auto text = a.text.open(model.file, model.tokenizer);
   lm::ComparisonOptions comparison;
   if (!a.windows.frozen.empty()) {
@@ -78,7 +80,9 @@ void compare(CompareArguments a) {
     auto [training, rest] = lm::split_tail(*text, a.held_out);
     a.windows.choose(comparison, rest);
     text = std::make_shared<lm::TokenFile>(std::move(training));
+    options.identity += fmt::format(" but the last {} of ", a.held_out);
   }
+  for (const auto& source : text->sources) options.identity += source.sha256;
 
   const auto entrants = lm::entrants(model.teacher, a.contest);
   lm::BatchOptions batch;
@@ -87,8 +91,6 @@ void compare(CompareArguments a) {
   batch.least = std::clamp<std::int64_t>(2 * lm::largest_window(entrants), 1, std::max<std::int64_t>(1, a.length / 2));
   batch.seed = a.seed + 1;
   if (model.tokenizer.adds_bos()) batch.bos = model.tokenizer.bos();
-  options.identity = model.file.content_hash() + a.model.weight_type();
-  for (const auto& source : text->sources) options.identity += source.sha256;
   catch_interrupts();
   const auto training = lm::train_entrants(model.teacher, entrants, text, batch, a.tokens, a.seed, options);
   if (training.interrupted)

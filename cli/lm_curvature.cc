@@ -11,6 +11,7 @@
 #include "cli/lm_common.h"
 #include "cli/verbs.h"
 #include "unbend/base/error.h"
+#include "unbend/base/files.h"
 #include "unbend/base/progress.h"
 #include "unbend/calculus/estimates.h"
 #include "unbend/calculus/spectra.h"
@@ -44,7 +45,11 @@ struct Density {
 Density density_of(const SpectralQuadrature& q, double dimension, double largest, double epsilon) {
   Density d;
   d.floor = 100 * epsilon * largest;  // smaller nodes are rounding
-  constexpr double kWidth = .12;      // of the bell that stands for a node, in decades
+  if (!(d.floor > 0)) {               // no curvature, and zero has no place on a logarithmic axis
+    d.negligible = 1;
+    return d;
+  }
+  constexpr double kWidth = .12;  // of the bell that stands for a node, in decades
   const double low = std::log10(d.floor) - .3, high = std::log10(largest) + .5;
   const auto samples = static_cast<double>(q.nodes.size());
   double trace = 0;
@@ -81,6 +86,7 @@ std::pair<std::int64_t, std::string> place_of(const std::string& name) {
 void curvature(CurvatureArguments a) {
   if (a.model.type == "bf16") fail_usage("--type bf16 is too coarse for derivatives of derivatives: take f32 or f64");
   if (a.length < 2) fail_usage("--length {}: a window has at least 2 tokens", a.length);
+  check_output(a.report);
   const auto model = open_model(a.model);
   const auto factors = a.factors == "b" ? lm::LoraFactors::B : lm::LoraFactors::Both;
   if (a.b_scale < 0) a.b_scale = factors == lm::LoraFactors::B ? 0 : .05;
@@ -119,6 +125,8 @@ void curvature(CurvatureArguments a) {
   }
   const double epsilon = decoder.type() == at::kDouble ? 2e-16 : 1e-7;
   const Density density = density_of(quadrature, dimension, values[0], epsilon);
+  const bool flat = density.x.empty();
+  const char* const flat_note = "The curvature is zero: to first order these factors do not change the predictions.";
   const double rank_bound = std::min(dimension, static_cast<double>(g.tokens * decoder.config.hidden));
 
   if (!a.report.empty()) {
@@ -129,7 +137,8 @@ void curvature(CurvatureArguments a) {
     report.heading("Figures").key_figures(
         {{fmt::format("{:.4g}", trace.whole.value), "trace", fmt::format("± {:.2g}", trace.whole.standard_error)},
          {fmt::format("{:.4g}", values[0]), "largest eigenvalue", name(top.outcome)},
-         {fmt::format("{:.1f}", trace.whole.value / values[0]), "trace over largest eigenvalue", "effective rank"}});
+         {flat ? "-" : fmt::format("{:.1f}", trace.whole.value / values[0]), "trace over largest eigenvalue",
+          "effective rank"}});
     LinePlot spectrum{"Spectral density (stochastic Lanczos quadrature)",
                       {"eigenvalue", Scale::Log10},
                       {"eigenvalues per decade", Scale::Log10},
@@ -151,7 +160,10 @@ void curvature(CurvatureArguments a) {
       by_part.categories.push_back(part);
       by_part.series[0].values.push_back(100 * value / trace.whole.value);
     }
-    report.heading("Spectrum").plot(spectrum).plot(share).heading("Where it is").plot(by_layer).plot(by_part);
+    if (flat)
+      report.paragraph(flat_note);
+    else
+      report.heading("Spectrum").plot(spectrum).plot(share).heading("Where it is").plot(by_layer).plot(by_part);
     report.write(a.report);
   }
   if (a.json) {
@@ -177,6 +189,7 @@ void curvature(CurvatureArguments a) {
   }
   fmt::print("{} of {} LoRA parameters, {} tokens, loss {:.4f} nats\n", a.factors == "b" ? "B" : "A and B",
              format_count(dimension), g.tokens, g.loss);
+  if (flat) return fmt::print("{}\n", flat_note);
   fmt::print("trace {:.5g} ± {:.2g}, largest eigenvalues {:.5g} ({}, {} products), effective rank {:.1f}\n",
              trace.whole.value, trace.whole.standard_error, fmt::join(values, ", "), name(top.outcome), top.products,
              trace.whole.value / values[0]);

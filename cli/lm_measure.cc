@@ -78,11 +78,34 @@ struct LinearizeArguments {
   bool json = false;
 };
 
+/// Tokens that a delta says its student learned from; 0 without a delta.
+std::int64_t trained_tokens(const std::string& delta) {
+  return delta.empty() ? 0 : json_get(lm::read_delta_info(delta).training, "tokens", delta, std::int64_t{0});
+}
+
+std::string training_note(std::int64_t tokens) {
+  return tokens > 0 ? fmt::format("trained on {} tokens", tokens) : "not trained";
+}
+
+/// What the control has of the student, and what it has of its own. `made`: here, not loaded from a file.
+std::string control_note(const lm::Student& student, const lm::Student& control, bool made, std::int64_t tokens) {
+  const auto of = [](const lm::Student& s, const char* option) { return s.options.at(option).get<std::int64_t>(); };
+  const auto window = of(control, "window"), sinks = of(control, "sinks");
+  const bool same = window == of(student, "window"), alone = control.recipe == "window";
+  return fmt::format("The control{} has {}{} and {} sinks, {}{}.", alone ? "" : ", recipe " + control.recipe + ",",
+                     made && !same ? "the memory, " : "",
+                     same ? "the same window" : fmt::format("a window of {}", window),
+                     sinks == of(student, "sinks") ? "as many" : std::to_string(sinks), training_note(tokens),
+                     alone ? ", and forgets what leaves the window" : "");
+}
+
 void linearize(const LinearizeArguments& a) {
+  check_output(a.report);
+  a.recipe.refuse_beside(a.model.adapter);
   auto model = open_model(a.model);
   Progress progress("convert", 3, "models", a.json);
-  const bool trained = model.student.has_value();
-  if (!trained) model.student = lm::convert(model.teacher, lm::find_recipe(a.recipe.recipe), a.recipe.options(), 0);
+  if (!model.student)
+    model.student = lm::convert(model.teacher, lm::find_recipe(a.recipe.recipe), a.recipe.options(), 0);
   const auto& options = model.student->options;
   progress.update(1, model.student->recipe);
   // The control keeps the student's window and sinks, and nothing of its linear part.
@@ -97,7 +120,7 @@ void linearize(const LinearizeArguments& a) {
 
   lm::ComparisonOptions comparison;
   const auto window = options.at("window").get<std::int64_t>();
-  comparison.window = control.options.at("window").get<std::int64_t>();
+  comparison.window = std::max(window, control.options.at("window").get<std::int64_t>());
   comparison.contexts = a.contexts;
   comparison.prompts = a.prompts;
   comparison.quiet = a.json;
@@ -107,17 +130,17 @@ void linearize(const LinearizeArguments& a) {
     a.windows.choose_frozen(comparison, model.file);
   const TemporaryFolder folder;
   const auto engine_note = use_engine(comparison, a.backend, a.model, model.file, {&control, &*model.student}, folder);
-  const std::string control_name = a.control.empty() ? "window + sinks" : "window + sinks, trained";
+  const auto control_tokens = trained_tokens(a.control);
+  const std::string control_name =
+      (control.recipe == "window" ? "window + sinks" : control.recipe) + (control_tokens > 0 ? ", trained" : "");
   const auto result =
       lm::compare({{"teacher", &model.teacher}, {control_name, &control_decoder}, {model.student->recipe, &student}},
                   model.tokenizer, comparison);
   std::vector<std::string> notes{
-      fmt::format("Teacher: {} ({}). Surrogate: recipe {}, window {}, {} sinks{}. The control has {} and as many "
-                  "sinks{}, and forgets what leaves the window.",
+      fmt::format("Teacher: {} ({}). Surrogate: recipe {}, window {}, {} sinks, {}. {}",
                   model.file.text("general.name", a.model.model), a.model.model, model.student->recipe, window,
-                  options.at("sinks").get<std::int64_t>(), trained ? ", trained" : ", not trained",
-                  window > 0 ? "the same window" : fmt::format("the memory, a window of {}", comparison.window),
-                  a.control.empty() ? ", not trained" : ", trained on as many tokens"),
+                  options.at("sinks").get<std::int64_t>(), training_note(trained_tokens(a.model.adapter)),
+                  control_note(*model.student, control, a.control.empty(), control_tokens)),
       "Ratios of perplexities below one can come from adapting to the kind of text; the divergence (KL) from the "
       "teacher cannot.",
       engine_note};

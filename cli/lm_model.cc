@@ -7,6 +7,7 @@
 #include "cli/lm_common.h"
 #include "cli/verbs.h"
 #include "unbend/base/error.h"
+#include "unbend/base/files.h"
 #include "unbend/engine/import.h"
 #include "unbend/engine/reference.h"
 #include "unbend/lm/export.h"
@@ -80,6 +81,10 @@ void info(const std::string& path, const std::string& adapter, bool as_json) {
 
 void logits(const ModelOptions& options, const std::string& ids_path, const std::string& out,
             const std::string& backend, bool as_json) {
+  if (backend != "torch" && backend != "llama") fail_usage("--backend: '{}' is not torch or llama", backend);
+  if (backend == "llama" && !options.adapter.empty())
+    fail_usage("--backend llama runs no --adapter: merge it into the model with `unbend lm merge`, or take torch");
+  check_output(out);
   const auto ids = load_npy(ids_path);
   require(ids.dim() == 1 && ids.numel() > 0 && at::isIntegralType(ids.scalar_type(), false),
           "{}: token ids must be a non-empty list of integers, not {} {}", ids_path, toString(ids.scalar_type()),
@@ -98,11 +103,10 @@ void logits(const ModelOptions& options, const std::string& ids_path, const std:
     const auto tokens = list.to(at::kInt);
     auto values = engine::llama_logits(
         options.model, {tokens.const_data_ptr<std::int32_t>(), static_cast<std::size_t>(tokens.numel())},
-        std::max(1, options.threads));
+        thread_count(options));
     save_npy(out, at::from_blob(values.data(), {tokens.numel(), vocab}, at::kFloat));
     return report(vocab);
   }
-  if (backend != "torch") fail_usage("--backend: '{}' is not torch or llama", backend);
   const at::NoGradGuard no_grad;
   const auto model = open_model(options);
   check_indices(list, model.teacher.config.vocab, ids_path);
@@ -113,6 +117,7 @@ void logits(const ModelOptions& options, const std::string& ids_path, const std:
 /// Stores the student's weights, low-rank corrections added, as F32, and what is left of the delta beside them.
 void merge(const std::string& path, const std::string& adapter, const std::string& out, const std::string& delta_out,
            bool as_json) {
+  for (const auto& file : {out, delta_out}) check_output(file);
   const auto base = engine::Gguf::open(path);
   const auto teacher = lm::load_decoder(base, at::kFloat);
   const auto student = lm::load_delta(adapter, teacher, base);
@@ -132,6 +137,7 @@ void merge(const std::string& path, const std::string& adapter, const std::strin
 
 void export_model(const ModelOptions& options, const std::string& type, const std::string& out, bool as_json) {
   if (options.adapter.empty()) fail_usage("export: give the student's delta with --adapter");
+  check_output(out);
   auto full = options;
   full.type = "f32";
   const auto model = open_model(full);
@@ -170,6 +176,7 @@ void add_lm_model_verbs(CLI::App& lm) {
     auto json = std::make_shared<bool>();
     verb->add_flag("--json", *json, "print JSON");
     verb->callback([=] {
+      check_output(*out);
       import->show_output = !*json;
       engine::import_model(*dir, *out, *import);
       if (*json)

@@ -135,6 +135,8 @@ lm::DecoderConfig complete_config(const ScratchArguments& a, const Vocabulary& v
 
 void train(ScratchArguments a) {
   if (a.run.rows == 0) a.run.rows = a.task.empty() ? 16 : 64;
+  check_output(a.out);
+  if (a.run.validate_every > 0 && a.held_out == 0) fail_usage("--validate-every needs text to validate on: --held-out");
   auto options = a.run.train_options();
   options.title = "train";
   if (a.stage.tokens < 1) fail_usage("--tokens must be at least 1, not {}", a.stage.tokens);
@@ -194,7 +196,7 @@ void train(ScratchArguments a) {
     if (data.held_out.defined()) json["validation_nats"] = lm::mean_nats(decoder, data.held_out);
     print_json(json);
   } else {
-    fmt::print("{}: {} weights, {}\n", a.out, weights, summary(report));
+    fmt::print("{}: {} weights, {}\n", a.out, weights, summary(report, a.run));
     if (data.held_out.defined())
       fmt::print("held-out text: {:.4f} nats per token\n", lm::mean_nats(decoder, data.held_out));
   }

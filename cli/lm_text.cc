@@ -36,6 +36,7 @@ void generate(GenerateArguments a) {
   auto text = prompt_text(a);
   if (text.empty()) fail_usage("generate: the prompt is empty (give --prompt, --file, or text on standard input)");
   if (a.options.max_tokens < 1) fail_usage("--tokens must be at least 1, not {}", a.options.max_tokens);
+  if (!a.system.empty() && !a.chat) fail_usage("generate: --system is a message of a chat: give --chat too");
   if (!a.grammar.empty()) a.options.sampler.grammar = read_file(a.grammar);
   const auto tokenizer = engine::Tokenizer::load(a.model.model);
   if (a.chat) {
@@ -91,6 +92,9 @@ void sample(const SampleArguments& a) {
   if (a.tokens < 1 || a.length < 1)
     fail_usage("sample: --tokens {} and --length {} must be at least 1", a.tokens, a.length);
   const auto model = open_model(a.model);
+  std::error_code error;  // before the work, not after it
+  std::filesystem::create_directories(a.out, error);
+  if (error) fail_computation("{}: cannot make this folder: {}", a.out, error.message());
   const std::int64_t count = (a.tokens + a.length - 1) / a.length;
   catch_interrupts();
   Progress progress("sample", count * a.length, "tokens");
@@ -98,9 +102,6 @@ void sample(const SampleArguments& a) {
   const auto texts = lm::sample_texts(model.decoder(), model.tokenizer, count, a.length, a.batch, a.sampler,
                                       [&](std::int64_t done) { progress.update(tokens = done); });
   progress.finish();
-  std::error_code error;
-  std::filesystem::create_directories(a.out, error);
-  if (error) fail_computation("{}: cannot make this folder: {}", a.out, error.message());
   for (std::size_t i = 0; i < texts.size(); ++i)
     if (!texts[i].empty()) write_file(std::filesystem::path(a.out) / fmt::format("{:06}.txt", i), texts[i]);
   if (a.json)

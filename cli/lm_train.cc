@@ -61,7 +61,11 @@ void change_stages(std::vector<lm::Stage>& stages, const std::vector<std::string
     bool found = false;
     for (auto& stage : stages)
       if (stage.name == change.substr(0, dot)) {
-        set_stage_field(stage, change.substr(dot + 1, equals - dot - 1), value);
+        const auto field = change.substr(dot + 1, equals - dot - 1);
+        if (stage.schedule == lm::Stage::Schedule::Plateau && (field == "warmup" || field == "floor"))
+          fail_usage("--stage: stage {} has no {}: its rate falls where the loss on --validation does not", stage.name,
+                     field);
+        set_stage_field(stage, field, value);
         found = true;
       }
     if (!found) fail_usage("--stage: the recipe has no stage '{}'", change.substr(0, dot));
@@ -83,6 +87,7 @@ void convert(const ConvertArguments& a) {
   const auto options = a.recipe.options();
   if (a.options) return print_json(options);
   if (a.out.empty()) fail_usage("convert: --out is needed");
+  check_output(a.out);
   const auto model = open_model(a.model);
   const auto student = lm::convert(model.teacher, recipe, options, a.seed);
   lm::save_delta(a.out, student,
@@ -121,6 +126,10 @@ struct DistillArguments {
 };
 
 void distill(const DistillArguments& a) {
+  check_output(a.out);
+  a.recipe.refuse_beside(a.model.adapter);
+  if (a.run.validate_every > 0 && a.validation.empty())
+    fail_usage("--validate-every needs text to validate on: --validation");
   auto train = a.run.train_options();
   auto model = open_model(a.model);
   Json options;
@@ -167,10 +176,19 @@ void distill(const DistillArguments& a) {
                                   {"tokens", s.tokens},
                                   {"learning_rate", s.learning_rate},
                                   {"mixer_learning_rate", s.mixer_learning_rate},
+                                  {"weight_decay", s.weight_decay},
+                                  {"warmup", s.warmup},
+                                  {"floor", s.floor},
+                                  {"clip", s.clip},
                                   {"kl", s.kl},
                                   {"cross_entropy", s.cross_entropy},
-                                  {"z_loss", s.z_loss}});
-  const std::string identity_text = settings.dump() + sources.dump() + model.file.content_hash() + a.model.adapter;
+                                  {"z_loss", s.z_loss},
+                                  {"top_k", s.top_k}});
+  if (!a.validation.empty())  // decides over the rate of some recipes
+    settings["validation"] = {
+        {"sha256", sha256_file(a.validation)}, {"every", train.validate_every}, {"windows", a.run.validation_windows}};
+  const std::string identity_text = settings.dump() + sources.dump() + model.file.content_hash() +
+                                    (a.model.adapter.empty() ? "" : sha256_file(a.model.adapter));
   train.identity = sha256(std::as_bytes(std::span(identity_text)));
 
   catch_interrupts();
@@ -184,7 +202,7 @@ void distill(const DistillArguments& a) {
   if (a.json)
     print_json(training);
   else
-    fmt::print("{}: {}\n", a.out, summary(report));
+    fmt::print("{}: {}\n", a.out, summary(report, a.run));
   if (report.interrupted) throw CLI::RuntimeError(static_cast<int>(ErrorKind::Computation));
 }
 
@@ -195,6 +213,7 @@ struct TokensArguments {
 };
 
 void tokens(const TokensArguments& a) {
+  check_output(a.out);
   const auto file = lm::make_token_file({a.texts.begin(), a.texts.end()}, a.model, a.out, a.json);
   if (a.json)
     print_json(

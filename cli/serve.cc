@@ -123,7 +123,8 @@ void add_serve_verb(CLI::App& app) {
   verb->add_option("--port", a->server.port, "0 = any free one")->capture_default_str();
   verb->add_option("--sequences", a->sequences, "answers at a time, in one batch")->capture_default_str();
   verb->add_option("--context", a->context, "tokens of prompt and answer; 0 = the model's")->capture_default_str();
-  verb->add_option("--queue", a->queue, "requests that may wait; more are told to come later")->capture_default_str();
+  verb->add_option("--queue", a->queue, "answers that may wait for a sequence; more are told to come later")
+      ->capture_default_str();
   verb->add_option("--api-key", a->server.api_key, "key that clients must give (better: environment UNBEND_API_KEY)");
   verb->add_option("--name", a->server.model, "the model's name for clients (the file's, if not given)");
   verb->add_flag("--json", a->json, "say where it listens as one line of JSON");

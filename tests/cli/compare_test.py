@@ -84,9 +84,11 @@ class Compare(unittest.TestCase):
         first, second = (json.loads(run.stdout)["models"] for run in runs)
         for key in ("held_out", "recall", "training"):
             self.assertEqual(first[2][key], second[2][key])
-        other = self.compare(recipes="lizard", checkpoints=folder, tokens=513)
-        self.assertEqual(other.returncode, 3)
-        self.assertIn("another run", other.stderr)
+        for change in ({"tokens": 513}, {"held_out": 0.2}):
+            with self.subTest(**change):
+                other = self.compare(recipes="lizard", checkpoints=folder, **change)
+                self.assertEqual(other.returncode, 3)
+                self.assertIn("another run", other.stderr)
 
     def test_distill_says_how_gates_stand(self):
         options = ["--recipe", "lizard", "--set", "window=8", "--text", "README.md", "--length", 64, "--threads", 1, "--type", "f32",
@@ -103,6 +105,21 @@ class Compare(unittest.TestCase):
                         "--long-windows", 0, "--contexts", "64", "--json")
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertEqual([m["name"] for m in json.loads(result.stdout)["models"]], ["teacher", "window + sinks", "lawcat"])
+
+    def test_linearize_says_what_the_control_is(self):
+        student, control, report = (self.path / name for name in ("a.safetensors", "b.safetensors", "control.html"))
+        for made in (unbend("distill", self.model, "--recipe", "hybrid", "--set", "window=8", "--stage", "transfer.tokens=64",
+                            "--stage", "lora.tokens=64", "--text", "README.md", "--length", 64, "--rows", 1, "--type", "f32",
+                            "--threads", 1, "--quiet", "--out", student),
+                     unbend("convert", self.model, "--recipe", "window", "--set", "window=16", "--type", "f32", "--out", control)):
+            self.assertEqual(made.returncode, 0, made.stderr)
+        result = unbend("linearize", self.model, "--adapter", student, "--control", control, "--text", "README.md", "--threads", 1,
+                        "--short-windows", 1, "--long-windows", 0, "--contexts", "64", "--json", "--report", report)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(json.loads(result.stdout)["models"][1]["name"], "window + sinks")
+        page = report.read_text()
+        self.assertRegex(page, r"window 8, 4 sinks, trained on \d+ tokens\. "
+                               "The control has a window of 16 and as many sinks, not trained, and forgets")
 
     def test_refuses_what_cannot_be(self):
         for code, part, changes in [(2, "ligr", {"recipes": "ligr"}), (2, "--tokens", {"tokens": 0}),

@@ -37,6 +37,18 @@ class Curvature(VerbTestCase):
         self.assertEqual(set(result["projections"]), {"v", "o"})
         self.assertEqual(result["tokens"], 30)
 
+    def test_no_curvature_is_said(self):
+        report = self.path / "flat.html"
+        self.run_json("train", "--text", "README.md", "--length", 32, "--tokens", 512, "--quiet", "--out", self.model,
+                      "--learning-rate", 0, "--hidden", 32, "--heads", 2, "--threads", 1)  # its layers add nothing
+        result = self.curvature("--report", report)
+        self.assertEqual(result["trace"], 0)
+        self.assertEqual(set(result["eigenvalues"]), {0})
+        self.assertEqual(result["density"]["eigenvalue"], [])
+        self.assertIn("curvature is zero", report.read_text())
+        self.assertIn("curvature is zero", self.run_verb("curvature", self.model, "--text", "README.md", "--length", 16,
+                                                         "--threads", 1).stdout)
+
     def test_mistakes_are_named(self):
         call = ("curvature", self.model, "--text", "README.md")
         self.assert_refused(2, "too coarse", *call, "--type", "bf16")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 UNBEND = sys.argv.pop()
 SMALL = ["--hidden", "32", "--heads", "2", "--threads", "1"]
+HYBRID = ["--recipe", "hybrid", "--set", "window=8", "--stage", "transfer.tokens=64", "--stage", "lora.tokens=64"]
 
 
 def unbend(*arguments):
@@ -104,11 +105,75 @@ class Train(unittest.TestCase):
         self.assertEqual(result.returncode, 3, result.stderr)
         self.assertIn("another base model", result.stderr)
 
-    def start(self, name):
+    def teacher(self):
+        """A small model, and what `distill` needs beside it."""
+        model = self.path / "small.gguf"
+        self.run_json("train", "--text", "README.md", "--length", 64, "--tokens", 4096, "--quiet", "--out", model, *SMALL)
+        return model, ["--text", "README.md", "--length", 64, "--type", "f32", "--threads", 1, "--quiet",
+                       "--out", self.path / "student.safetensors"]
+
+    def test_checkpoints_belong_to_their_settings(self):
+        model, rest = self.teacher()
+        call = ["distill", model, *HYBRID, *rest, "--checkpoints", self.path / "run"]
+        lora = self.run_json(*call)["stages"][1]
+        for field in ("weight_decay", "warmup", "floor", "clip", "top_k"):
+            with self.subTest(field=field):
+                result = unbend(*call, "--stage", f"lora.{field}={lora[field] / 2 or 0.5}")
+                self.assertEqual(result.returncode, 3, result.stderr)
+                self.assertIn("another run", result.stderr)
+        self.assertEqual(unbend(*call).returncode, 0)  # as it was
+
+    def test_stages_without_time_are_named(self):
+        model, rest = self.teacher()
+        result = unbend("distill", model, *HYBRID, *rest, "--seconds", 1e-9)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("no time for stage lora", result.stdout)
+
+    def test_what_would_do_nothing_is_refused(self):
+        model, rest = self.teacher()
+        distill, adapter = ["distill", model, *rest], ["--adapter", self.path / "any.safetensors"]
+        for code, part, call in [
+                (2, "leave --recipe and --set out", [*distill, *adapter, "--recipe", "hybrid"]),
+                (2, "leave --recipe and --set out", [*distill, *adapter, "--set", "window=8"]),
+                (2, "leave --recipe and --set out", ["linearize", model, *adapter, "--set", "window=8", "--text", "README.md"]),
+                (2, "stage lora has no warmup", [*distill, "--recipe", "liger", "--stage", "lora.warmup=0.2"]),
+                (2, "stage transfer has no floor", [*distill, "--recipe", "lolcats", "--stage", "transfer.floor=0.2"]),
+                (2, "--validation", [*distill, "--validate-every", 5]),
+                (2, "--held-out", ["train", "--text", "README.md", "--out", self.path / "a.gguf", "--validate-every", 5]),
+                (2, "missing/log", [*distill, *HYBRID, "--log", self.path / "missing" / "log"]),
+                (2, "--chat", ["generate", model, "--prompt", "A", "--system", "B"]),
+                (2, "--adapter", ["logits", model, *adapter, "--backend", "llama", "--ids", "a.npy", "--out", "b.npy"]),
+                (2, "lora_targets: 1", ["convert", model, "--set", "lora_targets=[1]", "--out", self.path / "c.safetensors"]),
+                (3, "nothing to train", [*distill, "--recipe", "window", "--set", "lora_rank=0"]),
+                (3, "nothing to train", [*distill, *HYBRID, "--set", "keep_every=1"])]:
+            with self.subTest(part=part, call=call[2:]):
+                result = unbend(*call)
+                self.assertEqual(result.returncode, code, result.stderr)
+                self.assertIn(part, result.stderr.splitlines()[-1])
+        self.assertFalse((self.path / "student.safetensors").exists())
+
+    def test_places_for_results_are_tried_before_the_work(self):
+        model, rest = self.teacher()
+        nowhere, log = self.path / "missing" / "a", self.path / "log"
+        text = ["--text", "README.md", "--threads", 1]
+        for call in (["train", *text, "--log", log, "--out", nowhere], ["train", *text, "--log", log, "--out", self.path],
+                     ["distill", model, *HYBRID, *text, "--log", log, "--out", nowhere],
+                     ["linearize", model, *text, "--report", nowhere], ["compare", model, *text, "--report", nowhere],
+                     ["curvature", model, *text, "--report", nowhere], ["tokens", model, "README.md", "--out", nowhere],
+                     ["convert", model, "--out", nowhere],
+                     ["merge", "no model", "--adapter", "b", "--out", self.path / "m", "--delta-out", nowhere]):
+            with self.subTest(call=call):
+                result = unbend(*call)
+                self.assertEqual(result.returncode, 2, result.stderr)
+                self.assertRegex(result.stderr, r"\Aunbend: cannot write [^\n]+\n\Z")
+        self.assertFalse(log.exists())
+
+    def start(self, name, resumable=True):
+        checkpoints = ["--checkpoints", self.path / name, "--checkpoint-seconds", "0"] if resumable else []
         return subprocess.Popen(
             [UNBEND, "lm", "train", "--task", "recall-ids", "--length", "40", "--rows", "16",
-             "--tokens", "25600", "--out",
-             self.path / f"{name}.gguf", "--name", "same", "--checkpoints", self.path / name, "--checkpoint-seconds", "0",
+             "--tokens", "25600" if resumable else "100000000", "--out",
+             self.path / f"{name}.gguf", "--name", "same", *checkpoints,
              "--log", self.path / f"{name}.log", "--quiet", *SMALL],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -122,16 +187,25 @@ class Train(unittest.TestCase):
         self.assertEqual(process.returncode, 0, error)
         return (self.path / f"{name}.gguf").read_bytes()
 
+    def interrupt(self, process, name):
+        """What the process says when it is interrupted after a few steps."""
+        deadline = time.monotonic() + 200
+        while self.steps(name) < 5 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        os.kill(process.pid, signal.SIGINT)
+        said = process.communicate(timeout=200)[0]
+        self.assertEqual(process.returncode, 4)
+        return said
+
+    def test_a_run_without_checkpoints_promises_nothing(self):
+        said = self.interrupt(self.start("lost", resumable=False), "lost")
+        self.assertIn("begins anew", said)
+        self.assertNotIn("to go on", said)
+
     def test_an_interrupted_run_ends_in_the_same_file(self):
         expected = self.finish("whole")
         self.assertEqual(self.steps("whole"), 40)
-        process = self.start("interrupted")
-        deadline = time.monotonic() + 200
-        while self.steps("interrupted") < 5 and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.002)
-        os.kill(process.pid, signal.SIGINT)
-        self.assertIn("run the same command again", process.communicate(timeout=200)[0])
-        self.assertEqual(process.returncode, 4)
+        self.assertIn("run the same command again", self.interrupt(self.start("interrupted"), "interrupted"))
         self.assertNotEqual((self.path / "interrupted.gguf").read_bytes(), expected)  # usable, but not done
         self.assertEqual(self.finish("interrupted"), expected)
 

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "tests/error_message.h"
+#include "unbend/base/files.h"
 #include "unbend/lm/delta.h"
 
 namespace unbend::lm {
@@ -121,6 +122,27 @@ TEST(Contest, TrainsAllOnTheSameTokensAndSaysWhoCannot) {
     for (std::size_t i = 0; i < before.size(); ++i) moved |= !at::equal(*before[i].tensor, *after[i].tensor);
     EXPECT_TRUE(moved) << trained.entrant.name;
   }
+}
+
+TEST(Contest, CheckpointsBelongToTheirBatches) {
+  const auto teacher = small_teacher();
+  ContestOptions contest;
+  contest.recipes = {"liger"};
+  contest.window = 8;
+  const auto all = entrants(teacher, contest);
+  BatchOptions batch;
+  batch.length = 32, batch.rows = 2, batch.least = 31;
+  TrainOptions options;
+  options.quiet = true;
+  const TemporaryFolder folder;
+  options.checkpoints = folder.path();
+  EXPECT_EQ(train_entrants(teacher, all, text(), batch, 128, 3, options).students.size(), all.size());
+  EXPECT_EQ(train_entrants(teacher, all, text(), batch, 128, 3, options).students.size(), all.size());
+  batch.least = 16;  // other texts
+  const auto other = train_entrants(teacher, all, text(), batch, 128, 3, options);
+  EXPECT_TRUE(other.students.empty());
+  ASSERT_EQ(other.left_out.size(), all.size());
+  EXPECT_THAT(other.left_out[0], HasSubstr("another run"));
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <torch/types.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <limits>
 
@@ -47,6 +48,23 @@ class RandomSource : public BatchSource {
  private:
   Random random_;
   std::int64_t crash_, count_ = 0;
+};
+
+/// The student's loss in batch `bad` is not finite: its last norm is spoilt meanwhile.
+class SpoilingSource : public RandomSource {
+ public:
+  SpoilingSource(Decoder& student, std::int64_t bad, std::int64_t crash = -1)
+      : RandomSource(crash), student_(student), norm_(student.output_norm), bad_(bad) {}
+  Batch next() override {
+    const bool now = state().at("count").get<std::int64_t>() == bad_;
+    student_.output_norm = now ? at::full_like(norm_, NAN) : norm_;
+    return RandomSource::next();
+  }
+
+ private:
+  Decoder& student_;
+  at::Tensor norm_;
+  std::int64_t bad_;
 };
 
 Student hybrid_student(const Decoder& teacher) {
@@ -214,6 +232,138 @@ TEST(Train, StopsWhenTheLossIsNotFinite) {
   }
 }
 
+TEST(Train, GoesOnAfterALossThatWasNotFinite) {
+  const auto teacher = small_teacher();
+  const std::vector<Stage> stages{short_stages()[1]};
+  auto straight = hybrid_student(teacher);
+  SpoilingSource source(straight.decoder, 2);
+  const auto report = train(teacher, straight.decoder, stages, source, quiet_options());
+  EXPECT_EQ(report.steps, 9);
+  EXPECT_EQ(report.skipped, 1);
+  EXPECT_TRUE(std::isfinite(report.loss));
+
+  const TemporaryFolder folder;
+  auto options = quiet_options();
+  options.checkpoints = folder.path();
+  options.checkpoint_seconds = 0;
+  options.validate_every = 1;
+  options.validate = [](const Decoder&) { return NAN; };
+  auto student = hybrid_student(teacher);
+  SpoilingSource dying(student.decoder, 2, 6);
+  EXPECT_THROW(train(teacher, student.decoder, stages, dying, options), std::runtime_error);
+  student = hybrid_student(teacher);
+  SpoilingSource fresh(student.decoder, 2);
+  const auto again = train(teacher, student.decoder, stages, fresh, options);
+  EXPECT_EQ(again.skipped, 1);
+  EXPECT_EQ(again.loss, report.loss);
+  const auto expected = tensors_of(straight.decoder);
+  for (const auto& [name, tensor] : tensors_of(student.decoder))
+    EXPECT_TRUE(at::equal(tensor, expected.at(name))) << name;
+}
+
+TEST(Train, GivesAFinishedRunWithoutAFiniteLossAgain) {
+  const auto teacher = small_teacher();
+  auto stage = short_stages()[1];
+  stage.tokens = 64;
+  const TemporaryFolder folder;
+  auto options = quiet_options();
+  options.checkpoints = folder.path();
+  for (int run = 0; run < 2; ++run) {
+    auto student = hybrid_student(teacher);
+    SpoilingSource source(student.decoder, 0);
+    const auto report = train(teacher, student.decoder, {stage}, source, options);
+    EXPECT_EQ(report.skipped, 1);
+    EXPECT_TRUE(std::isnan(report.loss));
+  }
+}
+
+TEST(Train, ADivergedRunFailsTheSameWayAgain) {
+  const auto teacher = small_teacher();
+  for (const auto* name : {"window", "hybrid", "lizard"}) {  // gates refuse what is not finite
+    const auto& recipe = find_recipe(name);
+    auto stage = recipe.stages(recipe.defaults).back();
+    stage.learning_rate = 1e30;
+    const TemporaryFolder folder;
+    auto options = quiet_options();
+    options.checkpoints = folder.path();
+    options.checkpoint_seconds = 0;
+    for (int run = 0; run < 2; ++run) {
+      auto student = convert(teacher, recipe, recipe.defaults, 3);
+      RandomSource source;
+      const auto why =
+          error_message([&] { train(teacher, student.decoder, {stage}, source, options); }, ErrorKind::Computation);
+      EXPECT_NE(why.find("lower the learning rate"), std::string::npos) << name << ": " << why;
+    }
+  }
+}
+
+TEST(Train, CountsABadBatchOfAStepOnce) {
+  const auto teacher = small_teacher();
+  auto student = hybrid_student(teacher);
+  auto options = quiet_options();
+  options.accumulate = 3;
+  SpoilingSource source(student.decoder, 3);  // the second step's first
+  const auto report = train(teacher, student.decoder, {short_stages()[1]}, source, options);
+  EXPECT_EQ(report.steps, 3);
+  EXPECT_EQ(report.skipped, 1);
+}
+
+TEST(Train, SpentTimeLeavesLaterStagesWithoutSteps) {
+  const auto teacher = small_teacher();
+  auto student = hybrid_student(teacher);
+  auto options = quiet_options();
+  options.seconds = 1e-9;  // gone after one step
+  RandomSource source;
+  const auto report = train(teacher, student.decoder, short_stages(), source, options);
+  ASSERT_EQ(report.stages.size(), 2);
+  EXPECT_EQ(report.stages[0].at("steps"), 1);
+  EXPECT_EQ(report.stages[1].at("steps"), 0);
+  EXPECT_EQ(report.loss, report.stages[0].at("last_loss").get<double>());
+}
+
+TEST(Train, RefusesStagesThatTrainNothing) {
+  const auto teacher = small_teacher();
+  const auto refused = [&](const std::string& name, const Json& changes) {
+    const auto& recipe = find_recipe(name);
+    auto student = convert(teacher, recipe, recipe_options(recipe, changes), 3);
+    RandomSource source;
+    return error_message(
+        [&] { train(teacher, student.decoder, {recipe.stages(student.options).back()}, source, quiet_options()); });
+  };
+  EXPECT_NE(refused("window", {{"lora_rank", 0}}).find("nothing to train"), std::string::npos);
+  EXPECT_NE(refused("hybrid", {{"keep_every", 1}}).find("nothing to train"), std::string::npos);
+  EXPECT_NE(refused("hybrid", {{"linear", false}, {"lora_rank", 0}}).find("does not depend"), std::string::npos);
+}
+
+TEST(Train, RefusesALogThatCannotBeWritten) {
+  const auto teacher = small_teacher();
+  auto student = hybrid_student(teacher);
+  auto options = quiet_options();
+  const TemporaryFolder folder;
+  options.log = folder.path() / "missing" / "log";
+  RandomSource untouched(0);
+  const auto why =
+      error_message([&] { train(teacher, student.decoder, short_stages(), untouched, options); }, ErrorKind::Usage);
+  EXPECT_NE(why.find(options.log.string()), std::string::npos) << why;
+}
+
+TEST(Train, KeepsThePredictionsOfTeachersApart) {
+  const auto teacher = small_teacher();
+  auto other = teacher;
+  other.layers[0].qkv.weight = other.layers[0].qkv.weight + .01;  // as a merged correction of q, k and v
+  const TemporaryFolder folder;
+  auto options = quiet_options();
+  options.targets = folder.path();
+  std::ptrdiff_t expected = 0;
+  for (const auto& [model, batches] : {std::pair{&teacher, 9}, {&other, 9}, {&teacher, 0}}) {
+    auto student = hybrid_student(*model);
+    RandomSource source;
+    train(*model, student.decoder, {short_stages()[1]}, source, options);
+    const std::filesystem::directory_iterator files(folder.path());
+    EXPECT_EQ(std::distance(begin(files), end(files)), expected += batches);
+  }
+}
+
 TEST(Train, CountsStepsWhereTheStageSaysSo) {
   class Growing : public RandomSource {
    public:
@@ -275,6 +425,14 @@ TEST(Options, ChangeAStudentsMixersAndKeepItsWeights) {
   EXPECT_GT(difference.slice(0, 10).max().item<float>(), 1e-3);
   const auto again = with_options(without, {{"linear", true}});
   EXPECT_TRUE(at::equal(again.decoder.hidden(ids), student.decoder.hidden(ids)));
+}
+
+TEST(Options, TargetsOfCorrectionsAreNames) {
+  const auto teacher = small_teacher();
+  const auto& recipe = find_recipe("hybrid");
+  const auto options = recipe_options(recipe, {{"lora_targets", Json::array({1})}});
+  EXPECT_NE(error_message([&] { convert(teacher, recipe, options, 1); }, ErrorKind::Usage).find("lora_targets: 1"),
+            std::string::npos);
 }
 
 TEST(Train, RefusesEmptyBudgets) {
@@ -391,6 +549,28 @@ TEST(WholeWeights, AreStoredLoadedAndMerged) {
     const auto found = at::from_blob(const_cast<float*>(values.data()), expected.sizes(), at::kFloat);
     EXPECT_LT((found - expected).abs().max().item<double>(), 1e-3);
   }
+}
+
+TEST(WholeWeights, ThoseThatBeganAtRandomStayInTheMergedModel) {
+  const TemporaryFolder folder;
+  const auto path = folder.path() / "base.gguf", merged_path = folder.path() / "merged.gguf",
+             delta = folder.path() / "rest.safetensors";
+  export_decoder(small_teacher(), {}, path);
+  const auto base = engine::Gguf::open(path);
+  const auto& recipe = find_recipe("regla");
+  auto student = convert(load_decoder(base, at::kFloat), recipe,
+                         recipe_options(recipe, {{"init", "random"}, {"warm_start", "none"}}), 1);
+  write_merged(base, student, merged_path);
+  const auto merged = engine::Gguf::open(merged_path);
+  auto rest = student;
+  rest.own.clear();
+  save_delta(delta, rest, {"regla", rest.options, "merged", merged.content_hash(), Json::object()});
+
+  const auto back = load_delta(delta, load_decoder(merged, at::kFloat), merged);
+  EXPECT_TRUE(back.own.empty());
+  RandomSource source;
+  const auto ids = source.next().ids;
+  EXPECT_TRUE(at::equal(back.decoder.hidden(ids), student.decoder.hidden(ids)));
 }
 
 TEST(WholeWeights, OnlyThoseThatTrainedAreStored) {

@@ -329,6 +329,31 @@ TEST(Regla, WarmStartFitsProjectionsToTheOutputsOfAttention) {
   for (const auto& [name, tensor] : weights_of(teacher)) EXPECT_TRUE(at::equal(tensor, before.at(name))) << name;
 }
 
+TEST(Regla, WarmStartFitsProjectionsOfMixersWithoutParameters) {
+  const auto teacher = small_teacher();
+  const auto recipe = regla_recipe();
+  const Json options = recipe_options(recipe, {{"feature", "elu1"},
+                                               {"gate", "none"},
+                                               {"norm", "none"},
+                                               {"denominator", true},
+                                               {"warm_start", "projections"},
+                                               {"keep_every", 2}});  // the second is kept
+  auto student = convert(teacher, recipe, options, 1);
+  const auto before = weights_of(student.decoder);
+  const double untrained = output_error(teacher, student.decoder);
+  auto stage = recipe.stages(options)[0];
+  stage.steps = 100;
+  Draws source;
+  TrainOptions quiet;
+  quiet.quiet = true;
+  train(teacher, student, {stage}, source, quiet);
+  EXPECT_LT(output_error(teacher, student.decoder), untrained);
+  for (const auto& [name, tensor] : weights_of(student.decoder)) {
+    const bool trained = name == "layers.0.qkv.weight" || name == "layers.0.output.weight";
+    EXPECT_EQ(at::equal(tensor, before.at(name)), !trained) << name;
+  }
+}
+
 TEST(Regla, Stages) {
   const auto recipe = regla_recipe();
   const auto stages = [&](const Json& changes) { return recipe.stages(recipe_options(recipe, changes)); };

@@ -134,6 +134,28 @@ TEST_F(Schedule, CancelledJobsMakeRoomAndQueuesHaveAnEnd) {
   EXPECT_EQ(scheduler.submit(job(2)), nullptr);
 }
 
+TEST_F(Schedule, FreeSequencesTakeJobsWithoutAQueue) {
+  auto two = options(2);
+  two.context = 8192;
+  engine::Engine engine(model_, two);
+  Scheduler scheduler(engine, *tokenizer_, {.queue = 0});
+  EXPECT_EQ(scheduler.capacity(), 2U);
+  auto endless = job(2);
+  endless.options.max_tokens = 8000, endless.options.ignore_end = true;
+  const auto first = scheduler.submit(endless), second = scheduler.submit(endless);
+  ASSERT_TRUE(first && second);
+  EXPECT_EQ(scheduler.submit(job(4)), nullptr);
+  for (const auto& ticket : {first, second}) {
+    ticket->cancel();
+    EXPECT_EQ(all_of(*ticket).reason, "cancelled");
+  }
+  for (std::uint64_t round = 0; round < 20; ++round) {  // who has an answer may ask again at once
+    const auto one = scheduler.submit(job(2)), other = scheduler.submit(job(4));
+    ASSERT_TRUE(one && other) << round;
+    all_of(*one), all_of(*other);
+  }
+}
+
 TEST_F(Schedule, ContextAndBadJobs) {
   engine::Engine engine(model_, options(1));
   auto whole = job(2);

@@ -215,7 +215,8 @@ class BadRequests(unittest.TestCase):
         for body, word in [({}, "'prompt' is missing"), ({"prompt": []}, "'prompt'"), ({"prompt": [1, "a"]}, "token ids"),
                            ({"prompt": [-1]}, "token ids"), ({"prompt": [10**6]}, "vocabulary"),
                            ({"prompt": ""}, "no tokens"), ({"prompt": "a", "echo": True, "logprobs": 1}, "echo"),
-                           ({"prompt": ["a"] * 100, "n": 8}, "128"), ({"prompt": "a", "suffix": "b"}, "suffix")]:
+                           ({"prompt": ["a"] * 100, "n": 8}, "128"),
+                           ({"prompt": ["a"] * 37}, "at most 36 answers"), ({"prompt": "a", "suffix": "b"}, "suffix")]:
             with self.subTest(word=word, body=str(body)[:60]):
                 self.refused(body, 400, word, path="/v1/completions")
 
@@ -347,6 +348,15 @@ class Keys(unittest.TestCase):
             waiting.join()
             self.assertEqual(waits[-1].choices[0].finish_reason, "length")
             self.assertEqual(keyed.process.wait(timeout=60), 0)
+
+    def test_free_sequences_need_no_queue(self):
+        with Server(UNBEND, MODEL, "--sequences", "2", "--queue", "0", "--context", "256") as small:
+            client = client_of(small)
+            for _ in range(3):
+                answer = client.completions.create(model="smol", prompt="A", n=2, max_tokens=2)
+                self.assertEqual(len(answer.choices), 2)
+            with self.assertRaisesRegex(openai.BadRequestError, "at most 2 answers"):
+                client.completions.create(model="smol", prompt="A", n=3, max_tokens=2)
 
     def test_a_slow_reader_holds_up_nobody_and_is_given_up(self):
         # Three answers with many alternatives: more than the kernel keeps for a client that reads nothing.

@@ -127,8 +127,9 @@ ContestTraining train_entrants(const Decoder& teacher, const std::vector<Entrant
     auto mine = options;
     mine.title = entrant.name;
     if (!options.checkpoints.empty()) mine.checkpoints /= fmt::format("{:02}-{}", i, entrant.recipe);
-    const auto identity = fmt::format("{} {} {} {} {} {} {} {}", options.identity, entrant.recipe,
-                                      entrant.options.dump(), tokens, seed, batch.length, batch.rows, batch.seed);
+    const auto identity =
+        fmt::format("{} {} {} {} {} {} {} {} {}", options.identity, entrant.recipe, entrant.options.dump(), tokens,
+                    seed, batch.length, batch.rows, batch.least, batch.seed);
     mine.identity = sha256(std::as_bytes(std::span(identity)));
     try {
       auto student = convert(teacher, recipe, entrant.options, seed);

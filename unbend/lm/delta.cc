@@ -61,9 +61,15 @@ Student load_delta(const std::filesystem::path& path, const Decoder& teacher, co
           path.string(), info.base_name, info.base_hash.substr(0, 12), base.path().string());
   const auto& recipe = find_recipe(info.recipe);
   auto student = convert(teacher, recipe, recipe_options(recipe, info.options), 0);
-  student.own.clear();  // all are in the file
-  for (const auto& weight : weights(student.decoder))
-    if (file.tensors.contains(weight.name)) student.own.push_back(weight.name);
+  // Its own weights are all in the file; the others are the teacher's, whatever the recipe began with.
+  student.own.clear();
+  auto original = teacher;
+  const auto theirs = weights(original), mine = weights(student.decoder);
+  for (std::size_t i = 0; i < mine.size(); ++i)
+    if (file.tensors.contains(mine[i].name))
+      student.own.push_back(mine[i].name);
+    else
+      *mine[i].tensor = *theirs[i].tensor;
   assign(stored(student), file.tensors, path.string());
   if (student.decoder.config.tied) student.decoder.head = student.decoder.embedding;
   return student;

@@ -28,8 +28,9 @@ void save_delta(const std::filesystem::path& path, const Student& student, const
 /// Input error if `path` is not a delta.
 DeltaInfo read_delta_info(const std::filesystem::path& path);
 
-/// Rebuilds the student of `teacher`, which was loaded from `base`. Input error if the delta belongs to another base,
-/// or if its tensors are not exactly those that its recipe and options make, and weights of the decoder.
+/// Rebuilds the student of `teacher`, which was loaded from `base`: weights that the file lacks are the teacher's.
+/// Input error if the delta belongs to another base, or if its tensors are not exactly those that its recipe and
+/// options make, and weights of the decoder.
 Student load_delta(const std::filesystem::path& path, const Decoder& teacher, const engine::Gguf& base);
 
 /// Adds the low-rank corrections to the weights: the student without Lora, equal up to rounding and faster.

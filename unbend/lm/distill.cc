@@ -3,12 +3,15 @@
 #include <torch/types.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cmath>
+#include <cstring>
 #include <ctime>
-#include <deque>
 #include <fstream>
+#include <optional>
 #include <span>
+#include <typeinfo>
 
 #include "unbend/base/error.h"
 #include "unbend/base/files.h"
@@ -33,11 +36,14 @@ bool ends_with_any(const std::string& name, const std::vector<std::string>& endi
   return false;
 }
 
+/// JSON has no NaN: checkpoints have null in its place.
+double number(const Json& json) { return json.is_null() ? NAN : json.get<double>(); }
+
 /// Everything that a checkpoint brings back.
 struct Place {
   std::int64_t stage = 0, step = 0, tokens = 0, stage_tokens = 0, total_steps = 0, skipped = 0;
-  double seconds = 0, cpu_seconds = 0, stage_seconds = 0, validation = -1, first_loss = 0;
-  std::vector<double> recent;  // losses of this stage, at most the last tenth is reported
+  double seconds = 0, cpu_seconds = 0, stage_seconds = 0, validation = -1, first_loss = NAN;
+  std::vector<double> recent;  // finite losses of this stage, at most the last tenth is reported
   Json finished = Json::array();
   Json plateau, source;
 
@@ -64,16 +70,17 @@ struct Place {
     j.at("stage").get_to(p.stage), j.at("step").get_to(p.step), j.at("tokens").get_to(p.tokens),
         j.at("stage_tokens").get_to(p.stage_tokens);
     j.at("total_steps").get_to(p.total_steps), j.at("skipped").get_to(p.skipped), j.at("seconds").get_to(p.seconds);
-    j.at("cpu_seconds").get_to(p.cpu_seconds), j.at("stage_seconds").get_to(p.stage_seconds),
-        j.at("validation").get_to(p.validation);
-    j.at("first_loss").get_to(p.first_loss), j.at("recent").get_to(p.recent);
+    j.at("cpu_seconds").get_to(p.cpu_seconds), j.at("stage_seconds").get_to(p.stage_seconds);
+    p.validation = number(j.at("validation")), p.first_loss = number(j.at("first_loss"));
+    for (const auto& loss : j.at("recent"))
+      if (!loss.is_null()) p.recent.push_back(loss.get<double>());
     p.finished = j.at("finished"), p.plateau = j.at("plateau"), p.source = j.at("source");
     return p;
   }
 };
 
 double mean_of_last_tenth(const std::vector<double>& losses) {
-  if (losses.empty()) return 0;
+  if (losses.empty()) return NAN;
   const auto count = std::max<std::size_t>(1, losses.size() / 10);
   double sum = 0;
   for (std::size_t i = losses.size() - count; i < losses.size(); ++i) sum += losses[i];
@@ -119,13 +126,20 @@ Projection training_only(Projection projection, const std::vector<std::string>& 
   return projection;
 }
 
-std::string first_bad_layer(const Decoder& student, const at::Tensor& ids) {
+/// The first layer whose heads are not finite, or that refuses its input, as gates do where it is not.
+std::optional<std::int64_t> first_bad_layer(const Decoder& student, const at::Tensor& ids) {
   const at::NoGradGuard no_grad;
-  std::int64_t bad = -1;
-  student.hidden(ids, Form::Chunked, [&](std::int64_t layer, const MixerInput&, const at::Tensor& heads) {
-    if (bad < 0 && !at::isfinite(heads).all().item<bool>()) bad = layer;
-  });
-  return bad < 0 ? "no layer's heads" : fmt::format("layer {}", bad);
+  std::optional<std::int64_t> bad;
+  std::int64_t next = 0;
+  try {
+    student.hidden(ids, Form::Chunked, [&](std::int64_t layer, const MixerInput&, const at::Tensor& heads) {
+      next = layer + 1;
+      if (!bad && !at::isfinite(heads).all().item<bool>()) bad = layer;
+    });
+  } catch (const Error&) {
+    if (!bad) bad = next;
+  }
+  return bad;
 }
 
 class Trainer {
@@ -138,12 +152,16 @@ class Trainer {
         source_(source),
         options_(options),
         teacher_head_(freeze_head(teacher.head)),
-        teacher_name_(name_of(teacher)) {}
+        teacher_name_(options.targets.empty() ? "" : name_of(teacher)) {}
 
   TrainReport run() {
     for (const auto& stage : stages_) all_tokens_ += stage.tokens;
     for (const auto& stage : stages_)
       if (stage.steps > 0) all_tokens_ = 0;  // unknown: the source decides how many tokens a step has
+    if (!options_.log.empty()) {
+      log_.open(options_.log, std::ios::app);
+      if (!log_) fail_usage("cannot write {}: {}", options_.log.string(), std::strerror(errno));
+    }
     auto checkpoint = resume();
     if (checkpoint && place_.stage == std::ssize(stages_)) {  // finished: no stage will take the weights
       assign(parameters(trainables(student_, Stage::Kind::EndToEnd, own_weights(stages_, options_))),
@@ -165,8 +183,9 @@ class Trainer {
     report.cpu_seconds = place_.cpu_seconds;
     report.validation = place_.validation;
     report.stages = place_.finished;
-    report.loss =
-        report.stages.empty() ? mean_of_last_tenth(place_.recent) : report.stages.back().at("last_loss").get<double>();
+    report.loss = mean_of_last_tenth(place_.recent);
+    for (const auto& stage : report.stages)
+      if (stage.at("steps").get<std::int64_t>() > 0) report.loss = number(stage.at("last_loss"));
     report.interrupted = stopped_;
     return report;
   }
@@ -225,10 +244,10 @@ class Trainer {
     const double elapsed_before = place_.seconds - place_.stage_seconds, cpu_start = cpu_now() - place_.cpu_seconds;
     std::int64_t later_tokens = 0;
     for (std::size_t i = place_.stage; i < stages_.size(); ++i) later_tokens += stages_[i].tokens;
-    const double stage_time = options_.seconds > 0 && later_tokens > 0
-                                  ? (options_.seconds - elapsed_before) * static_cast<double>(stage.tokens) /
-                                        static_cast<double>(later_tokens)
-                                  : 0;
+    const bool timed = options_.seconds > 0;  // then all budgets are in tokens
+    const double stage_time = timed ? (options_.seconds - elapsed_before) * static_cast<double>(stage.tokens) /
+                                          static_cast<double>(later_tokens)
+                                    : 0;
 
     const auto store = [&] {
       if (options_.checkpoints.empty()) return;
@@ -247,7 +266,7 @@ class Trainer {
     const auto done = [&] {
       double fraction = stage.steps > 0 ? static_cast<double>(place_.step) / static_cast<double>(stage.steps)
                                         : static_cast<double>(place_.stage_tokens) / static_cast<double>(stage.tokens);
-      if (stage_time > 0) fraction = std::max(fraction, place_.stage_seconds / stage_time);
+      if (timed) fraction = std::max(fraction, stage_time > 0 ? place_.stage_seconds / stage_time : 1);
       return fraction;
     };
     while (done() < 1 - 1e-9) {
@@ -275,6 +294,7 @@ class Trainer {
     ++place_.stage;
     place_.step = place_.stage_tokens = 0;
     place_.stage_seconds = 0;
+    place_.first_loss = NAN;
     place_.recent.clear();
     store();
   }
@@ -282,21 +302,20 @@ class Trainer {
   void step(const Stage& stage, AdamW& optimizer, PlateauSchedule& plateau, double fraction) {
     double loss = 0;
     std::int64_t tokens = 0;
+    at::Tensor bad;  // the first batch whose loss is not finite
     optimizer.zero_grad();
     for (std::int64_t i = 0; i < options_.accumulate; ++i) {
       const auto batch = source_.next();
       tokens += batch.ids.numel();
-      loss += (stage.kind == Stage::Kind::Transfer ? transfer(stage, batch) : end_to_end(stage, batch)) /
-              static_cast<double>(options_.accumulate);
-      if (!std::isfinite(loss)) {
-        if (++bad_steps_ >= 3)
-          fail_computation(
-              "{}: the loss of stage {} is {} at step {}; {} is the first with a non-finite value: lower the learning "
-              "rate",
-              options_.title, stage.name, loss, place_.step, first_bad_layer(student_, batch.ids));
-      } else {
-        bad_steps_ = 0;
-      }
+      loss += loss_of(stage, batch) / static_cast<double>(options_.accumulate);
+      if (!std::isfinite(loss) && !bad.defined()) bad = batch.ids;
+    }
+    bad_steps_ = bad.defined() ? bad_steps_ + 1 : 0;
+    if (bad_steps_ >= 3) {
+      const auto layer = first_bad_layer(student_, bad);
+      fail_computation(
+          "{}: the loss of stage {} is {} at step {}; {} is the first with a non-finite value: lower the learning rate",
+          options_.title, stage.name, loss, place_.step, layer ? fmt::format("layer {}", *layer) : "no layer's heads");
     }
     // With a budget in tokens the schedule counts steps of the stage as if all were of this size.
     const auto per_stage =
@@ -309,8 +328,10 @@ class Trainer {
     if (!std::isfinite(loss) ||
         !optimizer.step(rate, stage.clip > 0 ? stage.clip : std::numeric_limits<double>::infinity()))
       ++place_.skipped;
-    if (place_.step == 0) place_.first_loss = loss;
-    place_.recent.push_back(loss);
+    if (std::isfinite(loss)) {
+      if (place_.recent.empty()) place_.first_loss = loss;
+      place_.recent.push_back(loss);
+    }
     ++place_.step;
     ++place_.total_steps;
     place_.tokens += tokens;
@@ -322,18 +343,27 @@ class Trainer {
     progress_->update(place_.tokens, place_.validation >= 0 ? fmt::format("{} loss {:.4f} validation ppl {:.2f}",
                                                                           stage.name, loss, std::exp(place_.validation))
                                                             : fmt::format("{} loss {:.4f}", stage.name, loss));
-    if (!options_.log.empty()) {
-      std::ofstream log(options_.log, std::ios::app);
-      log << Json{{"stage", stage.name},
-                  {"step", place_.step},
-                  {"tokens", place_.tokens},
-                  {"loss", loss},
-                  {"rate", rate},
-                  {"grad_norm", optimizer.grad_norm()},
-                  {"validation", place_.validation},
-                  {"seconds", now() - stage_start_}}
-                 .dump()
-          << "\n";
+    if (log_.is_open())
+      log_ << Json{{"stage", stage.name},
+                   {"step", place_.step},
+                   {"tokens", place_.tokens},
+                   {"loss", loss},
+                   {"rate", rate},
+                   {"grad_norm", optimizer.grad_norm()},
+                   {"validation", place_.validation},
+                   {"seconds", now() - stage_start_}}
+                  .dump()
+           << "\n"
+           << std::flush;
+  }
+
+  /// The batch's loss, its gradients added; NaN where a layer refuses what the layers before it made.
+  double loss_of(const Stage& stage, const Batch& batch) {
+    try {
+      return stage.kind == Stage::Kind::Transfer ? transfer(stage, batch) : end_to_end(stage, batch);
+    } catch (const Error&) {
+      if (!first_bad_layer(student_, batch.ids)) throw;
+      return NAN;
     }
   }
 
@@ -347,7 +377,9 @@ class Trainer {
     teacher_.hidden(
         batch.ids, Form::Chunked, [&](std::int64_t layer, const MixerInput& input, const at::Tensor& heads) {
           auto& mixer = *student_.layers[layer].mixer;
-          if (mixer.parameters().empty()) return;
+          const Mixer& original = *teacher_.layers[layer].mixer;
+          const bool kept = typeid(mixer) == typeid(original);  // such a layer has nothing to learn
+          if (mixer.parameters().empty() && (kept || stage.projections.empty())) return;
           const at::AutoGradMode grad(true);
           const auto error = stage.projections.empty() ? at::mse_loss(mixer.forward(input, Form::Chunked), heads)
                                                        : output_error(stage, layer, input, heads);
@@ -396,10 +428,19 @@ class Trainer {
     return {scores.top_ids, scores.top_log_probs};
   }
 
-  /// What tells this teacher from others in the folder of its predictions: its weights' type and a few of its numbers.
-  static std::string name_of(const Decoder& teacher) {
-    const auto sample =
-        teacher.layers.back().down.weight.flatten().slice(0, 0, std::nullopt, 97).to(at::kCPU, at::kFloat).contiguous();
+  /// What tells this teacher from others in the folder of its predictions: its weights' type and about a thousand
+  /// numbers of each tensor.
+  static std::string name_of(Decoder teacher) {
+    auto all = weights(teacher);
+    const auto more = adapter(teacher);
+    all.insert(all.end(), more.begin(), more.end());
+    std::vector<at::Tensor> samples;
+    for (const auto& parameter : all) {
+      const auto numbers = parameter.tensor->detach().flatten();
+      const auto step = (numbers.numel() / 1024) | 1;  // odd, so as not to stay in a few columns
+      samples.push_back(numbers.slice(0, 0, std::nullopt, step).to(at::kFloat));
+    }
+    const auto sample = at::cat(samples).to(at::kCPU).contiguous();
     return fmt::format(
         "{}-{}", toString(teacher.type()),
         sha256(std::as_bytes(std::span(sample.const_data_ptr<float>(), static_cast<std::size_t>(sample.numel())))));
@@ -420,6 +461,8 @@ class Trainer {
     } else {
       loss = distillation_loss(hidden, student_head_, targets, stage.kl, stage.cross_entropy).loss;
     }
+    require(loss.requires_grad(), "{}: the loss of stage {} does not depend on anything that the stage trains",
+            options_.title, stage.name);
     (loss / static_cast<double>(options_.accumulate)).backward();
     return loss.item<double>();
   }
@@ -431,6 +474,7 @@ class Trainer {
   const TrainOptions& options_;
   FrozenHead teacher_head_, student_head_;
   std::string teacher_name_;
+  std::ofstream log_;
   Place place_;
   Progress* progress_ = nullptr;
   std::int64_t all_tokens_ = 0, bad_steps_ = 0;
@@ -476,6 +520,11 @@ TrainReport train(const Decoder& teacher, Decoder& student, const std::vector<St
             stage.steps);
     require(stage.kind == Stage::Kind::Transfer || stage.kl > 0 || stage.cross_entropy > 0,
             "distill: stage {} has no loss", stage.name);
+    const auto trained = trainables(student, stage.kind, own);
+    require(!trained.mixer.empty() || !trained.weights.empty(),
+            "distill: stage {} has nothing to train: no converted layer has a mixer with parameters{}; leave the stage "
+            "out, or see the options keep_every and lora_rank",
+            stage.name, stage.kind == Stage::Kind::Transfer ? "" : " or low-rank corrections");
   }
   return Trainer(teacher, student, stages, source, options).run();
 }

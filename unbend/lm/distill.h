@@ -42,7 +42,7 @@ Trainables trainables(Decoder& student, Stage::Kind kind, const std::vector<std:
 struct TrainOptions {
   std::string title = "distill";      ///< of the work, in progress and errors
   std::int64_t accumulate = 1;        ///< batches per optimiser step
-  double seconds = 0;                 ///< time budget of all stages together; 0 = none
+  double seconds = 0;                 ///< time budget of all stages together (late ones may get none of it); 0 = none
   std::filesystem::path checkpoints;  ///< folder; empty = none. Training goes on from the latest one found there
   double checkpoint_seconds = 60;     ///< time between checkpoints (one more at the end of each stage and on Ctrl-C)
   std::int64_t validate_every = 0;    ///< optimiser steps; 0 = never
@@ -58,15 +58,16 @@ struct TrainOptions {
 struct TrainReport {
   std::int64_t tokens = 0, steps = 0, skipped = 0;  ///< skipped: steps with non-finite gradients
   double seconds = 0, cpu_seconds = 0;
-  double loss = 0;           ///< mean over the last tenth of the last stage
+  double loss = 0;           ///< mean over the last tenth of the last stage that had a step; NaN: none was finite
   double validation = -1;    ///< last, or -1
-  bool interrupted = false;  ///< Ctrl-C or time budget before the token budget
+  bool interrupted = false;  ///< by Ctrl-C
   Json stages;               ///< per stage: name, tokens, steps, tokens per second, first and last loss
 };
 
 /// Runs `stages` one after the other on `student`, in place. Stage::tokens (or steps) are the budgets. Equal inputs
 /// give equal weights bit for bit on one machine and thread count, with or without interruptions. Computation error
-/// naming the step and layer if the loss is not finite three steps in a row (the last checkpoint stays).
+/// naming the step and layer if the loss is not finite three steps in a row (the last checkpoint stays); Input error
+/// for a stage without anything to train.
 TrainReport train(const Decoder& teacher, Decoder& student, const std::vector<Stage>& stages, BatchSource& source,
                   const TrainOptions& options);
 

@@ -19,6 +19,9 @@ namespace unbend::lm {
 namespace {
 
 std::vector<std::string> lora_targets(const Json& options) {
+  for (const auto& target : options.at("lora_targets"))
+    if (!target.is_string())
+      fail_usage("lora_targets: {} is not text: it takes names of projections, as in [\"q\",\"v\"]", target.dump());
   const auto targets = options.at("lora_targets").get<std::vector<std::string>>();
   check_lora_targets(targets);
   return targets;

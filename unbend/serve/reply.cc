@@ -54,6 +54,12 @@ Job make_job(const TextRequest& request, std::vector<TokenId> prompt, std::int64
 }  // namespace
 
 Reply::Reply(TextService service, const TextRequest& request, bool chat) : service_(service) {
+  const std::int64_t answers = (chat ? 1 : std::ssize(request.prompts)) * request.n,
+                     most = static_cast<std::int64_t>(service_.scheduler.capacity());
+  if (answers > most)
+    throw ApiError(400,
+                   fmt::format("this server gives at most {} answers at a time, and {} are asked for", most, answers),
+                   "invalid_value", request.n > 1 ? "n" : "prompt");
   grammar_ = request.schema ? schema_grammar(*request.schema) : request.grammar;
   if (!grammar_.empty()) check_grammar(grammar_, service_.tokenizer);
   seed_ = request.seed ? static_cast<std::uint64_t>(*request.seed) : random_seed();

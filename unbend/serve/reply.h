@@ -24,7 +24,8 @@ struct TextService {
 
 class Reply {
  public:
-  /// Starts the jobs. ApiError 400 for what cannot be generated, 429 if they do not fit the queue, 503 when draining.
+  /// Starts the jobs. ApiError 400 for what cannot be generated and for more answers than ever fit, 429 if there is no
+  /// room for them now, 503 when draining.
   Reply(TextService service, const TextRequest& request, bool chat);
   ~Reply();  ///< cancels what still runs
   Reply(const Reply&) = delete;

@@ -93,6 +93,10 @@ void Scheduler::stop() {
   changed_.notify_all();
 }
 
+std::size_t Scheduler::capacity() const {
+  return options_.queue + static_cast<std::size_t>(engine_.options().sequences);
+}
+
 std::shared_ptr<Ticket> Scheduler::submit(Job job, std::shared_ptr<Bell> bell) {
   require(!job.prompt.empty(), "the prompt has no tokens");
   const auto context = engine_.options().context;
@@ -105,7 +109,7 @@ std::shared_ptr<Ticket> Scheduler::submit(Job job, std::shared_ptr<Bell> bell) {
   auto active = std::make_unique<Active>(std::move(job), tokenizer_, std::move(bell));
   auto ticket = active->ticket;
   const std::lock_guard lock(mutex_);
-  if (draining_ || waiting_.size() >= options_.queue) {
+  if (draining_ || waiting_.size() + static_cast<std::size_t>(counts_.active) >= capacity()) {
     ++counts_.refused;
     return nullptr;
   }
@@ -259,6 +263,7 @@ void Scheduler::finish(Active& job, const std::string& reason, const std::string
   {
     const std::lock_guard lock(mutex_);
     ++counts_.finished;
+    --counts_.active;  // before the client hears of it and comes again
     counts_.prompt_tokens += job.read;
     counts_.completion_tokens += job.generated;
   }

@@ -85,7 +85,7 @@ class Ticket {
 };
 
 struct SchedulerOptions {
-  std::size_t queue = 256;           ///< jobs that may wait; more are refused
+  std::size_t queue = 256;           ///< jobs that may wait while all sequences are busy; more are refused
   std::int64_t prompt_tokens = 256;  ///< of prompts per step while others are being answered: bounds their wait
 };
 
@@ -101,8 +101,10 @@ class Scheduler {
   /// stop(), and waits for it.
   ~Scheduler();
 
-  /// Null if too many jobs wait or drain() was called. Input error for a job that can never run (no prompt, one that is
-  /// longer than the context, options out of range). `bell` rings for every piece and for the end.
+  /// Jobs that there may be at a time, running and waiting.
+  std::size_t capacity() const;
+  /// Null if there are as many as capacity() or drain() was called. Input error for a job that can never run (no
+  /// prompt, one that is longer than the context, options out of range). `bell` rings for every piece and for the end.
   std::shared_ptr<Ticket> submit(Job job, std::shared_ptr<Bell> bell = nullptr);
   /// Takes no more jobs and returns when all are over.
   void drain();
