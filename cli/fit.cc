@@ -133,6 +133,8 @@ Fitted timed(const std::string& name, const F& run) {
 
 std::vector<Fitted> fit(const Arguments& a, const std::function<opt::Problem(opt::Hessian)>& problem,
                         const Vector& start) {
+  check_output(a.out);
+  check_output(a.report);
   catch_interrupts();
   opt::MinimizeOptions options = a.options;
   options.callback = [](const opt::Iteration&, const Vector&) { return !interrupted(); };

@@ -9,6 +9,7 @@
 #include "cli/verbs.h"
 #include "studies/gan_phases.h"
 #include "unbend/base/error.h"
+#include "unbend/base/files.h"
 #include "unbend/base/interrupt.h"
 #include "unbend/tangent/kernel_gan_rate.h"
 #include "unbend/tensor/csv.h"
@@ -222,6 +223,9 @@ void write_report(const Arguments& a, const gan::Problem& problem, const std::op
 
 void stability(Arguments a) {
   if (a.threads > 0) at::set_num_threads(a.threads);
+  check_output(a.report);
+  check_output(a.trajectory);
+  if (!a.trajectory.empty() && a.simulation.steps == 0) fail_usage("--trajectory needs a simulation: --steps above 0");
   const gan::Problem given = problem_of(a);
   std::optional<gan::Report> r;
   std::vector<std::string> notices;
@@ -238,10 +242,7 @@ void stability(Arguments a) {
     s = simulate(a, problem, r ? r->targets : std::vector<gan::TargetReport>());
     notices.insert(notices.end(), s->trajectory.notes.begin(), s->trajectory.notes.end());
   }
-  if (!a.trajectory.empty()) {
-    if (!s) fail_usage("--trajectory needs a simulation: --steps above 0");
-    save_npy(a.trajectory, s->trajectory.points);
-  }
+  if (!a.trajectory.empty()) save_npy(a.trajectory, s->trajectory.points);
   if (!a.report.empty()) write_report(a, problem, r, s, notices);
   if (a.json) {
     Json json{{"order", a.order},

@@ -10,7 +10,7 @@ void add_net_verbs(CLI::App& app) {
   net->require_subcommand(1);
   net->footer(
       "Examples:\n  unbend net uncertainty --model net.pt --input x.npy --std 0.1\n"
-      "  unbend net regions --model net.pt --input x.npy --out regions.html\n"
+      "  unbend net regions --model net.pt --input x.npy --report regions.html\n"
       "  unbend net parameterize model.gguf --base-width 256 --base-depth 4");
   add_net_uncertainty_verb(*net);
   add_net_regions_verb(*net);

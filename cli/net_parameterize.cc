@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <optional>
 #include <set>
 
 #include "cli/device.h"
@@ -28,7 +29,7 @@ namespace {
 
 struct RuleArguments {
   std::string file, name = "completep", decay = "coupled", compat, out;
-  double alpha = 0;
+  std::optional<double> alpha;
   NetworkSize size{0, 0}, base{256, 2};
   BaseSettings settings;
   RuleOptions options;
@@ -68,14 +69,17 @@ NetworkSize size_of(const std::vector<NamedShape>& tensors) {
   return size;
 }
 
-LinePlot over_depth(const RuleArguments& a, const std::string& title, const std::string& value,
-                    const std::function<double(const ScaledRules&)>& of) {
+// Of this project's transformer, where the user's words for roles mean nothing.
+LinePlot over_depth(const RuleArguments& a, const Parameterization& chosen, const std::string& title,
+                    const std::string& value, const std::function<double(const ScaledRules&)>& of) {
+  auto options = a.options;
+  options.roles.clear();
   LinePlot plot{title, {"depth", Scale::Log2}, {value, Scale::Log10}, {}};
   for (const auto& name : kParameterizations) {
     Series series{name, {}, {}};
     for (int64_t depth = a.base.depth; depth <= 64 * a.base.depth; depth *= 2) {
       const auto rules = parameterize(own_tensors(1, false), {a.size.width, depth}, a.base, a.settings,
-                                      find_parameterization(name), a.options);
+                                      name == chosen.name ? chosen : find_parameterization(name), options);
       series.x.push_back(static_cast<double>(depth)), series.y.push_back(of(rules));
     }
     plot.series.push_back(series);
@@ -87,10 +91,11 @@ void write_rules_report(const RuleArguments& a, const ScaledRules& rules, const 
   HtmlReport report("Parameterization: " + rules.parameterization.name, title);
   auto roles = role_table(rules), tensors = tensor_table(rules);
   report.heading("Roles").table(roles).heading("Over depth");
+  const auto& p = rules.parameterization;
   report.plot(over_depth(
-      a, fmt::format("Learning rate of hidden weights at width {}", a.size.width), "learning rate",
+      a, p, fmt::format("Learning rate of hidden weights at width {}", a.size.width), "learning rate",
       [](const ScaledRules& r) { return std::ranges::find(r.tensors, Role::BlockWeight, &TensorRule::role)->lr; }));
-  report.plot(over_depth(a, "Multiplier of each residual branch", "multiplier",
+  report.plot(over_depth(a, p, "Multiplier of each residual branch", "multiplier",
                          [](const ScaledRules& r) { return r.multipliers.residual; }));
   report.heading("Tensors").table(tensors);
   if (!rules.warnings.empty()) report.heading("Warnings").list(rules.warnings);
@@ -98,8 +103,9 @@ void write_rules_report(const RuleArguments& a, const ScaledRules& rules, const 
 }
 
 void print_rules(RuleArguments a) {
+  check_output(a.out);
   auto p = find_parameterization(a.name);
-  if (a.alpha != 0) {
+  if (a.alpha) {
     if (!p.alpha) fail_usage("--alpha is the exponent of depth, which {} does not have", a.name);
     p.alpha = a.alpha;
   }
@@ -265,6 +271,7 @@ struct TextNetArguments {
   }
 
   void start() const {
+    check_output(out);
     if (threads < 0) fail_usage("--threads must be at least 0, not {}", threads);
     if (threads > 0) at::set_num_threads(threads);
     cli::device_named(device);  // before anything is read
@@ -341,21 +348,23 @@ void coordcheck(const TextNetArguments& a) {
     }
     json["parameterizations"].push_back(one);
   }
-  if (!a.out.empty()) {
-    HtmlReport report("Coordinate check", a.title(text));
-    report.heading("Exponents").table(table).heading("Activations");
-    for (const auto& quantity : checks[0].check.quantities)
-      for (const bool change : {false, true}) report.plot(coordinate_plot(checks, quantity, a.steps, change, a.axis));
-    lazy.caption = "One Adam step of its two matrices, exact tangent, float64. Where it falls, blocks become linear.";
-    report.heading("Laziness").plot(lazy).write(a.out);
+  if (a.json) {
+    print_json(json);
+  } else {
+    fmt::print("{}\n", to_text(table));
+    for (const auto& series : lazy.series) {
+      std::string values;
+      for (const double y : series.y) values += fmt::format(" {:.3g}", y);
+      fmt::print("what the tangent of the first perceptron misses, {}:{}\n", series.name, values);
+    }
   }
-  if (a.json) return print_json(json);
-  fmt::print("{}\n", to_text(table));
-  for (const auto& series : lazy.series) {
-    std::string values;
-    for (const double y : series.y) values += fmt::format(" {:.3g}", y);
-    fmt::print("what the tangent of the first perceptron misses, {}:{}\n", series.name, values);
-  }
+  if (a.out.empty()) return;
+  HtmlReport report("Coordinate check", a.title(text));
+  report.heading("Exponents").table(table).heading("Activations");
+  for (const auto& quantity : checks[0].check.quantities)
+    for (const bool change : {false, true}) report.plot(coordinate_plot(checks, quantity, a.steps, change, a.axis));
+  lazy.caption = "One Adam step of its two matrices, exact tangent, float64. Where it falls, blocks become linear.";
+  report.heading("Laziness").plot(lazy).write(a.out);
 }
 
 // ---- transfer
@@ -416,15 +425,17 @@ void transfer(TransferArguments a) {
     }
     json["parameterizations"].push_back(one);
   }
-  if (!a.out.empty()) {
-    HtmlReport report("Transfer of the learning rate", a.title(text));
-    report.heading("Best rates").table(best).heading("Losses");
-    for (std::size_t i = 0; i < plots.size(); ++i) report.plot(plots[i]).table(tables[i]);
-    report.write(a.out);
+  if (a.json) {
+    print_json(json);
+  } else {
+    for (const auto& table : tables) fmt::print("{}\n", to_text(table));
+    fmt::print("{}", to_text(best));
   }
-  if (a.json) return print_json(json);
-  for (const auto& table : tables) fmt::print("{}\n", to_text(table));
-  fmt::print("{}", to_text(best));
+  if (a.out.empty()) return;
+  HtmlReport report("Transfer of the learning rate", a.title(text));
+  report.heading("Best rates").table(best).heading("Losses");
+  for (std::size_t i = 0; i < plots.size(); ++i) report.plot(plots[i]).table(tables[i]);
+  report.write(a.out);
 }
 
 void add_coordcheck(CLI::App& net) {

@@ -186,6 +186,8 @@ void write_report(const std::vector<Measured>& all, const std::optional<Picture>
 void regions(Arguments a) {
   if (a.threads > 0) at::set_num_threads(a.threads);
   cli::device_named(a.device);  // before anything is read
+  check_output(a.picture);
+  check_output(a.out);
   std::ranges::sort(a.radii);
   if (std::ranges::adjacent_find(a.radii) != a.radii.end()) fail_usage("--radius: the same radius twice");
   const auto network = read_network(a.model);

@@ -12,6 +12,7 @@
 #include "cli/net.h"
 #include "cli/verbs.h"
 #include "unbend/base/error.h"
+#include "unbend/base/files.h"
 #include "unbend/base/progress.h"
 #include "unbend/nets/network_file.h"
 #include "unbend/nets/torchscript.h"
@@ -25,7 +26,8 @@ namespace {
 
 struct Arguments {
   std::string model, input, std, scale, covariance, factor, law, mode = "full", target, out, save, device = "cpu";
-  double alpha = 2, coverage = .95;
+  std::optional<double> alpha;
+  double coverage = .95;
   bool classes = false, variance_head = false, json = false, quiet = false;
   std::int64_t samples = 0;
   std::uint64_t seed = 0;
@@ -44,7 +46,8 @@ at::Tensor number_or_array(const std::string& text, const char* option) {
 Noise noise_of(const Arguments& a) {
   const int given = !a.std.empty() + !a.scale.empty() + !a.covariance.empty() + !a.factor.empty();
   if (given != 1) fail_usage("give the input's noise by exactly one of --std, --scale, --covariance and --factor");
-  const Law law = law_named(a.law.empty() ? (a.scale.empty() ? "gaussian" : "cauchy") : a.law, a.alpha);
+  const Law law = law_named(a.law.empty() ? (a.scale.empty() ? "gaussian" : "cauchy") : a.law, a.alpha.value_or(2));
+  if (a.alpha && a.law != "stable") fail_usage("--alpha is of --law stable, not of {} noise", name_of(law));
   if (law.gaussian() != a.scale.empty() && a.factor.empty())
     fail_usage("{} noise is given by {}", name_of(law),
                law.gaussian() ? "--std or --covariance" : "--scale or --factor");
@@ -184,7 +187,7 @@ void abstain(const Arguments& a, const Propagated& p, const at::Tensor& y, Findi
   f.plots.push_back(plot);
 }
 
-// The first samples, drawn.
+// The first samples, drawn; with the network's own noise where it predicts that.
 void check_by_draws(const Arguments& a, const BatchFunction& model, const at::Tensor& x, const Noise& noise,
                     const Propagated& p, Findings& f) {
   const at::NoGradGuard no_gradients;
@@ -199,7 +202,9 @@ void check_by_draws(const Arguments& a, const BatchFunction& model, const at::Te
   std::vector<double> first;  // draws of output 0 of sample 0
   Progress progress("draw", a.samples, "samples", a.quiet || a.json);
   for (int64_t i = 0; i < a.samples; ++i) {
-    const auto y = model(draw(head, part, generator)).flatten(1).to(at::kCPU);
+    auto y = model(draw(head, part, generator)).flatten(1).to(at::kCPU);
+    if (a.variance_head)
+      y = draw(y.narrow(1, 0, k), independent_noise(p.law, at::exp(y.narrow(1, k, k) / 2)), generator);
     inside += at::logical_and(y >= low.narrow(0, 0, count), y <= high.narrow(0, 0, count)).to(at::kDouble);
     const auto d = (y - p.location.narrow(0, 0, count)).to(at::kDouble);
     sum += d, squares += d.square();
@@ -250,22 +255,26 @@ void uncertainty(const Arguments& a) {
   if (a.threads > 0) at::set_num_threads(a.threads);
   if (!(a.coverage > 0 && a.coverage < 1)) fail_usage("--coverage {}: expected a share between 0 and 1", a.coverage);
   if (a.classes && a.variance_head) fail_usage("--classes and --variance-head exclude each other");
+  check_output(a.out);
   const auto device = cli::device_named(a.device);
   const auto noise = to(noise_of(a), device);
   const bool marginal = a.mode == "marginal";
   const auto model = open_model(a.model, marginal, device);
   const auto x = load_npy(a.input).to(device);
+  if (!a.save.empty()) {
+    std::error_code ignored;  // the check says what is wrong
+    std::filesystem::create_directories(a.save, ignored);
+    check_output(std::filesystem::path(a.save) / "location.npy");
+  }
   auto p = to(marginal        ? propagate_marginal(*model.network, x, noise)
               : model.network ? propagate(*model.network, x, noise)
                               : propagate(model.function, x, noise),
               at::kCPU);
-  BatchFunction mean = model.function;
   if (a.variance_head) {  // the second half of the outputs is the logarithm of the first half's own variance
     const auto k = p.location.size(1) / 2;
     require(p.location.size(1) == 2 * k, "--variance-head: {} outputs are not means and variances", 2 * k + 1);
     auto own = at::exp(p.location.narrow(1, k, k));
     p = with_own_noise(outputs(p, 0, k), noise.law.gaussian() ? own : at::sqrt(own));
-    mean = [f = model.function, k](const at::Tensor& v) { return f(v).flatten(1).narrow(1, 0, k); };
   }
   Findings f;
   f.json = {{"law", std::string(name_of(p.law))},   {"alpha", p.law.alpha},          {"mode", a.mode},
@@ -278,9 +287,8 @@ void uncertainty(const Arguments& a) {
     const auto y = load_npy(a.target);
     a.classes ? abstain(a, p, y, f) : calibrate(a, p, y, f);
   }
-  if (a.samples > 0) check_by_draws(a, mean, x, noise, p, f);
+  if (a.samples > 0) check_by_draws(a, model.function, x, noise, p, f);
   if (!a.save.empty()) {
-    std::filesystem::create_directories(a.save);
     const std::filesystem::path folder = a.save;
     save_npy(folder / "location.npy", p.location);
     save_npy(folder / "scale.npy", scale(p));
@@ -314,7 +322,7 @@ void add_net_uncertainty_verb(CLI::App& net) {
   verb->add_option("--factor", a->factor, "low-rank noise x + L s: .npy [n, r] or [B, n, r]");
   verb->add_option("--law", a->law, "gaussian, cauchy or stable; otherwise by the option that gives the noise")
       ->check(CLI::IsMember({"gaussian", "cauchy", "stable"}));
-  verb->add_option("--alpha", a->alpha, "of --law stable, above 0 and up to 2")->capture_default_str();
+  verb->add_option("--alpha", a->alpha, "of --law stable, above 0 and up to 2 (default: 2)");
   verb->add_option("--mode", a->mode, "full, or marginal: about two forward passes, correlations are lost")
       ->check(CLI::IsMember({"full", "marginal"}))
       ->capture_default_str();

@@ -7,12 +7,14 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <utility>
 
 #include "cli/verbs.h"
 #include "unbend/base/error.h"
+#include "unbend/base/files.h"
 #include "unbend/base/interrupt.h"
 #include "unbend/base/progress.h"
 #include "unbend/optimize/ftrl_file.h"
@@ -53,6 +55,58 @@ opt::Ftrl new_learner(const Arguments& a, const opt::FormatOptions& format) {
   o.geometry.domain = opt::domain_named(a.domain);
   o.multiclass = a.softmax ? opt::Multiclass::Softmax : opt::Multiclass::OneVsRest;
   return opt::Ftrl(o, format.dimension());
+}
+
+/// The arguments with what a model was learnt with.
+Arguments learnt_with(Arguments a, const opt::FtrlModel& model) {
+  const opt::FtrlOptions& o = model.learner.options();
+  a.learner = o, a.text = model.format;
+  a.loss = opt::name(o.loss.kind), a.loss_parameter = o.loss.parameter;
+  a.update = opt::update_names()[static_cast<std::size_t>(o.update)];
+  a.schedule = opt::schedule_names()[static_cast<std::size_t>(o.schedule)];
+  a.domain = opt::domain_names()[static_cast<std::size_t>(o.geometry.domain)];
+  a.softmax = o.multiclass == opt::Multiclass::Softmax;
+  a.format = opt::format_names()[static_cast<std::size_t>(model.format.format)];
+  a.no_constant = !model.format.constant;
+  return a;
+}
+
+/// What learning depends on, by option.
+std::map<std::string, std::string> settings(const Arguments& a) {
+  const auto word = [](const auto& value) { return fmt::format("{}", value); };
+  const opt::FtrlOptions& o = a.learner;
+  return {{"--format", a.format},
+          {"--features", word(a.text.features)},
+          {"--bits", word(a.text.bits)},
+          {"--no-constant", word(a.no_constant)},
+          {"--label-column", word(a.text.label_column)},
+          {"--loss", a.loss},
+          {"--loss-parameter", word(a.loss_parameter)},
+          {"--update", a.update},
+          {"--schedule", a.schedule},
+          {"--rate", fmt::format("{}", fmt::join(o.rates, " "))},
+          {"--lambda1", word(o.lambda1)},
+          {"--epsilon", word(o.epsilon)},
+          {"--domain", a.domain},
+          {"--low", word(o.geometry.low)},
+          {"--high", word(o.geometry.high)},
+          {"--radius", word(o.geometry.radius)},
+          {"--l1", word(o.l1)},
+          {"--l1-power", word(o.l1_power)},
+          {"--classes", word(o.classes)},
+          {"--softmax", word(a.softmax)},
+          {"--zero-one", word(o.zero_one)},
+          {"--average", word(o.average)}};
+}
+
+/// A model goes on as it was learnt: options may repeat that, so that one command starts and goes on, but not change
+/// it.
+void refuse_other_settings(const CLI::App& verb, const Arguments& asked, const Arguments& learnt,
+                           const std::string& model) {
+  const auto now = settings(asked);
+  for (const auto& [option, value] : settings(learnt))
+    if (verb.get_option(option)->count() > 0 && now.at(option) != value)
+      fail_usage("{} is {} in {}, which goes on as it was learnt: leave it out, or start anew", option, value, model);
 }
 
 std::string number(double x) { return std::isfinite(x) ? fmt::format("{:.6g}", x) : "diverged"; }
@@ -131,18 +185,24 @@ void write_report(const Arguments& a, const opt::Ftrl& learner) {
   page.write(a.report);
 }
 
-void train(const Arguments& a) {
+void train(const CLI::App& verb, Arguments a) {
   if (!a.sweep && a.model.empty()) fail_usage("--model is needed: the file that keeps what is learnt");
   if (a.resume && !a.from.empty()) fail_usage("--resume goes on with --model itself; --from starts from another one");
   const bool exists = !a.model.empty() && std::filesystem::exists(a.model);
   if (exists && !a.resume && !a.overwrite)
     fail_usage("{} exists: --resume goes on with it, --overwrite starts anew", a.model);
+  check_output(a.model);
+  check_output(a.report);
   catch_interrupts();
 
   std::unique_ptr<opt::RowStream> stream;
   std::optional<opt::Ftrl> learner;
   if ((a.resume && exists) || !a.from.empty()) {
-    opt::FtrlModel model = opt::load_ftrl(a.resume ? a.model : a.from);
+    const std::string& file = a.resume ? a.model : a.from;
+    opt::FtrlModel model = opt::load_ftrl(file);
+    const Arguments learnt = learnt_with(a, model);
+    refuse_other_settings(verb, a, learnt, file);
+    a = learnt;
     stream =
         std::make_unique<opt::RowStream>(a.stream, model.format, a.resume ? model.position : opt::StreamPosition{});
     learner.emplace(std::move(model.learner));
@@ -230,6 +290,7 @@ class Output {
 void predict(const Arguments& a) {
   if (a.json && a.out.empty())
     fail_usage("--json takes standard output for the summary: give --out for the predictions");
+  check_output(a.out);
   catch_interrupts();
   opt::FtrlModel model = opt::load_ftrl(a.model);
   const opt::FtrlOptions& o = model.learner.options();
@@ -251,7 +312,8 @@ void predict(const Arguments& a) {
     std::size_t next_bad = 0;
     const auto refuse = [&](const opt::BadLine& line) {
       if (!a.skip_bad)
-        fail_input("{}: line {}: {}; --skip-bad prints empty lines instead", name_of(a), line.line, line.problem);
+        fail_input("{}: line {}: {}; --skip-bad prints empty lines instead{}", name_of(a), line.line, line.problem,
+                   a.unlabelled ? "" : ", --unlabelled looks at no labels");
       ++bad;
       fmt::print(out, "\n");
     };
@@ -261,6 +323,7 @@ void predict(const Arguments& a) {
       const opt::Row row = batch->rows[i];
       std::span<const double> s;
       try {
+        if (!a.unlabelled) model.learner.check_label(row.label);
         if (a.average) {
           margins.assign(classes, 0);
           for (std::size_t k = 0; k < classes; ++k)
@@ -286,11 +349,9 @@ void predict(const Arguments& a) {
       if (a.unlabelled) continue;
       weight += row.weight;
       if (classes > 1) {
-        if (row.label >= 0 && row.label < o.classes) {
-          wrong += row.weight * (static_cast<double>(top) != row.label);
-          if (o.multiclass == opt::Multiclass::Softmax)
-            loss += row.weight * opt::softmax_value(s, static_cast<std::size_t>(row.label), unused);
-        }
+        wrong += row.weight * (static_cast<double>(top) != row.label);
+        if (o.multiclass == opt::Multiclass::Softmax)
+          loss += row.weight * opt::softmax_value(s, static_cast<std::size_t>(row.label), unused);
       } else {
         const double y = o.zero_one ? 2 * row.label - 1 : row.label;
         loss += row.weight * opt::loss_value(o.loss, s[0], y);
@@ -395,7 +456,7 @@ void add_online_verbs(CLI::App& app) {
       "  zcat rows.svm.gz | unbend online train - --loss hinge --model rows.model --save-every 1000000\n"
       "  unbend online train rows.svm --resume --model rows.model\n"
       "  unbend online train digits.csv --classes 10 --softmax --model digits.model");
-  verb->callback([a] { train(*a); });
+  verb->callback([a, verb] { train(*verb, *a); });
 
   verb = group->add_subcommand("predict", "one prediction per line; probabilities of logistic models");
   auto p = std::make_shared<Arguments>();
@@ -423,7 +484,7 @@ void add_online_verbs(CLI::App& app) {
   verb->footer(
       "Examples:\n  unbend online sweep rows.svm --loss hinge --report sweep.html\n"
       "  unbend online sweep prices.csv --label-column -1 --loss absolute --update linear");
-  verb->callback([s] { train(*s); });
+  verb->callback([s, verb] { train(*verb, *s); });
 }
 
 }  // namespace unbend

@@ -9,6 +9,7 @@
 #include "cli/device.h"
 #include "cli/verbs.h"
 #include "unbend/base/error.h"
+#include "unbend/base/files.h"
 #include "unbend/base/interrupt.h"
 #include "unbend/nets/classifier.h"
 #include "unbend/nets/pyramid_file.h"
@@ -38,6 +39,7 @@ struct TrainArguments {
 void train(TrainArguments a) {
   if (!(a.held_out >= 0 && a.held_out < 1)) fail_usage("--held-out {}: expected a share from 0 to below 1", a.held_out);
   if (!(a.learning_rate > 0)) fail_usage("--learning-rate {} is not above 0", a.learning_rate);
+  check_output(a.out);
   set_threads(a.threads);
   const auto device = cli::device_named(a.device);
   a.shape.normalize = a.attention == "soft++";

@@ -23,7 +23,7 @@ void bind_parameterization(py::module_& m) {
         [](const std::vector<std::pair<std::string, std::vector<int64_t>>>& tensors, const std::string& name,
            std::optional<double> alpha, const std::vector<int64_t>& size, const std::vector<int64_t>& base,
            const std::map<std::string, double>& settings, bool tied, bool independent_decay, bool force,
-           const std::map<std::string, std::optional<std::string>>& roles) {
+           const std::vector<std::pair<std::string, std::optional<std::string>>>& roles) {
           std::vector<NamedShape> shapes;
           for (const auto& [tensor, sizes] : tensors) shapes.push_back({tensor, sizes});
           auto parameterization = find_parameterization(name);

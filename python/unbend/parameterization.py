@@ -35,7 +35,7 @@ class Rules:
             if rule.init_std > 0:
                 tensor.normal_(0, rule.init_std, generator=generator)
             else:
-                tensor.fill_(0 if rule.name.endswith("bias") else 1)
+                tensor.fill_(1 if rule.role.endswith("norm") and not rule.name.endswith("bias") else 0)
 
     def __str__(self):
         widest = max(len(rule.name) for rule in self.tensors)
@@ -54,7 +54,8 @@ def parameterize(model, size, base, *, name="completep", alpha=None, lr=2 ** -8,
     head width) of this model and of the one that lr, weight_decay, eps and init_std were tuned on; depth counts blocks.
     name: "sp", "mup", "depth-mup" or "completep"; alpha: another exponent of the residual branches. roles: parts of
     tensor names to "embedding", "block_norm", "block_weight", "block_bias", "final_norm", "unembedding" or None (left
-    out), where names do not tell. InputError for tensors without a role, all named.
+    out), where names do not tell; the first part that a name contains decides. InputError for tensors without a role,
+    all named.
     """
     named = dict(model.named_parameters() if isinstance(model, torch.nn.Module) else model)
     sizes = [list(s) + [0] * (3 - len(s)) for s in (size, base)]
@@ -62,5 +63,5 @@ def parameterize(model, size, base, *, name="completep", alpha=None, lr=2 ** -8,
         raise InputError("sizes are (width, depth) or (width, depth, head width)")
     core = _core.parameterize([(n, list(p.shape)) for n, p in named.items()], name, alpha, *sizes,
                               {"lr": lr, "weight_decay": weight_decay, "eps": eps, "init_std": init_std}, tied,
-                              independent_decay, force, roles or {})
+                              independent_decay, force, list((roles or {}).items()))
     return Rules(core, named)

@@ -42,8 +42,11 @@ def _triplets(a, s):
 
 
 def singular_triplets(a, k, *, tolerance=0., basis=0, restarts=100, seed=1, start=None):
-    """The k largest singular values with their vectors, by thick-restart Golub-Kahan bidiagonalisation."""
-    start = None if start is None else leaves(start, a._codomain, "start")
+    """The k largest singular values with their vectors, by thick-restart Golub-Kahan bidiagonalisation.
+
+    start: a vector of A's domain.
+    """
+    start = None if start is None else leaves(start, a._domain, "start")
     return _triplets(a, _core.singular_triplets(a._map, k, tolerance, basis, restarts, seed, start))
 
 

@@ -291,6 +291,28 @@ TEST(SolveCauses, IllConditionedMatrices) {
             Outcome::Indefinite);
 }
 
+// A Laplacian and a Gram matrix of few vectors are psd: singular is not indefinite.
+TEST(SolveCauses, SingularPsdMatrices) {
+  const auto path = numbers({1, -1, 0, -1, 2, -1, 0, -1, 1}).view({3, 3});
+  const std::tuple<at::Tensor, at::Tensor, at::Tensor> cases[] = {
+      {path, numbers({1, 0, -1}), numbers({1, 0, -1})},
+      {at::ones({2, 2}, at::kDouble), numbers({1, 1}), numbers({.5, .5})}};
+  for (const auto& [matrix, b, x] : cases) {
+    const LinearMap a = declare(dense_map(matrix), {Property::Psd});
+    for (const SolveResult& result : {solve(a, {b}), solve_directly(a, {b})}) {
+      EXPECT_EQ(result.outcome, Outcome::IllConditioned) << result.message;
+      EXPECT_TRUE(at::allclose(result.x[0], x, 0, 1e-12)) << result.x[0];
+      EXPECT_LT(result.residual, 1e-12);
+    }
+  }
+  Random random(5);
+  for (int i = 0; i < 10; ++i) {  // some of their least eigenvalues are negative by rounding
+    const auto vectors = random_matrix(8, 3, random, at::kDouble);
+    const LinearMap gram = declare(dense_map(at::mm(vectors, vectors.t())), {Property::Psd});
+    EXPECT_EQ(solve_directly(gram, {at::ones({8}, at::kDouble)}).outcome, Outcome::IllConditioned);
+  }
+}
+
 // Float32 stalls above 1e-7 or so: said, not claimed away.
 TEST(SolveCauses, Float32Stagnates) {
   Random random(1);

@@ -103,6 +103,8 @@ class Fit(VerbTestCase):
         self.assert_refused(3, "tolerances must be numbers", "logistic", data, "--tolerance", "nan")
         self.assert_refused(3, "not finite at the start", "softmax", self.file("huge.csv", [[1e200, 0], [-1e200, 1]]))
         self.assert_refused(3, "one column", "least-squares", data, "--curve", "gaussian")
+        for option in ("--out", "--report"):
+            self.assert_refused(2, "there is no folder", "logistic", data, option, self.path / "none" / "out")
 
 
 if __name__ == "__main__":

@@ -69,6 +69,9 @@ class Gan(VerbTestCase):
         self.assert_refused(3, "2 dimensions, generated points 1", "--true", self.file("c.csv", [[1, 2]]),
                             "--generated", self.file("a.csv", [[1]]))
         self.assert_refused(2, "--kernel", "--kernel", "cubic")
+        for option in ("--report", "--trajectory"):
+            self.assert_refused(2, "there is no folder", option, self.path / "none" / "out")
+        self.assert_refused(2, "needs a simulation", "--trajectory", self.path / "path.npy", "--steps", 0)
 
 
 if __name__ == "__main__":

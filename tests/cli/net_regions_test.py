@@ -85,6 +85,20 @@ class Regions(VerbTestCase):
         self.assertEqual(out["radii"][0]["layers"][0]["neurons"], 48)
         self.assertGreater(out["slice"]["regions"], 1)
 
+    def test_a_scalar_comes_first(self):
+        class Scaled(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.net = nn.Sequential(nn.Linear(6, 30), nn.ReLU(), nn.Linear(30, 3))
+
+            def forward(self, x):
+                return self.net(x * 2 - 1)
+
+        torch.jit.script(Scaled().eval()).save(str(self.path / "net.pt"))
+        out = self.run_json("--radius", 0.1)
+        self.assertGreater(out["radii"][0]["complexity"], 0)
+        self.assertGreater(out["slice"]["regions"], 1)
+
     def test_refuses(self):
         self.perceptron()
         model, x = self.path / "net.pt", self.path / "x.npy"
@@ -101,6 +115,8 @@ class Regions(VerbTestCase):
         np.save(self.path / "w.npy", np.zeros((3, 5), dtype=np.float32))
         self.assert_refused(3, "does not take", "--model", model, "--input", self.path / "w.npy")
         self.assert_refused(3, "x.npy", "--model", x, "--input", x)
+        for option in ("--report", "--picture"):
+            self.assert_refused(2, "there is no folder", "--model", model, "--input", x, option, self.path / "none" / "out")
 
 
 if __name__ == "__main__":

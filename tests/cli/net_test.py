@@ -53,6 +53,18 @@ class Net(VerbTestCase):
         self.assertRegex(text.stdout, r"block_weight +128 +0.01 +0.0009766 +0.4 +1.562e-14")
         self.assertIn("Learning rate of hidden weights", (self.path / "rules.html").read_text())
 
+    def test_curves_over_depth(self):
+        def curves(*arguments):
+            result = self.run_verb("parameterize", *arguments, "--report", self.path / "rules.html")
+            self.assertEqual(result.returncode, 0, result.stderr)
+            return (self.path / "rules.html").read_text().split("Over depth</h2>")[1].split("Tensors</h2>")[0]
+        plain = curves()
+        self.assertIn("Learning rate of hidden weights", plain)
+        self.assertEqual(curves("--skip", "blocks"), plain)  # those of this project's transformer, whatever the user's roles are
+        self.assertEqual(curves("--alpha", 1), plain)
+        self.assertNotEqual(curves("--alpha", .5), plain)
+        self.assertNotEqual(curves("--alpha", 0, "--force"), plain)
+
     def test_own_file(self):
         shapes = {"wte.weight": [50, 48], "wpe.weight": [16, 48], "ln_f.weight": [48], "ln_f.bias": [48]}
         for i in range(6):
@@ -108,6 +120,7 @@ class Net(VerbTestCase):
     def test_mistakes_are_named(self):
         text = self.text()
         self.assert_refused(3, "outside of [1/2, 1]", "parameterize", "--alpha", .3)
+        self.assert_refused(3, "outside of [1/2, 1]", "parameterize", "--alpha", 0)
         self.assertEqual(self.run_verb("parameterize", "--alpha", .3, "--force").returncode, 0)
         self.assert_refused(2, "does not have", "parameterize", "--alpha", .7, "--parameterization", "mup")
         self.assert_refused(3, "heads of 32 where the base has 64", "parameterize", "--head-dim", 32, "--base-head-dim", 64)
@@ -125,6 +138,8 @@ class Net(VerbTestCase):
         (self.path / "one.txt").write_text("aaaaaaa")
         self.assert_refused(3, "windows of 12", "transfer", self.path / "one.txt", *SMALL)
         self.assert_refused(3, "missing.txt", "coordcheck", self.path / "missing.txt", *SMALL)
+        for verb in (("parameterize",), ("coordcheck", text, *SMALL), ("transfer", text, *SMALL)):
+            self.assert_refused(2, "there is no folder", *verb, "--report", self.path / "none" / "report.html")
 
 
 if __name__ == "__main__":

@@ -86,6 +86,42 @@ class Uncertainty(VerbTestCase):
         head = self.run_json("--std", 0.1, "--variance-head")
         self.assertEqual(head["outputs"], 1)
         self.assertAlmostEqual(head["std"][0][0], math.sqrt(0.04 + math.exp(1.5)), 4)
+        drawn = self.run_json("--std", 0.1, "--variance-head", "--samples", 4000, "--rows", 1)["draws"]
+        self.assertAlmostEqual(drawn["inside"], 0.95, delta=0.02)
+        self.assertAlmostEqual(drawn["std_ratio"], 1, delta=0.05)
+
+    def test_sums_repeat_smaller_values(self):
+        class Centred(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.first, self.last = nn.Linear(2, 3), nn.Linear(3, 2)
+
+            def forward(self, x):
+                h = torch.tanh(self.first(x))
+                return self.last(h - h.mean(1, keepdim=True))
+
+        torch.manual_seed(1)
+        net = Centred()
+        torch.jit.save(torch.jit.script(net), self.path / "centred.pt")
+        jacobian = torch.autograd.functional.jacobian(net, torch.tensor([[1, -0.4]]))[0, :, 0]
+        result = self.run_json("--std", 0.1, model="centred.pt")
+        self.assertTrue(result["network"])
+        np.testing.assert_allclose(result["std"][0], 0.1 * jacobian.norm(dim=1).numpy(), rtol=1e-4)
+
+    def test_scalars_between_layers(self):
+        class Scaled(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.first, self.middle, self.last = nn.Linear(2, 3), nn.Linear(3, 3), nn.Linear(3, 2)
+
+            def forward(self, x):
+                return self.last(torch.tanh(self.middle(torch.tanh(self.first(2 * x - 1)) * 0.5 + 1))) - 0.5
+
+        torch.manual_seed(1)
+        net = Scaled()
+        torch.jit.save(torch.jit.script(net), self.path / "scaled.pt")
+        jacobian = torch.autograd.functional.jacobian(net, torch.tensor([[1, -0.4]]))[0, :, 0]
+        np.testing.assert_allclose(self.run_json("--std", 0.1, model="scaled.pt")["std"][0], 0.1 * jacobian.norm(dim=1).numpy(), rtol=1e-4)
 
     def test_any_module(self):
         result = self.run_json("--std", 0.1, model="gated.pt")
@@ -100,6 +136,11 @@ class Uncertainty(VerbTestCase):
         self.assert_refused(2, "cauchy noise is given by --scale", "--std", 1, "--law", "cauchy")
         self.assert_refused(2, "expected a number", "--std", "much")
         self.assert_refused(2, "--coverage", "--std", 1, "--coverage", 1)
+        self.assert_refused(2, "--alpha is of --law stable, not of cauchy noise", "--scale", 1, "--alpha", 1.5)
+        self.assert_refused(2, "--alpha is of --law stable, not of gaussian noise", "--std", 1, "--alpha", 2)
+        self.assert_refused(2, "there is no folder", "--std", 1, "--report", "none/report.html")
+        (self.path / "out").write_text("a file")
+        self.assert_refused(2, "there is no folder", "--std", 1, "--save", "out")
         self.assert_refused(3, "negative", "--std", -1)
         self.assert_refused(3, "alpha", "--scale", 1, "--law", "stable", "--alpha", 3)
         self.save("bad", [[1, 2], [2, 1]])

@@ -57,6 +57,25 @@ class Online(VerbTestCase):
         self.assertEqual(self.run_json("train", half, "--model", model, "--resume")["rows"], 4000)
         self.assertEqual(model.read_bytes(), (self.path / "straight").read_bytes())
         self.assert_refused(2, "--resume goes on", "train", half, "--model", model)
+        for other in (lines[:10], ["1 0:1.25"] + lines):
+            self.assert_refused(3, "this is not the stream that was learnt", "train", self.file("other.svm", other), "--model", model,
+                                "--resume")
+        self.assertEqual(model.read_bytes(), (self.path / "straight").read_bytes())
+
+    def test_a_model_goes_on_as_it_was_learnt(self):
+        data, model, report = self.file("rows.svm", rows(300)), self.path / "model", self.path / "report.html"
+        command = ("train", data, "--model", model, "--resume", "--loss", "hinge", "--rate", "0.50", "--zero-one", "--features", 6)
+        data.write_text(data.read_text().replace("-1 ", "0 "))
+        for _ in range(2):  # one command starts and goes on
+            self.assertEqual(self.run_json(*command)["rows"], 300)
+        self.run_json("train", data, "--model", self.path / "next", "--from", model, "--report", report)
+        self.assertIn("hinge loss, proximal updates, adagrad schedule", report.read_text())
+        for option, value, learnt in (("--loss", "logistic", "hinge"), ("--rate", 2, "0.5"), ("--features", 7, "6"), ("--l1", 1, "0"),
+                                      ("--format", "csv", "libsvm"), ("--schedule", "sqrt", "adagrad")):
+            self.assert_refused(2, f"{option} is {learnt} in {model}", "train", data, "--model", model, "--resume", option, value)
+            self.assert_refused(2, f"{option} is {learnt} in {model}", "train", data, "--model", self.path / "other", "--from", model,
+                                option, value)
+        self.assert_refused(2, f"--softmax is false in {model}", "train", data, "--model", model, "--resume", "--softmax")
 
     def test_standard_input_interrupted(self):
         model, lines = self.path / "model", rows(2100)
@@ -94,7 +113,13 @@ class Online(VerbTestCase):
         self.assertEqual(list(self.path.glob("*.part")) + list(self.path.glob("out")), [])
         self.assert_refused(3, "line 21", "predict", data, "--model", model)
         printed = self.run_verb("predict", data, "--model", model, "--skip-bad").stdout.split("\n")
-        self.assertEqual((len(printed), printed[20]), (53, ""))
+        self.assertEqual((len(printed), printed[20], printed[30]), (53, "", ""))
+        lines[20] = lines[19]  # a label that the loss does not take is as bad as it is in training
+        data = self.file("label.svm", lines)
+        self.assert_refused(3, "line 31: the label 7 is not -1 or 1", "predict", data, "--model", model)
+        found = self.run_json("predict", data, "--model", model, "--skip-bad", "--out", out)
+        self.assertEqual((found["rows"], found["bad_lines"]), (51, 1))
+        self.assertEqual(self.run_json("predict", data, "--model", model, "--unlabelled", "--out", out), {"rows": 52, "bad_lines": 0})
 
     def test_sweep_and_formats(self):
         data = self.file("rows.csv", ["y,a,b,c,d,e,f"] + rows(2000, libsvm=False))
@@ -138,6 +163,13 @@ class Online(VerbTestCase):
         self.assert_refused(3, "there are no rows", "train", self.file("empty.svm", []), "--model", model)
         self.assert_refused(3, "line 1: column 3", "train", self.file("bad.svm", ["1 0:x"]), "--model", model)
         self.assertFalse(model.exists())  # nothing was learnt
+        nowhere = self.path / "none" / "file"
+        self.assert_refused(2, "there is no folder", "train", data, "--model", nowhere)
+        self.assert_refused(2, "there is no folder", "train", data, "--model", model, "--report", nowhere)
+        self.assertFalse(model.exists())  # it is said first
+        self.run_json("train", data, "--model", model)
+        self.assert_refused(2, "it is a folder", "predict", data, "--model", model, "--out", self.path)
+        model.unlink()
         self.assert_refused(3, "not a saved online learner", "predict", data, "--model", self.zeros())
         self.assert_refused(3, "label 0 is not -1 or 1", "train", self.file("z.svm", ["0 1:1"]), "--model", self.path / "z")
 

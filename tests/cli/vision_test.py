@@ -108,6 +108,7 @@ class Vision(VerbTestCase):
         self.assert_refused(2, "--attention", *train, data, "--attention", "hard")
         self.assert_refused(2, "--held-out", *train, data, "--held-out", 1)
         self.assert_refused(2, "--epochs", *train, data, "--epochs", 0)
+        self.assert_refused(2, "there is no folder", "train", data, "--out", self.path / "none" / "net.safetensors", *SMALL)
         self.assertFalse(out.exists())
         self.assert_refused(3, "missing.safetensors", "eval", self.path / "missing.safetensors", data)
         (self.path / "text.safetensors").write_text("no network")

@@ -76,6 +76,19 @@ std::vector<Case> cases() {
     b.add(Concatenation{-1}, {5, 2});
     all.push_back({"maxima beside", b.net, {3, 6}});
   }
+  {
+    Builder b;  // sums of a value and its means, which are smaller; of two that are each smaller than the sum
+    b.linear(5, 4).add(Elementwise{Activation::Tanh}).add(MeanOver{{1}, true}).add(Addition{}, {2, 3});
+    b.add(Reshape{{2, 2}}).add(MeanOver{{1}, true}).add(MeanOver{{2}, true}, {5}).add(Addition{}, {6, 7});
+    b.add(Addition{}, {7, 8}).relu().add(Reshape{{-1}}).linear(4, 3);
+    all.push_back({"repeated", b.net, {3, 5}});
+  }
+  {
+    Builder b;  // [B, C, H, W] + [B, C, 1, 1]
+    b.add(Convolution{b.tensor({3, 2, 3, 3}), {}, {1, 1}, {1, 1}, {1, 1}, {0, 0}}).add(MeanOver{{2, 3}, true});
+    b.add(Addition{}, {2, 1}).relu().add(Reshape{{-1}}).linear(60, 2);
+    all.push_back({"planes and their means", b.net, {2, 2, 4, 5}});
+  }
   return all;
 }
 

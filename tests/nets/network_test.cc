@@ -101,6 +101,10 @@ TEST(Network, BadInputNamesTheLayer) {
   Network loop;
   append(loop, Addition{}, "loop", {0, 5});
   EXPECT_THROW(loop(at::ones({1, 1})), Error);
+  Network coupled;  // adds the mean of sample j to number j of every sample
+  append(coupled, MeanOver{{1}, false}, "mean");
+  append(coupled, Addition{}, "sum", {0, 1});
+  EXPECT_THROW(coupled(at::ones({3, 3})), Error);
   EXPECT_THROW(multilayer_perceptron({3}, {}, random), Error);
 }
 

@@ -230,6 +230,33 @@ TEST_F(StreamTest, CsvTellsItsWidth) {
   EXPECT_THROW(RowStream(file("\n"), format_), Error);
 }
 
+TEST_F(StreamTest, GoesOnBetweenLinesOnly) {
+  std::string path = file("1 1:1\n1 1:2\n-1 2:1");
+  const auto says = [&](std::int64_t bytes, std::int64_t lines) {
+    return error_message([&] { RowStream(path, format_, {bytes, lines}); });
+  };
+  EXPECT_EQ(says(6, 1), "no error");
+  EXPECT_EQ(says(18, 3), "no error");  // the end
+  EXPECT_NE(says(7, 1).find("byte 7, behind its line 1, is inside a line"), std::string::npos) << says(7, 1);
+  EXPECT_NE(says(19, 3).find("it ends at byte 18, before byte 19"), std::string::npos) << says(19, 3);
+  path = file("1 1:1\n1 1:2\n-1 2:1\n1 3:1\n");  // it has grown: the last line lacked its end
+  EXPECT_EQ(says(18, 3), "no error");
+  path = file("1 1:1\n1 1:2\n-1 2:15\n");  // the last line was not whole
+  EXPECT_NE(says(18, 3), "no error");
+}
+
+TEST_F(StreamTest, AHeadingIsOnlyAtTheStart) {
+  format_.format = RowFormat::Csv;
+  const std::string path = file("label,a,b\n1,1,2\nx,y,z\n");
+  const std::int64_t first = 10, second = first + 6;
+  RowStream whole(path, format_), rest(path, whole.format(), {second, 2});
+  EXPECT_EQ(whole.next()->bad.size(), 1u);
+  RowBatch* batch = rest.next();
+  ASSERT_NE(batch, nullptr);
+  ASSERT_EQ(batch->bad.size(), 1u);
+  EXPECT_EQ(batch->bad[0].line, 3);
+}
+
 TEST_F(StreamTest, DamagedModelsAreRefused) {
   FtrlOptions o;
   o.rates = {.1, 1};

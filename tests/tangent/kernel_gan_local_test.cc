@@ -263,6 +263,17 @@ TEST(KernelGanLocal, KinkedKernelsAreForSimulationOnly) {
   }
 }
 
+TEST(KernelGanLocal, AdviceWithoutRegularisationKnowsTheOrder) {
+  Problem p;
+  p.true_points = p.points = numbers({0}).view({1, 1});
+  p.true_masses = p.masses = numbers({1});
+  p.steps = {.1, 50, 0, Order::Alternating};
+  EXPECT_THAT(analyse(p).targets[0].advice,
+              testing::AllOf(HasSubstr("g = 5 is above 4"), testing::Not(HasSubstr("alternating"))));
+  p.steps.order = Order::Simultaneous;
+  EXPECT_THAT(analyse(p).targets[0].advice, HasSubstr("take alternating ones"));
+}
+
 TEST(KernelGanLocal, AdviceHelps) {
   // Where a knob is named, turning it makes the block converge, or faster.
   for (const auto order : {Order::Alternating, Order::Simultaneous}) {

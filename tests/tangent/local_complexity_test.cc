@@ -301,6 +301,20 @@ TEST(LocalComplexity, ConvolutionIsItsMatrix) {
   expect_equal(of_convolution, local_complexity_naive(convolution, x, frame, options));
 }
 
+// A file's scalars are float64, whatever the network is.
+TEST(LocalComplexity, AScalarFirstDoesNotSetTheType) {
+  const auto scaled = [](at::ScalarType type) {
+    Network net;
+    append(net, ChannelAffine{at::scalar_tensor(2., type), at::scalar_tensor(0., type)}, "twice");
+    for (const auto& node : random_network({6, 20, 3}, {Activation::Relu}, 1, at::kFloat).nodes)
+      append(net, node.operation, node.name);
+    return net;
+  };
+  const auto x = points(9, 6, 2, at::kFloat), frame = orthoplex_frame(6, 4, 3);
+  expect_equal(local_complexity(scaled(at::kDouble), x, frame, {.radius = .2}),
+               local_complexity(scaled(at::kFloat), x, frame, {.radius = .2}));
+}
+
 TEST(LocalComplexity, NothingIsCrossedInAZeroNetwork) {
   auto net = random_network({4, 8, 8, 2}, {Activation::Relu}, 1);
   for (const auto& p : parameters(net)) p.tensor->zero_();

@@ -169,9 +169,16 @@ TEST(StableDistribution, AllFormsAgree) {
   append(images, ChannelAffine{normal({12}, 3), normal({12}, 4)}, "scale");
   for (const auto& node : perceptron({12, 7, 5, 4}, Activation::Gelu, 8).nodes)
     append(images, node.operation, node.name);
+  Network factors;  // scalars before, between and after the layers
+  for (const auto& node : perceptron({4, 6, 5, 3}, Activation::Relu, 1).nodes) {
+    append(factors, ChannelAffine{at::scalar_tensor(.5), at::scalar_tensor(-.25)}, "scalar");
+    append(factors, node.operation, node.name);
+  }
+  append(factors, ChannelAffine{at::scalar_tensor(2.), at::scalar_tensor(1.)}, "scalar");
   const Case cases[] = {{perceptron({5, 8, 6, 3}, Activation::Relu, 1), normal({4, 5}, 2)},
                         {perceptron({2, 8, 9}, Activation::Tanh, 1), normal({4, 2}, 3)},
                         {images, normal({4, 3, 2, 2}, 5)},
+                        {factors, normal({4, 4}, 6)},
                         {mixed(), normal({4, 2, 4, 4}, 6)}};
   for (const auto& [net, x] : cases) {
     const int64_t batch = x.size(0), n = x.numel() / batch;

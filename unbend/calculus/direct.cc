@@ -43,14 +43,40 @@ Solver lu_solver(const at::Tensor& lu, const at::Tensor& pivots) {
   };
 }
 
+// What singular values and eigenvalues of a matrix of this size are off by.
+double rounding(const krylov::Iteration& it, const at::Tensor& matrix, double largest) {
+  return it.eps * static_cast<double>(std::max(matrix.size(0), matrix.size(1))) * largest;
+}
+
+SolveResult least_squares(krylov::Iteration& it, const at::Tensor& matrix, at::Tensor& r) {
+  const auto [u, s, vt] = at::linalg_svd(matrix, /*full_matrices=*/false);
+  const double largest = s.numel() > 0 ? s[0].item<double>() : 0;
+  const auto inverse = at::where(s.gt(rounding(it, matrix, largest)), s.reciprocal(), at::zeros_like(s));
+  it.x.copy_(at::mv(vt.t(), inverse * at::mv(u.t(), it.b)));
+  it.take(it.residual(r));
+  const double condition = s.numel() > 0 ? largest / s[-1].item<double>() : 0;
+  if (!(condition <= .01 / it.eps)) {
+    return it.finish(Outcome::IllConditioned,
+                     fmt::format("the condition number is {:.2g}: x is that of the pseudo-inverse", condition),
+                     condition);
+  }
+  return it.finish(Outcome::Converged, "", condition);
+}
+
+// Where Cholesky fails: a negative eigenvalue, or one that is 0 up to rounding.
+SolveResult not_definite(krylov::Iteration& it, const at::Tensor& matrix, at::Tensor& r) {
+  const auto values = at::linalg_eigvalsh(matrix);
+  const double least = values[0].item<double>(), largest = values.abs().max().item<double>();
+  if (least < -10 * rounding(it, matrix, largest))
+    return it.finish(Outcome::Indefinite, fmt::format("the least eigenvalue is {:.2g}", least));
+  return least_squares(it, matrix, r);
+}
+
 SolveResult square_solve(krylov::Iteration& it, const at::Tensor& matrix, bool psd, at::Tensor& r) {
   Solver solver;
   if (psd) {
     const auto [factor, failed] = at::linalg_cholesky_ex(matrix);
-    if (failed.item<int64_t>() != 0) {
-      return it.finish(Outcome::Indefinite,
-                       fmt::format("the leading minor of order {} is not positive", failed.item<int64_t>()));
-    }
+    if (failed.item<int64_t>() != 0) return not_definite(it, matrix, r);
     solver = cholesky_solver(factor);
   } else {
     const auto [lu, pivots, failed] = at::linalg_lu_factor_ex(matrix);
@@ -70,22 +96,6 @@ SolveResult square_solve(krylov::Iteration& it, const at::Tensor& matrix, bool p
   it.take(it.residual(r));
   if (!(condition <= .01 / it.eps)) {
     return it.finish(Outcome::IllConditioned, fmt::format("the condition number is about {:.2g}", condition),
-                     condition);
-  }
-  return it.finish(Outcome::Converged, "", condition);
-}
-
-SolveResult least_squares(krylov::Iteration& it, const at::Tensor& matrix, at::Tensor& r) {
-  const auto [u, s, vt] = at::linalg_svd(matrix, /*full_matrices=*/false);
-  const double largest = s.numel() > 0 ? s[0].item<double>() : 0;
-  const double cutoff = it.eps * static_cast<double>(std::max(matrix.size(0), matrix.size(1))) * largest;
-  const auto inverse = at::where(s.gt(cutoff), s.reciprocal(), at::zeros_like(s));
-  it.x.copy_(at::mv(vt.t(), inverse * at::mv(u.t(), it.b)));
-  it.take(it.residual(r));
-  const double condition = s.numel() > 0 ? largest / s[-1].item<double>() : 0;
-  if (!(condition <= .01 / it.eps)) {
-    return it.finish(Outcome::IllConditioned,
-                     fmt::format("the condition number is {:.2g}: x is that of the pseudo-inverse", condition),
                      condition);
   }
   return it.finish(Outcome::Converged, "", condition);

@@ -67,8 +67,8 @@ struct LsqrOptions {
 SolveResult lsqr(const LinearMap& a, const Tensors& b, const SolveOptions& options = {}, const LsqrOptions& lsqr = {});
 
 /// By factorising the matrix (dense.h; at most `limit` elements): Cholesky for psd, LU for square, and the
-/// pseudo-inverse through the SVD otherwise. Condition numbers above 0.01 / eps give IllConditioned, with the x that
-/// came out.
+/// pseudo-inverse through the SVD for other shapes and where psd is singular. Condition numbers above 0.01 / eps give
+/// IllConditioned, with the x that came out.
 SolveResult solve_directly(const LinearMap& a, const Tensors& b, int64_t limit = int64_t(1) << 22);
 
 /// The method that fits the structure and the declared properties: diagonals and blocks at once, matrices and

@@ -147,7 +147,12 @@ at::Tensor value_of(const Operation& operation, const std::vector<at::Tensor>& i
                                return x * per_channel(o.scale, o.dimension, x) + per_channel(o.shift, o.dimension, x);
                              },
                              [&](const Reshape& o) { return reshaped(x, o.shape); },
-                             [&](const Addition&) { return x + inputs.at(1); },
+                             [&](const Addition&) {
+                               const auto& y = inputs.at(1);
+                               require(x.dim() == y.dim(), "a sum of [{}] and [{}] couples the samples",
+                                       fmt::join(x.sizes(), ", "), fmt::join(y.sizes(), ", "));
+                               return x + y;
+                             },
                              [&](const Concatenation& o) { return at::cat(inputs, o.dimension); },
                              [&](const auto& layer) { return layer(x); }},
                     operation);

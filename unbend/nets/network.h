@@ -65,7 +65,8 @@ struct Reshape {
   std::vector<int64_t> shape;
 };
 
-struct Addition {};  ///< of two values of the same shape: a residual connection
+/// Of two values, a residual connection: of the same shape, or of size 1 where the other one is repeated.
+struct Addition {};
 struct Concatenation {
   int64_t dimension = 1;
 };

@@ -341,7 +341,14 @@ class Sweep {
   }
 
   void pull(const Addition&, int, const std::vector<int>& in, const at::Tensor&, const at::Tensor& rows) {
-    for (const int i : in) give(i, rows);
+    for (const int i : in) give(i, together(rows, values_[i]));
+  }
+  // A sum repeats a value along its dimensions of size 1: what comes back from the copies adds up.
+  static at::Tensor together(const at::Tensor& rows, const at::Tensor& value) {
+    Sizes repeated;
+    for (int64_t d = 1; d < value.dim(); ++d)
+      if (value.size(d) == 1 && rows.size(d + 1) > 1) repeated.push_back(d + 1);
+    return repeated.empty() ? rows : rows.sum(repeated, true);
   }
 
   void pull(const Concatenation& o, int, const std::vector<int>& in, const at::Tensor& x, const at::Tensor& rows) {

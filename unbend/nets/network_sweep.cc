@@ -15,8 +15,10 @@ using Step = GatedChain::Step;
 
 // rows * gate; in place where nobody else has the rows and no graph is made.
 at::Tensor gated(const at::Tensor& rows, const at::Tensor& gate, bool fresh) {
-  const auto wide = gate.dim() == 2 ? gate.unsqueeze(1) : gate;
-  const bool in_place = fresh && !rows.requires_grad() && !gate.requires_grad() && rows.size(0) >= wide.size(0);
+  const bool per_sample = gate.dim() == 2;  // factors are of all samples
+  const bool fits = !per_sample || rows.size(0) >= gate.size(0);
+  const bool in_place = fresh && fits && !rows.requires_grad() && !gate.requires_grad();
+  const auto wide = per_sample ? gate.unsqueeze(1) : gate;
   return in_place ? rows.mul_(wide) : rows * wide;
 }
 

@@ -86,6 +86,9 @@ class Ftrl {
   /// large, a negative weight.
   void learn(const Row& row);
 
+  /// Input error for a label that the loss does not take.
+  void check_label(double label) const;
+
   /// Predictions <a, x> of the row without learning, [rates, classes].
   void predict(const Row& row, std::vector<double>& margins) const;
 

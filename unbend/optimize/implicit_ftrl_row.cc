@@ -24,7 +24,10 @@ void Ftrl::check(const Row& row) const {
   require(row.weight >= 0 && std::isfinite(row.weight), "the weight of a row must be at least 0, not {}", row.weight);
   if (options_.schedule == Schedule::User)
     for (std::size_t k = 0; k < models_; ++k) scalar_lambda(k, t_ + 1);
-  const double y = row.label;
+  check_label(row.label);
+}
+
+void Ftrl::check_label(double y) const {
   require(std::isfinite(y), "the label is {}", y);
   if (options_.classes > 1) {
     require(y >= 0 && y < options_.classes && y == std::floor(y), "the label {} is none of the {} classes 0 .. {}", y,

@@ -112,7 +112,8 @@ void check_format(const FormatOptions& o) {
   require(o.label_column >= -1, "the column of labels must be 0, 1, .. or -1 for the last, not {}", o.label_column);
 }
 
-RowParser::RowParser(const FormatOptions& options) : options_(options), mask_((std::uint64_t{1} << options.bits) - 1) {
+RowParser::RowParser(const FormatOptions& options, bool from_start)
+    : options_(options), mask_((std::uint64_t{1} << options.bits) - 1), first_(from_start) {
   check_format(options);
 }
 

@@ -34,10 +34,11 @@ enum class LineKind { Row, Blank, Bad };
 
 class RowParser {
  public:
-  explicit RowParser(const FormatOptions& options);
+  /// `from_start`: the first line is that of the stream, where a heading can be.
+  explicit RowParser(const FormatOptions& options, bool from_start = true);
 
   /// Adds the row of one line (without its end) to `rows`. A bad line adds nothing, and `problem` says what is wrong
-  /// and at which column of the line. CSV: a first line without any number is blank, a heading.
+  /// and at which column of the line. CSV: a stream's first line without any number is blank, a heading.
   LineKind parse(std::string_view line, Rows& rows, std::string& problem);
 
  private:
@@ -48,7 +49,7 @@ class RowParser {
 
   FormatOptions options_;
   std::uint64_t mask_;
-  bool first_ = true;
+  bool first_;
 };
 
 /// How many cells the line of a CSV file has.

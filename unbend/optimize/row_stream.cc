@@ -48,9 +48,8 @@ struct RowStream::Reader {
     check_format(options);
     file = path == "-" ? STDIN_FILENO : ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
     require(file >= 0, "{}: cannot be opened: {}", name, std::strerror(errno));
-    if (from.bytes > 0 && file != STDIN_FILENO)
-      require(::lseek(file, from.bytes, SEEK_SET) == from.bytes, "{}: cannot go to byte {}: {}", name, from.bytes,
-              std::strerror(errno));
+    const bool goes_on = from.bytes > 0 && file != STDIN_FILENO;
+    if (goes_on) go_to(from);
     if (options.format == RowFormat::Csv && options.features == 0) {
       while (buffer.find('\n') == buffer.npos && read_more()) {
       }
@@ -59,7 +58,7 @@ struct RowStream::Reader {
       format.features = csv_cells(line) - options.labelled;
       require(format.features > 0, "{}: the first line has no features beside the label", name);
     }
-    parser = std::make_unique<RowParser>(format);
+    parser = std::make_unique<RowParser>(format, !goes_on);
     thread = std::thread([this] { work(); });
   }
 
@@ -68,6 +67,20 @@ struct RowStream::Reader {
     changed.notify_all();
     if (thread.joinable()) thread.join();
     if (file > STDIN_FILENO) ::close(file);
+  }
+
+  /// Another file than the one that was read to `place` is found out where it is shorter, or has no end of line there.
+  void go_to(StreamPosition place) {
+    const off_t size = ::lseek(file, 0, SEEK_END);
+    require(size >= 0 && ::lseek(file, place.bytes, SEEK_SET) == place.bytes, "{}: cannot go to byte {}: {}", name,
+            place.bytes, std::strerror(errno));
+    require(size >= place.bytes, "{}: this is not the stream that was learnt: it ends at byte {}, before byte {}", name,
+            size, place.bytes);
+    char around[2] = {'\n', '\n'};  // the last line of a file may lack its end: then what follows it begins with one
+    require(::pread(file, around, 2, place.bytes - 1) > 0, "{}: cannot be read: {}", name, std::strerror(errno));
+    require(around[0] == '\n' || around[1] == '\n',
+            "{}: this is not the stream that was learnt: byte {}, behind its line {}, is inside a line here", name,
+            place.bytes, place.lines);
   }
 
   /// Waits for bytes, but looks up now and then whether it shall stop. False at the end.

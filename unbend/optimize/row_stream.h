@@ -33,7 +33,7 @@ class RowStream {
  public:
   /// `path` is a file, or "-" for standard input. CSV without a number of features takes it from the first line.
   /// `from`: where to go on in a file; standard input goes on wherever it is. Input error for a file that cannot be
-  /// read.
+  /// read, or that has no line which ends at `from`.
   RowStream(const std::string& path, const FormatOptions& format, StreamPosition from = {});
   ~RowStream();
 

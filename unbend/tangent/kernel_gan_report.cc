@@ -46,6 +46,10 @@ std::string advice_for(const Block& block, const Prediction& prediction, const R
             "away, or move a point to another target",
             -delta);
       if (differences) return "Delta eta_g / lambda is too large for the points that share this target: lower eta_g";
+      if (s.lambda == 0 && alternating)
+        return fmt::format(
+            "g = {:.3g} is above {:.3g}: lower eta_g or widen sigma; and lambda = 0 never converges: raise it", g,
+            boundaries(s).stable);
       if (s.lambda == 0) return "lambda = 0 never converges in simultaneous steps: take alternating ones or lambda > 0";
       if (g >= boundaries(s).stable && alternating)
         return fmt::format("g = {:.3g} is above {:.3g}: widen sigma to {:.3g} or lower eta_g to {:.3g}", g,

@@ -42,10 +42,11 @@ std::vector<int> looked_at(const Network& network, const LocalComplexityOptions&
   return values;
 }
 
-// The type and place of the network's numbers; those of the probes if it has none.
+// The type and place of the network's numbers; those of the probes if it has none. Scalars go with any type.
 at::TensorOptions options_of(Network network, const at::Tensor& probes) {
-  const auto all = parameters(network);
-  return all.empty() ? probes.options() : all.front().tensor->options();
+  for (const auto& p : parameters(network))
+    if (p.tensor->dim() > 0) return p.tensor->options();
+  return probes.options();
 }
 
 struct Setting {
