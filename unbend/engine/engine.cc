@@ -136,7 +136,7 @@ struct Engine::Impl {
     auto params = ggml_threadpool_params_default(o.threads);
     pool = ggml_threadpool_new(&params);
     if (!pool) fail_computation("engine: cannot start {} threads", o.threads);
-    allocator.reset(ggml_gallocr_new(ggml_backend_cpu_buffer_type()));
+    new_allocator();
   }
   ~Impl() { ggml_threadpool_free(pool); }
 
@@ -144,6 +144,8 @@ struct Engine::Impl {
     if (owner.empty()) owner = model->fingerprint();
     return owner;
   }
+
+  void new_allocator() { allocator.reset(ggml_gallocr_new(ggml_backend_cpu_buffer_type())); }
 
   bool softmax_layers() const { return sequences->sizes().softmax_layers > 0; }
 
@@ -296,8 +298,10 @@ struct Engine::Impl {
     logits = ggml_mul_mat(ctx, model->head(), norm(x, model->output_norm()));
     ggml_set_output(logits);
     ggml_build_forward_expand(graph, logits);
-    if (!ggml_gallocr_alloc_graph(allocator.get(), graph))
+    if (!ggml_gallocr_alloc_graph(allocator.get(), graph)) {
+      new_allocator();  // the old one takes the next graph of this kind for allocated
       fail_computation("engine: no memory for a batch of {} tokens", tokens);
+    }
   }
 
   /// Adds tokens [begin, begin + count) of a feed whose logits start at row `first_row`.
