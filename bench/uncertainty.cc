@@ -1,5 +1,6 @@
 // Cost of propagating input noise through a TorchScript network: CPU milliseconds of a forward pass, of the full and
-// the marginal form. For bench/peers/uncertainty.py, which compares values and times.
+// the marginal form, each the shortest of ROUNDS after a warm-up. For bench/peers/uncertainty.py, which compares values
+// and times.
 // Usage: bench_uncertainty NET.pt X.npy STD COVARIANCE.npy [ROUNDS]
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -21,6 +22,7 @@ namespace {
 
 double milliseconds(int rounds, const std::function<void()>& work) {
   double best = std::numeric_limits<double>::infinity();
+  work();  // warm-up
   for (int i = 0; i < rounds; ++i) {
     const std::clock_t start = std::clock();
     work();
@@ -35,10 +37,10 @@ void measure(const std::string& net_file, const std::string& x_file, double std,
   const auto x = load_npy(x_file);
   const auto gaussian = independent_noise(gaussian_law(), std), cauchy = independent_noise(cauchy_law(), std);
   save_npy(out, covariance(propagate(net, x, gaussian)));
-  const double forward = milliseconds(5 * rounds, [&] { net(x); });
-  const double full = milliseconds(2 * rounds, [&] { propagate(net, x, gaussian); });
+  const double forward = milliseconds(rounds, [&] { net(x); });
+  const double full = milliseconds(rounds, [&] { propagate(net, x, gaussian); });
   const double heavy = milliseconds(rounds, [&] { propagate(net, x, cauchy); });
-  const double marginal = milliseconds(5 * rounds, [&] { propagate_marginal(net, x, gaussian); });
+  const double marginal = milliseconds(rounds, [&] { propagate_marginal(net, x, gaussian); });
   fmt::print("{{\"forward\": {}, \"full\": {}, \"cauchy\": {}, \"marginal\": {}}}\n", forward, full, heavy, marginal);
 }
 

@@ -251,6 +251,7 @@ void learn_verb(const Arguments& a) {
 // ---- filter
 
 void filter_verb(const Arguments& a) {
+  for (const auto& path : {a.out, a.log}) check_output(path);
   const Model model = model_of(a);
   const int n = model.nominal.joints();
   Json given = read_json(a.task);
@@ -304,6 +305,7 @@ void filter_verb(const Arguments& a) {
 }
 
 void mjcf_verb(const Arguments& a) {
+  check_output(a.out);
   const std::string xml = mujoco_xml(robot_of(a.robot), a.step);
   if (!a.out.empty()) write_file(a.out, xml);
   if (a.json)

@@ -242,6 +242,7 @@ void add_sample(CLI::App& group) {
   verb->add_flag("--json", a->json, "print JSON");
   verb->footer("Example:\n  unbend forecast sample --count 500 --frequency quarterly --out source.csv");
   verb->callback([a] {
+    check_output(a->out);
     Random random(a->seed);
     const auto& frequency = series::find_frequency(a->frequency);
     const auto collection = series::synthetic_source(synthetic_options(a->count, frequency, a->variety), random);

@@ -375,7 +375,10 @@ CLI::App* add_use(CLI::App& group, const char* name, const char* what, const std
   add_reading(*verb, a->reading, false);
   verb->add_option("--report", a->report, "HTML report with pictures");
   verb->add_flag("--json", a->json, "print JSON");
-  verb->callback([a, run] { run(*a); });
+  verb->callback([a, run] {
+    for (const auto& path : {a->out, a->report}) check_output(path);
+    run(*a);
+  });
   return verb;
 }
 

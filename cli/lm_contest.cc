@@ -160,9 +160,9 @@ void WindowOptions::choose_frozen(lm::ComparisonOptions& comparison, const engin
     if (rows.empty()) continue;
     const auto windows = lm::window_tensor(rows);
     if (windows.size(1) <= short_length)
-      comparison.short_windows = windows.slice(0, 0, short_windows);
+      comparison.short_windows = lm::spread_rows(windows, short_windows);
     else
-      comparison.long_windows = windows.slice(0, 0, long_windows);
+      comparison.long_windows = lm::spread_rows(windows, long_windows);
   }
   require(comparison.short_windows.defined(), "{}: no windows of at most {} tokens", frozen, short_length);
 }

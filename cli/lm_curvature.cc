@@ -93,8 +93,9 @@ void curvature(CurvatureArguments a) {
   Random random(a.seed);
   const auto decoder = model.student ? model.student->decoder
                                      : lm::with_lora(model.teacher, a.targets, a.rank, a.alpha, a.b_scale, random);
-  const auto ids =
-      lm::spread_windows(*a.text.open(model.file, model.tokenizer), a.length, a.windows).to(decoder.device());
+  const auto ids = lm::behind_bos(lm::spread_windows(*a.text.open(model.file, model.tokenizer), a.length, a.windows),
+                                  model.tokenizer)
+                       .to(decoder.device());
   Progress progress("curvature", 4, "parts", a.json);
   const auto g = lm::gauss_newton(decoder, {ids.slice(1, 0, -1), ids.slice(1, 1)}, factors);
   const auto dimension = static_cast<double>(g.map.domain().dim());

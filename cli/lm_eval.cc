@@ -33,7 +33,7 @@ at::Tensor eval_windows(const EvalArguments& a, const engine::Gguf& file, const 
     const auto all = lm::load_windows(a.frozen, lm::tokenizer_hash(file));
     for (const auto& [name, rows] : all)
       if (!rows.empty() && static_cast<std::int64_t>(rows[0].size()) == length)
-        return lm::window_tensor(rows).slice(0, 0, count);
+        return lm::spread_rows(lm::window_tensor(rows), count);
     fail_input("{}: no windows of {} tokens", a.frozen, length);
   }
   return lm::spread_windows(*a.text.open(file, tokenizer), length, count);
@@ -59,7 +59,7 @@ EvalData eval_data(const EvalArguments& a, const engine::Gguf& file, const engin
   EvalData data;
   if (a.task.empty()) {
     const auto length = a.length > 0 ? a.length : kLength;
-    data.windows = eval_windows(a, file, tokenizer, length, a.windows);
+    data.windows = lm::behind_bos(eval_windows(a, file, tokenizer, length, a.windows), tokenizer);
     data.context = length;
     return data;
   }
@@ -92,20 +92,19 @@ void eval_models(const EvalArguments& a, const EvalModels& models, const EvalDat
     std::string text;
     for (std::size_t m = 0; m < models.names.size(); ++m) {
       const auto r = models.recall(m, data.probes);
-      json["questions"] = r.questions, json["answers"] = r.answers, json["chance"] = r.chance;
-      json[m == 0 ? "teacher" : "student"] = {{"accuracy", r.accuracy},
-                                              {"accuracy_error", r.accuracy_error},
-                                              {"exact", r.exact},
-                                              {"exact_error", r.exact_error},
-                                              {"nats", r.nats}};
-      text +=
-          fmt::format("  {:<9}tokens right {:.3f} +- {:.3f}, whole answers {:.3f} +- {:.3f}, {:.3f} nats per token\n",
-                      models.names[m], r.accuracy, r.accuracy_error, r.exact, r.exact_error, r.nats);
+      json["questions"] = r.questions, json["answers"] = r.answers;
+      if (m == 0) json["chance"] = r.chance;
+      json[m == 0 ? "teacher" : "student"] = {
+          {"accuracy", r.accuracy}, {"chance", r.chance},           {"accuracy_error", r.accuracy_error},
+          {"exact", r.exact},       {"exact_error", r.exact_error}, {"nats", r.nats}};
+      text += fmt::format(
+          "  {:<9}tokens right {:.3f} +- {:.3f} (chance {:.3f}), whole answers {:.3f} +- {:.3f}, {:.3f} nats per "
+          "token\n",
+          models.names[m], r.accuracy, r.accuracy_error, r.chance, r.exact, r.exact_error, r.nats);
     }
     if (a.json) return print_json(json);
-    fmt::print("{}: {} texts of up to {} tokens, {} answers, {} tokens asked, chance {:.3f} of each\n{}", a.task,
-               data.probes.size(), data.context, json["answers"].get<std::int64_t>(),
-               json["questions"].get<std::int64_t>(), json["chance"].get<double>(), text);
+    fmt::print("{}: {} texts of up to {} tokens, {} answers, {} tokens asked\n{}", a.task, data.probes.size(),
+               data.context, json["answers"].get<std::int64_t>(), json["questions"].get<std::int64_t>(), text);
     return;
   }
   const auto& windows = data.windows;

@@ -131,15 +131,19 @@ void linearize(const LinearizeArguments& a) {
   const TemporaryFolder folder;
   const auto engine_note = use_engine(comparison, a.backend, a.model, model.file, {&control, &*model.student}, folder);
   const auto control_tokens = trained_tokens(a.control);
-  const std::string control_name =
-      (control.recipe == "window" ? "window + sinks" : control.recipe) + (control_tokens > 0 ? ", trained" : "");
-  const auto result =
-      lm::compare({{"teacher", &model.teacher}, {control_name, &control_decoder}, {model.student->recipe, &student}},
-                  model.tokenizer, comparison);
+  const auto student_tokens = trained_tokens(a.model.adapter);
+  const auto named = [](const std::string& name, std::int64_t tokens) {
+    return name + (tokens > 0 ? ", trained" : ", untrained");
+  };
+  const auto result = lm::compare(
+      {{"teacher", &model.teacher},
+       {named(control.recipe == "window" ? "window + sinks" : control.recipe, control_tokens), &control_decoder},
+       {named(model.student->recipe, student_tokens), &student}},
+      model.tokenizer, comparison);
   std::vector<std::string> notes{
       fmt::format("Teacher: {} ({}). Surrogate: recipe {}, window {}, {} sinks, {}. {}",
                   model.file.text("general.name", a.model.model), a.model.model, model.student->recipe, window,
-                  options.at("sinks").get<std::int64_t>(), training_note(trained_tokens(a.model.adapter)),
+                  options.at("sinks").get<std::int64_t>(), training_note(student_tokens),
                   control_note(*model.student, control, a.control.empty(), control_tokens)),
       "Ratios of perplexities below one can come from adapting to the kind of text; the divergence (KL) from the "
       "teacher cannot.",
@@ -152,6 +156,7 @@ void linearize(const LinearizeArguments& a) {
     for (const auto& m : result.models) fmt::print("[{}] {}\n", m.name, m.texts[p]);
   }
   fmt::print("\n{}", to_text(lm::comparison_table(result)));
+  for (const auto& note : notes) fmt::print("- {}\n", note);
   if (!a.report.empty()) fmt::print("\nreport: {}\n", a.report);
 }
 

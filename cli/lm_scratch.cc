@@ -115,7 +115,8 @@ Data text_data(const ScratchArguments& a, const Vocabulary& vocabulary) {
   for (const auto& s : tokens->sources) data.description["sources"].push_back(s.sha256);
   if (a.held_out > 0) {
     auto [training, rest] = lm::split_tail(*tokens, a.held_out);
-    data.held_out = lm::spread_windows(rest, batch.length, a.run.validation_windows);
+    data.held_out =
+        lm::behind_bos(lm::spread_windows(rest, batch.length, a.run.validation_windows), vocabulary.tokenizer);
     tokens = std::make_shared<lm::TokenFile>(std::move(training));
   }
   data.source = lm::batch_source(tokens, batch);

@@ -160,7 +160,8 @@ void distill(const DistillArguments& a) {
   train.targets = a.targets;
   if (!a.validation.empty()) {
     const auto held_out = lm::load_tokens(a.validation, lm::tokenizer_hash(model.file));
-    const auto windows = lm::spread_windows(held_out, batch.length, a.run.validation_windows);
+    const auto windows =
+        lm::behind_bos(lm::spread_windows(held_out, batch.length, a.run.validation_windows), model.tokenizer);
     train.validate_every = a.run.validate_every > 0 ? a.run.validate_every : 20;
     train.validate = [windows](const lm::Decoder& student) { return lm::mean_nats(student, windows); };
   }

@@ -269,8 +269,10 @@ void add_measure_verbs(CLI::App& app) {
     auto* verb = group->add_subcommand(name, help);
     add_common(verb, a, out);
     verb->footer(examples);
-    verb->callback([a, run] {
+    const bool folder = run == interpolate_pair;
+    verb->callback([a, run, folder] {
       check_output(a->report);
+      if (!folder) check_output(a->out);
       run(*a);
     });
     return std::pair(verb, a);

@@ -425,7 +425,8 @@ class Sphere : public Space {
 }  // namespace
 
 std::unique_ptr<Space> load_space(const MeasureArguments& a) {
-  if (a.space != "circle" && (a.p != 2 || a.histogram)) fail_usage("--p and --histogram are for --space circle");
+  if (a.space != "circle" && (a.p != 2 || a.histogram || a.period != MeasureArguments().period))
+    fail_usage("--p, --period and --histogram are for --space circle");
   if (a.space != "plane" && a.lambda != 0) fail_usage("--lambda is for --space plane");
   if (a.space == "sphere" && !a.reference.empty()) fail_usage("--reference is for the spaces plane and circle");
   if (a.space == "circle") return std::make_unique<Circle>(a);

@@ -105,7 +105,8 @@ void refuse_other_settings(const CLI::App& verb, const Arguments& asked, const A
                            const std::string& model) {
   const auto now = settings(asked);
   for (const auto& [option, value] : settings(learnt))
-    if (verb.get_option(option)->count() > 0 && now.at(option) != value)
+    if (verb.get_option(option)->count() > 0 && now.at(option) != value &&
+        !(option == "--features" && now.at(option) == "0"))  // 0: as many as the stream has
       fail_usage("{} is {} in {}, which goes on as it was learnt: leave it out, or start anew", option, value, model);
 }
 
@@ -307,13 +308,12 @@ void predict(const Arguments& a) {
   std::FILE* out = output.file();
   std::vector<double> margins, unused(classes);
   double loss = 0, weight = 0, wrong = 0;
-  std::int64_t rows = 0, bad = 0;
+  std::int64_t rows = 0, bad = 0, unscored = 0;
   while (opt::RowBatch* batch = stream.next()) {
     std::size_t next_bad = 0;
     const auto refuse = [&](const opt::BadLine& line) {
       if (!a.skip_bad)
-        fail_input("{}: line {}: {}; --skip-bad prints empty lines instead{}", name_of(a), line.line, line.problem,
-                   a.unlabelled ? "" : ", --unlabelled looks at no labels");
+        fail_input("{}: line {}: {}; --skip-bad prints empty lines instead", name_of(a), line.line, line.problem);
       ++bad;
       fmt::print(out, "\n");
     };
@@ -323,7 +323,6 @@ void predict(const Arguments& a) {
       const opt::Row row = batch->rows[i];
       std::span<const double> s;
       try {
-        if (!a.unlabelled) model.learner.check_label(row.label);
         if (a.average) {
           margins.assign(classes, 0);
           for (std::size_t k = 0; k < classes; ++k)
@@ -347,6 +346,12 @@ void predict(const Arguments& a) {
         fmt::print(out, "{}\n", o.loss.kind == opt::LossKind::Logistic && !a.scores ? 1 / (1 + std::exp(-s[0])) : s[0]);
       }
       if (a.unlabelled) continue;
+      try {
+        model.learner.check_label(row.label);
+      } catch (const Error&) {  // a place holder
+        ++unscored;
+        continue;
+      }
       weight += row.weight;
       if (classes > 1) {
         wrong += row.weight * (static_cast<double>(top) != row.label);
@@ -365,6 +370,7 @@ void predict(const Arguments& a) {
   const bool has_loss = classes == 1 || o.multiclass == opt::Multiclass::Softmax;
   if (a.json) {
     Json json{{"rows", rows}, {"bad_lines", bad}};
+    if (unscored > 0) json["unscored"] = unscored;
     if (!a.unlabelled && weight > 0) {
       if (has_loss) json["mean_loss"] = loss / weight;
       if (classifies(model.learner)) json["wrong"] = wrong / weight;
@@ -372,9 +378,11 @@ void predict(const Arguments& a) {
     return print_json(json);
   }
   if (!a.quiet && !a.unlabelled && weight > 0) {
-    fmt::print(stderr, "{} rows{}{}{}\n", rows, has_loss ? fmt::format(", mean loss {:.6g}", loss / weight) : "",
-               classifies(model.learner) ? fmt::format(", {:.3g} % wrong", 100 * wrong / weight) : "",
-               bad > 0 ? fmt::format(", {} bad lines", bad) : "");
+    fmt::print(
+        stderr, "{} rows{}{}{}{}\n", rows, has_loss ? fmt::format(", mean loss {:.6g}", loss / weight) : "",
+        classifies(model.learner) ? fmt::format(", {:.3g} % wrong", 100 * wrong / weight) : "",
+        bad > 0 ? fmt::format(", {} bad lines", bad) : "",
+        unscored > 0 ? fmt::format("; {} with labels that the loss does not take are not scored", unscored) : "");
   }
 }
 

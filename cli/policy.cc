@@ -356,6 +356,7 @@ void eval(const UseArguments& a) {
 void render(const UseArguments& a) {
   const bool page = a.out.ends_with(".html");
   if (!page && !a.out.ends_with(".svg")) fail_usage("--out {}: a name that ends in .svg or .html expected", a.out);
+  check_output(a.out);
   const auto path = policy_path(a.policy);
   const Agent agent = load_agent(path);
   const auto make = make_of(source_of(a.source, path.parent_path()));

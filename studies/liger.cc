@@ -8,6 +8,7 @@
 
 #include "studies/bytes.h"
 #include "studies/curves.h"
+#include "studies/decoding.h"
 #include "studies/recall.h"
 #include "studies/smollm2.h"
 #include "studies/study.h"
@@ -181,6 +182,18 @@ void bytes(const ByteText& text, const StudyOptions& options, StudyResult& resul
       "its recurrence remembers (recall shows that)");
 }
 
+// ---- Cost
+
+void cost(const SmolLM2& smol, StudyResult& result) {
+  add_float_decoding(result, "liger", "Liger");
+  const at::NoGradGuard no_grad;
+  const auto student = untrained_student(smollm2_shape(), "liger");
+  const double chunked = reading_seconds(student, 2048), token_by_token = reading_seconds(student, 2048, 1);
+  record(result, "cost: time to read 2048 tokens one by one over that in chunks", "-", token_by_token / chunked,
+         "times", Bar::at_least(5));
+  add_decoding(result, smol, "liger", "Liger");
+}
+
 }  // namespace
 
 StudyResult study_liger(const StudyOptions& options) {
@@ -193,11 +206,13 @@ StudyResult study_liger(const StudyOptions& options) {
   if (options.full) smol = open_smollm2(at::kBFloat16, true), text = king_james_bytes();
   recall(options, result);
   if (!options.full) {
-    result.notes.push_back("quick form: recall only; the full form adds variants, bytes and SmolLM2");
+    result.notes.push_back(
+        "quick form: recall only; the full form adds variants, bytes, the cost of decoding and SmolLM2");
     return result;
   }
   variants(options, result);
   bytes(*text, options, result);
+  cost(*smol, result);
   add_smollm2(result, *smol, "liger", options);
   return result;
 }

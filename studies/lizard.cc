@@ -3,14 +3,12 @@
 #include <fmt/format.h>
 #include <torch/types.h>
 
-#include <algorithm>
-#include <chrono>
-#include <functional>
 #include <map>
 #include <optional>
 
 #include "studies/bytes.h"
 #include "studies/curves.h"
+#include "studies/decoding.h"
 #include "studies/gauge_table.h"
 #include "studies/recall.h"
 #include "studies/smollm2.h"
@@ -18,7 +16,6 @@
 #include "studies/training.h"
 #include "unbend/attention/gated_scan.h"
 #include "unbend/lm/evaluate.h"
-#include "unbend/lm/speed.h"
 
 namespace unbend {
 namespace {
@@ -209,17 +206,6 @@ void bytes(const ByteText& text, const StudyOptions& options, StudyResult& resul
 
 // ---- Cost
 
-/// The shortest of `times` runs, in seconds.
-double seconds_of(int times, const std::function<void()>& work) {
-  double best = 1e9;
-  for (int i = 0; i < times; ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    work();
-    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-  }
-  return best;
-}
-
 void cost(StudyResult& result) {
   const at::NoGradGuard no_grad;
   const auto claim = [&](const std::string& what, const char* published, double measured, Bar bar, const char* unit) {
@@ -227,8 +213,8 @@ void cost(StudyResult& result) {
   };
   const auto x = at::rand({3, 1, 8, 2048, 64});
   const auto gates = at::full({1, 8, 2048, 64}, -.05);
-  const auto scalar = seconds_of(5, [&] { gated_scan(x[0], x[1], x[2], gates.narrow(3, 0, 1)); });
-  const auto vector = seconds_of(5, [&] { gated_scan(x[0], x[1], x[2], gates); });
+  const auto scalar = shortest_seconds(5, [&] { gated_scan(x[0], x[1], x[2], gates.narrow(3, 0, 1)); });
+  const auto vector = shortest_seconds(5, [&] { gated_scan(x[0], x[1], x[2], gates); });
   claim("gate per channel over gate per token (8 heads, 2,048 tokens, width 64)",
         "1.32 to 1.36 times as long forward (A100)", vector / scalar, Bar::at_least(1.3), "times");
   result.notes.push_back(
@@ -241,29 +227,22 @@ void cost(StudyResult& result) {
   config.ffn = 1536, config.vocab = 256, config.context = 65536;
   Random random(1);
   const auto teacher = lm::random_decoder(config, 1, .5, random);
-  const auto& recipe = lm::find_recipe("lizard");
-  const auto student = lm::convert(teacher, recipe, lm::recipe_options(recipe, {{"lora_rank", 0}}), 1);
+  const auto student = untrained_student(teacher, "lizard");
   const std::vector<std::int64_t> contexts{1024, 4096, 32768};
-  const auto speed = [&](const lm::Decoder& decoder) {  // the best of three rounds: others use this machine too
-    auto best = lm::decode_speed(decoder, contexts, 100);
-    for (int round = 1; round < 3; ++round) {
-      const auto again = lm::decode_speed(decoder, contexts, 100);
-      for (std::size_t i = 0; i < best.size(); ++i)
-        best[i].tokens_per_second = std::max(best[i].tokens_per_second, again[i].tokens_per_second);
-    }
-    return best;
-  };
-  const auto of_student = speed(student.decoder), of_teacher = speed(teacher);
+  const auto speeds = decoding_speeds(teacher, student, contexts, 100, 3);  // others use this machine too
+  result.tables.push_back(decoding_table(
+      "Decoding, 4 layers of SmolLM2-135M's shape, random weights and contents, float32", "Lizard", speeds));
+  const auto &of_student = speeds.student, &of_teacher = speeds.softmax;
   const auto ids = at::randint(256, {1, 8192}, at::kLong);
   const auto prefill = [&](std::int64_t tokens) {
-    return seconds_of(5, [&] { student.decoder.hidden(ids.slice(1, 0, tokens)); });
+    return shortest_seconds(5, [&] { student.hidden(ids.slice(1, 0, tokens)); });
   };
   claim("time of a text of 8K tokens over that of 4K", "linear in length", prefill(8192) / prefill(4096),
         Bar::at_most(2.2), "times");
   claim("decoding after 32K tokens over that after 1K", "constant from 1K to 32K",
         of_student[2].tokens_per_second / of_student[0].tokens_per_second, Bar::at_least(.95), "times");
-  claim("growth of its memory from 1K to 32K tokens", "constant",
-        static_cast<double>(of_student[2].state_bytes - of_student[0].state_bytes) / 1e6, Bar::at_most(8), "MB");
+  claim("growth of its peak resident memory from 1K to 32K tokens", "constant", resident_growth(speeds),
+        Bar::at_most(8), "MB");
   for (const auto& [i, least] : {std::pair{1, 1}, {2, 5}})
     claim(fmt::format("decoding after {} tokens over the teacher's", contexts[i]), "-",
           of_student[i].tokens_per_second / of_teacher[i].tokens_per_second, Bar::at_least(least), "times");

@@ -7,12 +7,9 @@
 
 #include "studies/training.h"
 #include "unbend/base/error.h"
-#include "unbend/base/files.h"
-#include "unbend/engine/engine.h"
 #include "unbend/lm/batch_source.h"
 #include "unbend/lm/contest.h"
 #include "unbend/lm/evaluate.h"
-#include "unbend/lm/export.h"
 
 namespace unbend {
 
@@ -68,38 +65,6 @@ void add_smollm2(StudyResult& result, const SmolLM2& smol, const std::string& re
   }
   result.tables.push_back(table);
   for (const auto& why : trained.left_out) result.notes.push_back("SmolLM2: left out: " + why);
-}
-
-Table decoding_table(const std::string& title, const std::string& student,
-                     const std::vector<engine::SpeedPoint>& softmax_speeds,
-                     const std::vector<engine::SpeedPoint>& student_speeds) {
-  Table table{title, {"context", "softmax tokens/s", "state (MB)", student + " tokens/s", "state (MB)"}, {}};
-  const auto mb = [](std::int64_t n) { return fmt::format("{:.1f}", static_cast<double>(n) / 1e6); };
-  for (std::size_t i = 0; i < softmax_speeds.size(); ++i)
-    table.rows.push_back({std::to_string(softmax_speeds[i].context),
-                          fmt::format("{:.2f}", softmax_speeds[i].tokens_per_second), mb(softmax_speeds[i].state_bytes),
-                          fmt::format("{:.2f}", student_speeds[i].tokens_per_second),
-                          mb(student_speeds[i].state_bytes)});
-  return table;
-}
-
-void add_decoding(StudyResult& result, const SmolLM2& smol, const std::string& recipe, const std::string& name) {
-  const std::vector<std::int64_t> contexts{1024, 4096, 8192, 16384, 32768};
-  const TemporaryFolder folder;
-  const auto& found = lm::find_recipe(recipe);
-  const auto file = folder.path() / "student.gguf";
-  lm::export_student(smol.file, lm::convert(smol.teacher, found, found.defaults, 1), file);
-  const auto speed = [&](const std::filesystem::path& model) {
-    engine::Engine runner(engine::Model::open(model), {.threads = 1, .context = contexts.back() + 1024});
-    return engine::decode_speed(runner, contexts, 32, /*prefill=*/false);
-  };
-  const auto softmax = speed(smol.file.path()), student = speed(file);
-  result.tables.push_back(decoding_table("Decoding SmolLM2-135M in the engine, one thread", name, softmax, student));
-  for (std::size_t i = 0; i < contexts.size(); ++i)
-    if (contexts[i] >= 4096)
-      record(result, fmt::format("cost: speed over softmax after {} tokens, engine", contexts[i]), "-",
-             student[i].tokens_per_second / softmax[i].tokens_per_second, "",
-             Bar::at_least(contexts[i] == 32768 ? 5 : 1));
 }
 
 }  // namespace unbend

@@ -8,7 +8,7 @@
 #include <string>
 
 #include "studies/study.h"
-#include "unbend/engine/speed.h"
+#include "unbend/engine/gguf.h"
 #include "unbend/engine/tokenizer.h"
 #include "unbend/lm/corpus.h"
 #include "unbend/lm/decoder.h"
@@ -34,14 +34,5 @@ SmolLM2 open_smollm2(at::ScalarType type, bool need_training_text);
 /// trained on the same 16K tokens by its own stages (window 64, one seed), on held-out documentation. Recipes that
 /// train all weights need `smol` in float32.
 void add_smollm2(StudyResult& result, const SmolLM2& smol, const std::string& recipe, const StudyOptions& study);
-
-/// Adds how fast the engine decodes the untrained student beside the model itself, with its own quantised weights, one
-/// thread; bars: faster from 4,096 tokens on and 5 times as fast at 32,768 (methods/supra.md, "Efficiency").
-void add_decoding(StudyResult& result, const SmolLM2& smol, const std::string& recipe, const std::string& name);
-
-/// Speeds and states of softmax and of a student after the same contexts.
-Table decoding_table(const std::string& title, const std::string& student,
-                     const std::vector<engine::SpeedPoint>& softmax_speeds,
-                     const std::vector<engine::SpeedPoint>& student_speeds);
 
 }  // namespace unbend

@@ -3,16 +3,15 @@
 #include <fmt/format.h>
 #include <torch/types.h>
 
-#include <chrono>
 #include <optional>
 
 #include "studies/bytes.h"
 #include "studies/curves.h"
+#include "studies/decoding.h"
 #include "studies/recall.h"
 #include "studies/smollm2.h"
 #include "studies/study.h"
 #include "unbend/lm/evaluate.h"
-#include "unbend/lm/speed.h"
 
 namespace unbend {
 namespace {
@@ -121,60 +120,6 @@ void bytes(const ByteText& text, const StudyOptions& options, StudyResult& resul
   result.plots.push_back(curves.plot());
 }
 
-// ---- Cost of decoding
-
-/// A decoder of SmolLM2-135M's shape with random weights.
-lm::Decoder smollm2_shape() {
-  lm::DecoderConfig config;
-  config.layers = 30, config.hidden = 576, config.heads = 9, config.kv_heads = 3, config.head_dim = 64;
-  config.ffn = 1536, config.vocab = 49152, config.context = 65536;
-  Random random(1);
-  return lm::random_decoder(config, .02, .5, random);
-}
-
-double prefill_seconds(const lm::Decoder& decoder, std::int64_t tokens) {
-  constexpr std::int64_t kPiece = 512;
-  auto state = decoder.start();
-  const auto begin = std::chrono::steady_clock::now();
-  for (std::int64_t at = 0; at < tokens; at += kPiece)
-    decoder.extend(at::arange(at, at + kPiece, at::kLong).unsqueeze(0), state);
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
-
-void cost(StudyResult& result) {
-  const at::NoGradGuard no_grad;
-  const std::vector<std::int64_t> contexts{1024, 2048, 4096, 8192, 16384, 32768};
-  const auto teacher = smollm2_shape();
-  const auto& recipe = lm::find_recipe("supra");
-  const auto supra = lm::convert(teacher, recipe, recipe.defaults, 1).decoder;
-  const auto softmax_speed = lm::decode_speed(teacher, contexts, 12), speed = lm::decode_speed(supra, contexts, 12);
-  result.tables.push_back(decoding_table("Decoding, shape of SmolLM2-135M, random weights and contents, float32",
-                                         "SUPRA", softmax_speed, speed));
-  for (std::size_t i = 0; i < contexts.size(); ++i)
-    if (contexts[i] >= 4096)
-      record(result, fmt::format("cost: speed over softmax after {} tokens, float32", contexts[i]), "-",
-             speed[i].tokens_per_second / softmax_speed[i].tokens_per_second, "",
-             Bar::at_least(contexts[i] == 32768 ? 5 : 1));
-  result.notes.push_back(
-      "cost: in float32 the weights are a quarter of what softmax reads per token at 32K, so reading alone allows 3.8 "
-      "times its speed, more only as far as softmax computes (with one thread 5.9 was measured where two had 4.0); "
-      "students are used in the engine, with quantised weights");
-  const auto claim = [&](const std::string& what, double measured, const std::string& unit, Bar bar) {
-    record(result, "cost: " + what, "-", measured, unit, bar);
-  };
-  const auto &first = speed.front(), &last = speed.back();
-  claim("speed after 32768 tokens over that after 1024", last.tokens_per_second / first.tokens_per_second, "",
-        Bar::at_least(.95));
-  claim("growth of SUPRA's state between them", static_cast<double>(last.state_bytes - first.state_bytes) / 1e6, "MB",
-        Bar::at_most(8));
-  claim("growth of softmax's cache per token",
-        static_cast<double>(softmax_speed.back().state_bytes - softmax_speed.front().state_bytes) /
-            static_cast<double>(contexts.back() - contexts.front()),
-        "B", Bar::within(46080, .05 * 46080));
-  claim("time to read 8192 tokens over that for 4096", prefill_seconds(supra, 8192) / prefill_seconds(supra, 4096), "",
-        Bar::at_most(2.2));
-}
-
 }  // namespace
 
 StudyResult study_supra(const StudyOptions& options) {
@@ -191,7 +136,8 @@ StudyResult study_supra(const StudyOptions& options) {
     return result;
   }
   bytes(*text, options, result);
-  cost(result);
+  add_float_decoding(result, "supra", "SUPRA");
+  result.notes.push_back("cost: with one thread 5.9 times softmax's speed was measured where two had 4.0 (32K tokens)");
   add_decoding(result, *smol, "supra", "SUPRA");
   add_smollm2(result, *smol, "supra", options);
   return result;

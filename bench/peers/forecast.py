@@ -61,15 +61,21 @@ def theirs(frame, case, steps):
     return clock() - start
 
 
+def children_time():
+    """User and system, as process_time counts for the peer."""
+    usage = getrusage(RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def ours(unbend, source, case, steps, threads):
     _, width, blocks, layers, batch, shared, _ = case
     command = [unbend, "forecast", "fit", source, "--frequency", "monthly", "--lookbacks", LOOKBACK, "--losses", "smape",
                "--width", width, "--blocks", blocks, "--layers", layers, "--batch", batch, "--iterations", steps,
                "--calibration", 0, "--history", 20, "--threads", threads, "--out", Path(source).parent / "m.safetensors",
                "--quiet", "--json"] + ([] if shared else ["--separate"])
-    before = getrusage(RUSAGE_CHILDREN).ru_utime
+    before = children_time()
     run = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=True)
-    return getrusage(RUSAGE_CHILDREN).ru_utime - before if threads == 1 else json.loads(run.stdout)["seconds"]
+    return children_time() - before if threads == 1 else json.loads(run.stdout)["seconds"]
 
 
 def flops(case):

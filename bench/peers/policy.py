@@ -139,7 +139,7 @@ def ours_in(folder, unbend, algorithm, task, steps, seed, *more):
         run = subprocess.run([unbend, "policy", "train", "--resume", folder, *always], capture_output=True, text=True)
         if not run.returncode:
             return json.loads(run.stdout)["evaluated"]
-    return ours(unbend, algorithm, task, steps, seed, *more, *always[2:4], "--out", folder)["evaluated"]
+    return ours(unbend, algorithm, task, steps, seed, *more, *always[2:4], "--out", folder, "--overwrite")["evaluated"]
 
 
 def plan_of(folder, minutes, seeds):

@@ -89,7 +89,8 @@ TEST_F(Files, OutputsAreCheckedBeforeTheWork) {
   check_output("a");
   check_output(folder_ / "a");
   EXPECT_EQ(count(), 0u);
-  for (const fs::path& path : {folder_, folder_ / "", folder_ / "no" / "such", fs::path("no-such-folder/a")})
+  for (const fs::path& path : {folder_, folder_ / "", folder_ / "no" / "such", fs::path("no-such-folder/a"),
+                               fs::path(std::string(300, 'x')) / "a"})
     EXPECT_EQ(error_of([&] { check_output(path); }).kind(), ErrorKind::Usage) << path;
   EXPECT_THAT(error_of([&] { check_output(folder_ / "no" / "such"); }).what(), HasSubstr("there is no folder"));
 }

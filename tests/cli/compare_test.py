@@ -104,7 +104,8 @@ class Compare(unittest.TestCase):
         result = unbend("linearize", self.model, "--recipe", "lawcat", "--text", "README.md", "--threads", 1, "--short-windows", 1,
                         "--long-windows", 0, "--contexts", "64", "--json")
         self.assertEqual(result.returncode, 0, result.stderr)
-        self.assertEqual([m["name"] for m in json.loads(result.stdout)["models"]], ["teacher", "window + sinks", "lawcat"])
+        self.assertEqual([m["name"] for m in json.loads(result.stdout)["models"]],
+                         ["teacher", "window + sinks, untrained", "lawcat, untrained"])
 
     def test_linearize_says_what_the_control_is(self):
         student, control, report = (self.path / name for name in ("a.safetensors", "b.safetensors", "control.html"))
@@ -116,7 +117,7 @@ class Compare(unittest.TestCase):
         result = unbend("linearize", self.model, "--adapter", student, "--control", control, "--text", "README.md", "--threads", 1,
                         "--short-windows", 1, "--long-windows", 0, "--contexts", "64", "--json", "--report", report)
         self.assertEqual(result.returncode, 0, result.stderr)
-        self.assertEqual(json.loads(result.stdout)["models"][1]["name"], "window + sinks")
+        self.assertEqual(json.loads(result.stdout)["models"][1]["name"], "window + sinks, untrained")
         page = report.read_text()
         self.assertRegex(page, r"window 8, 4 sinks, trained on \d+ tokens\. "
                                "The control has a window of 16 and as many sinks, not trained, and forgets")

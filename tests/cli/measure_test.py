@@ -120,7 +120,7 @@ class Measure(VerbTestCase):
         self.assert_refused(3, "point 0 is the origin", "embed", self.file("bad.csv", [[0, 0, 0]]), "--space", "sphere")
         self.assert_refused(3, "p is 0.5", "distance", self.file("one.csv", [[1]]), "--space", "circle", "--p", .5)
         self.assert_refused(2, "needs two measures", "interpolate", good)
-        self.assert_refused(2, "--p and --histogram are for", "embed", good, "--p", 1)
+        self.assert_refused(2, "--p, --period and --histogram are for", "embed", good, "--p", 1)
         self.assert_refused(2, "--lambda is for", "embed", good, "--space", "sphere", "--lambda", 1)
         self.assert_refused(2, "--reference is for", "embed", good, "--space", "sphere", "--reference", good)
         self.assert_refused(2, "there is no folder", "embed", good, "--report", self.path / "no" / "a.html")

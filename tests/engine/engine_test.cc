@@ -418,6 +418,12 @@ TEST(Engine, RefusesWhatItCannotRun) {
                 tensors.push_back(bias);
               }),
               HasSubstr("blk.0.attn_output.bias has no place"));
+  EXPECT_THAT(with([](auto& tensors) {
+                auto gate = tensors[0];
+                gate.name = "blk.0.mixer.gate_weight";
+                tensors.push_back(gate);
+              }),
+              HasSubstr("blk.0.mixer.gate_weight has no place"));
   for (const std::size_t i : {0, 4})  // the embedding is looked up, matrices are multiplied
     EXPECT_THAT(with([&](auto& tensors) { tensors[i].type = GGML_TYPE_I32; }), HasSubstr("cannot be multiplied"));
   auto options = options_of(1);

@@ -155,6 +155,14 @@ TEST(MetaForecast, MembersGoOnOnlyWithNumbersAllTheWay) {
   EXPECT_THAT(f.members, SizeIs(3));
   for (const auto& m : f.members) EXPECT_THAT(m, SizeIs(16));
   EXPECT_EQ(f.values, series::median(f.members));
+  e = ensemble();
+  e.members[1].training.scaled = false;
+  std::ranges::fill(e.members[1].weights, 0);  // forecasts 0, as long as float32 holds the series, up to 3.4e38
+  for (int i = 0; i < 40; ++i) s[0].values[i] = 3.4e38 * (i + 1) / 40.1;
+  EXPECT_THAT(predict(e, s)[0].members, SizeIs(4));
+  const auto far = predict(e, s, {.horizon = 40, .iterate = true})[0];
+  EXPECT_THAT(far.members, SizeIs(3));
+  for (const auto& m : far.members) EXPECT_THAT(m, SizeIs(40));
 }
 
 TEST(MetaForecast, FilesComeBackBitwise) {

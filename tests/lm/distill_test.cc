@@ -297,6 +297,17 @@ TEST(Train, ADivergedRunFailsTheSameWayAgain) {
   }
 }
 
+TEST(Train, WhatIsWrongFromTheStartIsNotCalledDivergence) {
+  const auto teacher = small_teacher();
+  auto student = hybrid_student(teacher);
+  student.decoder.embedding = student.decoder.embedding.slice(0, 0, 3);  // fewer tokens than the texts have
+  student.decoder.config.vocab = 3;
+  RandomSource source;
+  const auto why = error_message([&] { train(teacher, student.decoder, {short_stages()[1]}, source, quiet_options()); },
+                                 ErrorKind::Input);
+  EXPECT_EQ(why.find("learning rate"), std::string::npos) << why;
+}
+
 TEST(Train, CountsABadBatchOfAStepOnce) {
   const auto teacher = small_teacher();
   auto student = hybrid_student(teacher);
@@ -333,6 +344,24 @@ TEST(Train, RefusesStagesThatTrainNothing) {
   EXPECT_NE(refused("window", {{"lora_rank", 0}}).find("nothing to train"), std::string::npos);
   EXPECT_NE(refused("hybrid", {{"keep_every", 1}}).find("nothing to train"), std::string::npos);
   EXPECT_NE(refused("hybrid", {{"linear", false}, {"lora_rank", 0}}).find("does not depend"), std::string::npos);
+  EXPECT_NE(refused("lolcats", {{"lora_rank", 0}}).find("nothing to train"),
+            std::string::npos);  // its mixers' rate is 0
+  const auto& hybrid = find_recipe("hybrid");
+  auto alone = convert(teacher, hybrid, recipe_options(hybrid, {{"linear", false}}), 3);
+  RandomSource source;
+  EXPECT_NE(error_message([&] {
+              train(teacher, alone.decoder, {hybrid.stages(alone.options)[0]}, source, quiet_options());
+            }).find("does not depend"),
+            std::string::npos);
+  // Beside a stage that trains, one without anything to train is passed over.
+  const auto& regla = find_recipe("regla");
+  auto linear =
+      convert(teacher, regla, recipe_options(regla, {{"feature", "relu"}, {"gate", "none"}, {"norm", "none"}}), 3);
+  auto stages = regla.stages(linear.options);
+  for (auto& stage : stages) stage.steps = 1;
+  const auto report = train(teacher, linear, stages, source, quiet_options());
+  EXPECT_EQ(report.steps, 1);
+  EXPECT_TRUE(report.stages.back().at("idle").get<bool>());
 }
 
 TEST(Train, RefusesALogThatCannotBeWritten) {

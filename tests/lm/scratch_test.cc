@@ -17,6 +17,7 @@
 #include "unbend/lm/export.h"
 #include "unbend/lm/recipe.h"
 #include "unbend/lm/task_source.h"
+#include "unbend/lm/tasks.h"
 
 namespace unbend::lm {
 namespace {
@@ -128,6 +129,30 @@ TEST(Tasks, TheTableIsComplete) {
       EXPECT_EQ(make_probes(task, empty, options).size(), 1);
   }
   EXPECT_THAT(error_message([] { find_task("niah9"); }, ErrorKind::Usage), testing::HasSubstr("niah1, niah2"));
+}
+
+/// By chance a text that is told twice is guessed as often as the first time.
+TEST(Ask, ChanceOfACopyIsMeasured) {
+  const at::NoGradGuard no_grad;
+  const auto decoder = some_decoder(false);
+  const TemporaryFolder folder;
+  write(decoder, folder.path() / "small.gguf");
+  engine::Engine engine(engine::Model::open(folder.path() / "small.gguf"), float_options());
+  Random random(4);
+  std::vector<TokenId> text{65};
+  double guessed = 0;
+  for (int i = 1; i < 40; ++i) {
+    const auto ids = at::tensor(at::ArrayRef<TokenId>(text), at::kInt).to(at::kLong).unsqueeze(0);
+    const auto best = static_cast<TokenId>(decoder.logits(decoder.hidden(ids))[0][-1].argmax().item<std::int64_t>());
+    text.push_back(random.uniform() < .4 ? best : static_cast<TokenId>(random.below(200)));
+    guessed += text.back() == best;
+  }
+  ASSERT_GT(guessed, 5);
+  const std::vector<Probe> probes{copy_probe(text, std::vector<TokenId>(600, 66))};  // over parts of the engine's
+  for (const auto& r : {ask(decoder, probes), ask(engine, probes)}) {
+    EXPECT_EQ(r.questions, 39);
+    EXPECT_NEAR(r.chance, guessed / 39, 1e-9);
+  }
 }
 
 /// Accuracy and exact answers by their definitions.

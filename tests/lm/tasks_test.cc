@@ -19,6 +19,8 @@ TEST(Copy, AsksForTheSecondCopy) {
   EXPECT_EQ(probe.questions[0].position, 6);
   EXPECT_EQ(probe.questions[0].token, 6);
   EXPECT_EQ(probe.questions[1].token, 7);
+  EXPECT_EQ(probe.questions[0].first, 1);
+  EXPECT_EQ(probe.questions[1].first, 2);
   EXPECT_THROW(copy_probe(std::span(text).first(1), gap), Error);
 }
 

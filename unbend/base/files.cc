@@ -125,7 +125,9 @@ void check_output(const std::filesystem::path& path) {
   const std::filesystem::path folder = folder_of(path);
   const auto refuse = [&](const std::string& why) { fail_usage("cannot write {}: {}", path.string(), why); };
   if (is_folder(path)) refuse("it is a folder, not a file");
-  if (!std::filesystem::is_directory(folder)) refuse(fmt::format("there is no folder {}", folder.string()));
+  std::error_code error;
+  if (!std::filesystem::is_directory(folder, error))
+    refuse(fmt::format("there is no folder {}{}", folder.string(), error ? " (" + error.message() + ")" : ""));
   if (::access(folder.c_str(), W_OK) != 0) refuse(fmt::format("the folder {} is not writable", folder.string()));
 }
 

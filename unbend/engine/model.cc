@@ -86,10 +86,15 @@ Model::Model(Gguf file) : file_(std::move(file)), config_(read_config(file_)) {
   }
   // A tensor that we would ignore (a bias, a norm of queries) means that the model computes something else.
   for (const auto& t : file_.tensors())
-    require(ggml_get_tensor(context_.get(), t.name.c_str()) || t.name.find(".mixer.") != std::string::npos ||
-                t.name == "unbend.guard",
+    require(ggml_get_tensor(context_.get(), t.name.c_str()) || is_of_mixer(t.name) || t.name == "unbend.guard",
             "{}: tensor {} has no place in a model of the family '{}': this variant is not supported",
             file_.path().string(), t.name, c.architecture);
+}
+
+bool Model::is_of_mixer(const std::string& tensor) const {
+  for (std::size_t i = 0; i < mixers_.size(); ++i)
+    if (mixers_[i].kind != MixerKind::Softmax && tensor.starts_with(fmt::format("blk.{}.mixer.", i))) return true;
+  return false;
 }
 
 std::string Model::fingerprint() const {

@@ -47,6 +47,7 @@ class Model {
   explicit Model(Gguf file);
   ggml_tensor* tensor(const std::string& name, std::vector<std::int64_t> shape, bool matrix = false);
   void repack(ggml_tensor* tensor, const void* data);
+  bool is_of_mixer(const std::string& tensor) const;
 
   Gguf file_;
   DecoderConfig config_;

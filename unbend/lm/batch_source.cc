@@ -62,4 +62,17 @@ at::Tensor spread_windows(const TokenFile& file, std::int64_t length, std::int64
   return window_tensor(file, chosen);
 }
 
+at::Tensor spread_rows(const at::Tensor& windows, std::int64_t count) {
+  const auto n = windows.size(0);
+  if (count >= n) return windows;
+  return windows.index_select(0, at::arange(count, at::kLong).mul_(n).floor_divide_(count));
+}
+
+at::Tensor behind_bos(const at::Tensor& windows, const engine::Tokenizer& tokenizer) {
+  if (!tokenizer.adds_bos()) return windows;
+  auto begun = windows.clone();
+  begun.select(1, 0).fill_(tokenizer.bos());
+  return begun;
+}
+
 }  // namespace unbend::lm

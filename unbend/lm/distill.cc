@@ -129,6 +129,7 @@ Projection training_only(Projection projection, const std::vector<std::string>& 
 /// The first layer whose heads are not finite, or that refuses its input, as gates do where it is not.
 std::optional<std::int64_t> first_bad_layer(const Decoder& student, const at::Tensor& ids) {
   const at::NoGradGuard no_grad;
+  if (ids.ge(student.config.vocab).any().item<bool>()) return {};  // no layer sees them
   std::optional<std::int64_t> bad;
   std::int64_t next = 0;
   try {
@@ -314,8 +315,10 @@ class Trainer {
     if (bad_steps_ >= 3) {
       const auto layer = first_bad_layer(student_, bad);
       fail_computation(
-          "{}: the loss of stage {} is {} at step {}; {} is the first with a non-finite value: lower the learning rate",
-          options_.title, stage.name, loss, place_.step, layer ? fmt::format("layer {}", *layer) : "no layer's heads");
+          "{}: the loss of stage {} is {} at step {}; {} is the first with a non-finite value: lower the learning "
+          "rate{}",
+          options_.title, stage.name, loss, place_.step, layer ? fmt::format("layer {}", *layer) : "no layer's heads",
+          why_);
     }
     // With a budget in tokens the schedule counts steps of the stage as if all were of this size.
     const auto per_stage =
@@ -361,8 +364,10 @@ class Trainer {
   double loss_of(const Stage& stage, const Batch& batch) {
     try {
       return stage.kind == Stage::Kind::Transfer ? transfer(stage, batch) : end_to_end(stage, batch);
-    } catch (const Error&) {
-      if (!first_bad_layer(student_, batch.ids)) throw;
+    } catch (const Error& error) {
+      const bool learnt = place_.total_steps > 0;  // what was wrong from the start is something else
+      if (error.kind() != ErrorKind::Input || !learnt || !first_bad_layer(student_, batch.ids)) throw;
+      why_ = fmt::format(" ({})", error.what());
       return NAN;
     }
   }
@@ -373,6 +378,7 @@ class Trainer {
             options_.title, batch.ids.size(1));
     double total = 0;
     std::int64_t layers = 0;
+    bool trains = false;
     const at::NoGradGuard no_grad;
     teacher_.hidden(
         batch.ids, Form::Chunked, [&](std::int64_t layer, const MixerInput& input, const at::Tensor& heads) {
@@ -384,11 +390,19 @@ class Trainer {
           const auto error = stage.projections.empty() ? at::mse_loss(mixer.forward(input, Form::Chunked), heads)
                                                        : output_error(stage, layer, input, heads);
           const auto loss = error * (stage.mse_scale / static_cast<double>(options_.accumulate));
-          if (loss.requires_grad()) loss.backward();
+          if (loss.requires_grad()) loss.backward(), trains = true;
           total += loss.item<double>() * static_cast<double>(options_.accumulate);
           ++layers;
         });
+    require_training(trains, stage);
     return total / static_cast<double>(std::max<std::int64_t>(1, layers));
+  }
+
+  void require_training(bool trains, const Stage& stage) const {
+    require(trains,
+            "{}: the loss of stage {} does not depend on anything that the stage trains: leave it out (--stage "
+            "{}.tokens=0)",
+            options_.title, stage.name, stage.name);
   }
 
   /// What the layer's attention adds to the residual stream against the teacher's, with projections of the student's.
@@ -461,8 +475,7 @@ class Trainer {
     } else {
       loss = distillation_loss(hidden, student_head_, targets, stage.kl, stage.cross_entropy).loss;
     }
-    require(loss.requires_grad(), "{}: the loss of stage {} does not depend on anything that the stage trains",
-            options_.title, stage.name);
+    require_training(loss.requires_grad(), stage);
     (loss / static_cast<double>(options_.accumulate)).backward();
     return loss.item<double>();
   }
@@ -475,6 +488,7 @@ class Trainer {
   FrozenHead teacher_head_, student_head_;
   std::string teacher_name_;
   std::ofstream log_;
+  std::string why_;  // a layer refused its input last time
   Place place_;
   Progress* progress_ = nullptr;
   std::int64_t all_tokens_ = 0, bad_steps_ = 0;
@@ -502,6 +516,8 @@ Trainables trainables(Decoder& student, Stage::Kind kind, const std::vector<std:
 TrainReport train(const Decoder& teacher, Decoder& student, const std::vector<Stage>& stages, BatchSource& source,
                   const TrainOptions& options) {
   require(options.accumulate >= 1, "distill: accumulate must be at least 1, not {}", options.accumulate);
+  std::vector<Stage> active;
+  std::vector<std::string> idle;
   for (const auto& stage : stages) {
     const auto own = own_weights(stage, options);
     require(own.empty() || student.type() != at::kBFloat16,
@@ -521,12 +537,17 @@ TrainReport train(const Decoder& teacher, Decoder& student, const std::vector<St
     require(stage.kind == Stage::Kind::Transfer || stage.kl > 0 || stage.cross_entropy > 0,
             "distill: stage {} has no loss", stage.name);
     const auto trained = trainables(student, stage.kind, own);
-    require(!trained.mixer.empty() || !trained.weights.empty(),
-            "distill: stage {} has nothing to train: no converted layer has a mixer with parameters{}; leave the stage "
-            "out, or see the options keep_every and lora_rank",
-            stage.name, stage.kind == Stage::Kind::Transfer ? "" : " or low-rank corrections");
+    const bool trains = (!trained.mixer.empty() && stage.mixer_learning_rate > 0) ||
+                        (!trained.weights.empty() && stage.learning_rate > 0);
+    trains ? active.push_back(stage) : idle.push_back(stage.name);
   }
-  return Trainer(teacher, student, stages, source, options).run();
+  require(!active.empty(),
+          "distill: there is nothing to train in stage {}: no converted layer has a mixer with parameters, or low-rank "
+          "corrections, that the stage trains; see the options keep_every and lora_rank",
+          fmt::join(idle, ", "));
+  auto report = Trainer(teacher, student, active, source, options).run();
+  for (const auto& name : idle) report.stages.push_back({{"name", name}, {"tokens", 0}, {"steps", 0}, {"idle", true}});
+  return report;
 }
 
 TrainReport train(const Decoder& teacher, Student& student, const std::vector<Stage>& stages, BatchSource& source,

@@ -48,7 +48,7 @@ std::vector<std::string> sample_texts(const Decoder& decoder, const engine::Toke
       auto own = options;
       own.seed =
           static_cast<std::uint32_t>(Random(options.seed + static_cast<std::uint64_t>(first + r) * 0x9E3779B9).bits());
-      samplers.emplace_back(own);
+      samplers.emplace_back(own, &tokenizer);
     }
     std::vector<std::vector<engine::TokenId>> ids(rows);
     std::vector<bool> ended(rows, false);

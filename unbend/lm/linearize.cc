@@ -7,6 +7,7 @@
 
 #include "unbend/base/error.h"
 #include "unbend/base/progress.h"
+#include "unbend/lm/batch_source.h"
 #include "unbend/lm/generate.h"
 
 namespace unbend::lm {
@@ -38,11 +39,12 @@ Series curve_of(const std::vector<ModelComparison>& models, const ModelCompariso
   return series;
 }
 
-/// Values by position in bins: x at the middle of each bin.
+/// Values by position in bins, the last one may be shorter: x at the middle of each bin.
 Series by_position(Series series, const at::Tensor& values, std::int64_t bin) {
-  for (std::int64_t at = 0; at + bin <= values.size(1); at += bin) {
-    series.x.push_back(static_cast<double>(at) + static_cast<double>(bin) / 2);
-    series.y.push_back(values.slice(1, at, at + bin).mean().item<double>());
+  for (std::int64_t at = 0; at < values.size(1); at += bin) {
+    const auto here = values.slice(1, at, at + bin);
+    series.x.push_back(static_cast<double>(at) + static_cast<double>(here.size(1)) / 2);
+    series.y.push_back(here.mean().item<double>());
   }
   return series;
 }
@@ -72,7 +74,8 @@ Comparison compare(const std::vector<Contestant>& models, const engine::Tokenize
        {std::pair{"evaluate, short texts", options.short_windows}, {"evaluate, long texts", options.long_windows}}) {
     if (!windows.defined() || windows.size(0) == 0) continue;
     Progress progress(name, windows.numel() * static_cast<std::int64_t>(models.size()), "tokens", options.quiet);
-    const auto scores = evaluate(decoders, windows, [&](std::int64_t done) { progress.update(done); });
+    const auto scores =
+        evaluate(decoders, behind_bos(windows, tokenizer), [&](std::int64_t done) { progress.update(done); });
     for (std::size_t m = 0; m < models.size(); ++m) result.models[m].scores.push_back(scores[m]);
   }
   const auto& long_source =
@@ -157,10 +160,10 @@ Table comparison_table(const Comparison& c) {
         [&](const auto& m) { return fmt::format("{:.4f}", m.scores[s].kl.mean().template item<double>()); });
   }
   for (std::size_t t = 0; t < teacher.recall.size(); ++t) {
-    row(fmt::format("recall '{}' {} (chance {:.3f})", c.tasks[t].name, where(c.tasks[t]), teacher.recall[t].chance),
-        [&](const auto& m) {
-          return with_error({m.recall[t].accuracy, m.recall[t].accuracy_error}, 3);
-        });
+    row(fmt::format("recall '{}' {}", c.tasks[t].name, where(c.tasks[t])), [&](const auto& m) {
+      return with_error({m.recall[t].accuracy, m.recall[t].accuracy_error}, 3);
+    });
+    row("  by chance", [&](const auto& m) { return fmt::format("{:.3f}", m.recall[t].chance); });
     row("  nats per token", [&](const auto& m) { return fmt::format("{:.3f}", m.recall[t].nats); });
   }
   for (std::size_t i = 0; i < teacher.speed.size(); ++i) {
@@ -194,7 +197,8 @@ Table summary_table(const Comparison& c) {
            [&](const auto& m) { return fmt::format("{:.3f}", m.scores[s].agreement.mean().template item<double>()); });
   }
   for (std::size_t t = 0; t < c.tasks.size(); ++t)
-    column(c.tasks[t].name, [&](const auto& m) { return fmt::format("{:.3f}", m.recall[t].accuracy); });
+    column(c.tasks[t].name + " (chance)",
+           [&](const auto& m) { return fmt::format("{:.3f} ({:.3f})", m.recall[t].accuracy, m.recall[t].chance); });
   column("train tok/s",
          [](const auto& m) { return m.trained_tokens > 0 ? fmt::format("{:.0f}", m.trained_per_second) : "-"; });
   if (!teacher.speed.empty()) {

@@ -21,11 +21,12 @@ struct Question {
   TokenId token;
   std::vector<TokenId> candidates;
   std::int64_t answer = 0;  ///< number of the answer, within the probe, that this token is part of
+  std::int64_t first = -1;  ///< where logits predict the same token the first time, without help; -1: nowhere
 };
 
 struct Probe {
   std::vector<TokenId> ids;         ///< with a leading BOS where the model wants one
-  std::vector<Question> questions;  ///< in order of position
+  std::vector<Question> questions;  ///< in order of position; all or none has a `first`, before all questions
 };
 
 /// A text's tokens, and the bytes of the text that each stands for. Some tokenizers put a space before the text: it

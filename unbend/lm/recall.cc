@@ -18,10 +18,23 @@
 namespace unbend::lm {
 namespace {
 
-/// Sums over the questions of one text, from logits [questions, vocabulary].
+bool told_twice(const Probe& probe) { return probe.questions[0].first >= 0; }
+
+/// Where logits are needed: at the first times, then at the questions.
+std::vector<std::int64_t> positions_of(const Probe& probe) {
+  std::vector<std::int64_t> positions;
+  if (told_twice(probe))
+    for (const auto& q : probe.questions) positions.push_back(q.first);
+  for (const auto& q : probe.questions) positions.push_back(q.position);
+  return positions;
+}
+
+/// Sums over the questions of one text, from logits [positions, vocabulary].
 Recall judge(const Probe& probe, const at::Tensor& logits) {
   Recall sums;
-  const auto log_probs = at::log_softmax(logits, -1);
+  const auto asked = std::ssize(probe.questions);
+  const auto log_probs = at::log_softmax(logits.slice(0, logits.size(0) - asked), -1);
+  const auto first_guesses = logits.slice(0, 0, asked).argmax(-1);
   std::map<std::int64_t, bool> exact;
   for (std::size_t i = 0; i < probe.questions.size(); ++i) {
     const auto& q = probe.questions[i];
@@ -30,7 +43,8 @@ Recall judge(const Probe& probe, const at::Tensor& logits) {
     bool right = false;
     if (q.candidates.empty()) {
       right = row.argmax().item<std::int64_t>() == q.token;
-      sums.chance += 1. / static_cast<double>(row.numel());
+      sums.chance += told_twice(probe) ? first_guesses[static_cast<std::int64_t>(i)].item<std::int64_t>() == q.token
+                                       : 1. / static_cast<double>(row.numel());
     } else {
       const auto among = row.index_select(0, at::tensor(at::ArrayRef<TokenId>(q.candidates), at::kInt).to(at::kLong));
       right = q.candidates[among.argmax().item<std::int64_t>()] == q.token;
@@ -75,12 +89,6 @@ Recall mean_of(const std::vector<Recall>& texts) {
 
 void check(const std::vector<Probe>& probes) {
   for (const auto& probe : probes) require(!probe.questions.empty(), "recall: a text without questions");
-}
-
-at::Tensor positions_of(const Probe& probe) {
-  std::vector<std::int64_t> positions;
-  for (const auto& q : probe.questions) positions.push_back(q.position);
-  return at::tensor(positions, at::kLong);
 }
 
 /// A piece of the user's text for text `index`: options.size tokens, the pieces spread over all of it.
@@ -218,7 +226,7 @@ Recall ask(const Decoder& decoder, const std::vector<Probe>& probes) {
   for_each_independent(std::ssize(probes), decoder.embedding.device(), [&](std::int64_t i) {
     const auto ids = at::tensor(at::ArrayRef<TokenId>(probes[i].ids), at::kInt).to(at::kLong).unsqueeze(0);
     const auto hidden = decoder.hidden(ids)[0];
-    const auto asked = hidden.index_select(0, positions_of(probes[i]).to(hidden.device()));
+    const auto asked = hidden.index_select(0, at::tensor(positions_of(probes[i]), at::kLong).to(hidden.device()));
     of_texts[i] = judge(probes[i], decoder.logits(asked).to(at::kCPU));
   });
   return mean_of(of_texts);
@@ -231,18 +239,19 @@ Recall ask(engine::Engine& engine, const std::vector<Probe>& probes) {
   for (const auto& probe : probes) {
     const engine::SequenceScope sequence(engine);
     std::vector<at::Tensor> asked;
-    auto question = probe.questions.begin();
+    const auto positions = positions_of(probe);
+    auto position = positions.begin();
     for (std::int64_t first = 0; first < std::ssize(probe.ids); first += kPart) {
       const std::int64_t last = std::min(first + kPart, std::ssize(probe.ids));
-      const bool any = question != probe.questions.end() && question->position < last;
-      const std::int64_t rows = any ? last - question->position : 0;
+      const bool any = position != positions.end() && *position < last;
+      const std::int64_t rows = any ? last - *position : 0;
       const auto part =
           std::span(probe.ids).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(last - first));
       const auto values = engine.run(sequence.id(), part, rows);
       const auto width = engine.model().config().vocab;
-      for (; question != probe.questions.end() && question->position < last; ++question)
-        asked.push_back(at::tensor(at::ArrayRef<float>(values.data() + (question->position - (last - rows)) * width,
-                                                       static_cast<std::size_t>(width))));
+      for (; position != positions.end() && *position < last; ++position)
+        asked.push_back(at::tensor(
+            at::ArrayRef<float>(values.data() + (*position - (last - rows)) * width, static_cast<std::size_t>(width))));
     }
     of_texts.push_back(judge(probe, at::stack(asked)));
   }

@@ -64,7 +64,7 @@ std::vector<Probe> recall_probes(std::string_view task, const engine::Tokenizer&
 struct Recall {
   std::int64_t questions = 0, answers = 0;
   double accuracy = 0, accuracy_error = 0;  ///< share of tokens that were guessed right, all before being given
-  double chance = 0;                        ///< of a token
+  double chance = 0;                        ///< of a token; of a text told twice, what the model guessed the first time
   double exact = 0, exact_error = 0;        ///< share of answers of which every token was guessed right
   double nats = 0;                          ///< mean -log probability of the right token, over the whole vocabulary
 };

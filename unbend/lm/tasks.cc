@@ -27,9 +27,9 @@ Probe copy_probe(std::span<const TokenId> text, std::span<const TokenId> gap, To
   Probe probe;
   if (bos >= 0) probe.ids.push_back(bos);
   for (const auto part : {text, gap, text}) probe.ids.insert(probe.ids.end(), part.begin(), part.end());
-  const auto first = probe.ids.size() - text.size();
-  for (auto i = first + 1; i < probe.ids.size(); ++i)
-    probe.questions.push_back({static_cast<std::int64_t>(i) - 1, probe.ids[i], {}});
+  const auto first = std::ssize(probe.ids) - std::ssize(text), distance = std::ssize(text) + std::ssize(gap);
+  for (auto i = first + 1; i < std::ssize(probe.ids); ++i)
+    probe.questions.push_back({i - 1, probe.ids[static_cast<std::size_t>(i)], {}, 0, i - 1 - distance});
   return probe;
 }
 

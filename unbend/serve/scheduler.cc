@@ -226,6 +226,7 @@ bool Scheduler::step(std::vector<std::unique_ptr<Active>>& active) {
 
 /// The next token of a job.
 void Scheduler::take(Active& job, std::span<const float> logits) {
+  logits = logits.first(std::min(logits.size(), static_cast<std::size_t>(tokenizer_.size())));  // some are padding
   const auto id = job.sampler.next(logits);
   const auto& options = job.job.options;
   if (tokenizer_.is_end(id) && !options.ignore_end) return finish(job, "end");
@@ -266,8 +267,8 @@ void Scheduler::finish(Active& job, const std::string& reason, const std::string
     --counts_.active;  // before the client hears of it and comes again
     counts_.prompt_tokens += job.read;
     counts_.completion_tokens += job.generated;
+    job.ticket->finish({reason, error, static_cast<std::int64_t>(job.job.prompt.size()), job.generated});
   }
-  job.ticket->finish({reason, error, static_cast<std::int64_t>(job.job.prompt.size()), job.generated});
 }
 
 }  // namespace unbend::serve
