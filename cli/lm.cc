@@ -174,7 +174,7 @@ std::string summary(const lm::TrainReport& report, const RunOptions& run) {
   auto text = fmt::format("{} tokens in {:.0f} s ({:.0f} per CPU-second), loss {:.4f}", report.tokens, report.seconds,
                           static_cast<double>(report.tokens) / std::max(1e-9, report.cpu_seconds), report.loss);
   for (const auto& stage : report.stages)
-    if (stage.at("steps") == 0)
+    if (stage.at("steps") == 0 || stage.value("idle", false))
       text += fmt::format("; {} stage {}", stage.value("idle", false) ? "nothing to train in" : "no time for",
                           stage.at("name").get<std::string>());
   if (report.interrupted)

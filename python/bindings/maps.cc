@@ -26,6 +26,13 @@ Properties properties_named(const std::vector<std::string>& names) {
   return all;
 }
 
+Space floating(const Tensors& like) {
+  for (const auto& t : like)
+    require(at::isFloatingType(t.scalar_type()), "linear maps are between floating-point numbers, not {}",
+            at::toString(t.scalar_type()));
+  return space_of(like);
+}
+
 std::vector<std::string> names_of(Properties properties) {
   std::vector<std::string> names;
   const auto text = to_string(properties);
@@ -105,13 +112,13 @@ void bind_algebra(py::module_& m) {
       "function_map",
       [](const Tensors& domain, const Tensors& codomain, VectorFunction push, VectorFunction pull,
          const std::vector<std::string>& properties) {
-        return function_map(space_of(domain), space_of(codomain), std::move(push), std::move(pull),
+        return function_map(floating(domain), floating(codomain), std::move(push), std::move(pull),
                             properties_named(properties));
       },
       Released());
-  m.def("identity_map", [](const Tensors& like) { return identity_map(space_of(like)); });
+  m.def("identity_map", [](const Tensors& like) { return identity_map(floating(like)); });
   m.def("zero_map",
-        [](const Tensors& domain, const Tensors& codomain) { return zero_map(space_of(domain), space_of(codomain)); });
+        [](const Tensors& domain, const Tensors& codomain) { return zero_map(floating(domain), floating(codomain)); });
   m.def("diagonal_map", [](const Tensors& d) { return diagonal_map(d); });
   m.def("dense_map", [](const at::Tensor& matrix) { return dense_map(matrix); });
   m.def("low_rank_map", [](const at::Tensor& u, const at::Tensor& v) { return low_rank_map(u, v); });

@@ -98,8 +98,10 @@ void bind_partial(py::module_& m) {
   m.def(
       "partial_transport",
       [](const Given& source, const Given& target, std::optional<double> lambda, const std::string& solver) {
-        if (!lambda) return balanced_transport(measure(source), measure(target));
-        return partial_transport(measure(source), measure(target), *lambda, solver_named(solver));
+        const auto with = solver_named(solver);
+        if (lambda) return partial_transport(measure(source), measure(target), *lambda, with);
+        require(with == Solver::Automatic, "balanced transport, without lam, has one solver: leave out '{}'", solver);
+        return balanced_transport(measure(source), measure(target));
       },
       Released());
 

@@ -22,6 +22,12 @@ def leaves(x, spec, what):
     return found
 
 
+def same_structure(spec, other, what):
+    """InputError if vectors of two maps that are put together have other structures, such as keys in another order."""
+    if spec is not None and other is not None and spec != other:
+        raise InputError(f"{what}: vectors of the structures {spec} and {other} do not go together")
+
+
 def unflatten(tensors, spec):
     """The way back; `spec` None is a single tensor, or a tuple of several."""
     if spec is not None:
@@ -50,4 +56,4 @@ class Spread(Flat):
         return flat
 
 
-__all__ = ["Flat", "Spread", "Tensor", "flatten", "leaves", "unflatten"]
+__all__ = ["Flat", "Spread", "Tensor", "flatten", "leaves", "same_structure", "unflatten"]

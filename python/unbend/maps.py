@@ -1,6 +1,6 @@
 """Linear maps, matrix-free, and the ones that are closest to functions."""
 from . import _core
-from ._trees import Flat, Spread, flatten, leaves, unflatten
+from ._trees import Flat, Spread, flatten, leaves, same_structure, unflatten
 from .errors import InputError
 
 
@@ -62,6 +62,7 @@ class LinearMap:
 
     def __matmul__(self, other):
         if isinstance(other, LinearMap):
+            same_structure(self._domain, other._codomain, "A @ B")
             return LinearMap(_core.compose(self._map, other._map), other._domain, self._codomain)
         return self.push(other)
 
@@ -75,6 +76,8 @@ class LinearMap:
     def __add__(self, other):
         if not isinstance(other, LinearMap):
             return NotImplemented
+        same_structure(self._domain, other._domain, "A + B")
+        same_structure(self._codomain, other._codomain, "A + B")
         return LinearMap(_core.add(self._map, other._map), self._domain, self._codomain)
 
     def __sub__(self, other):
@@ -126,7 +129,7 @@ class LinearMap:
         return _core.trace(self._map)
 
     def scipy(self):
-        """A scipy.sparse.linalg.LinearOperator on flat NumPy vectors, which shares memory with torch where it can."""
+        """A scipy.sparse.linalg.LinearOperator on flat NumPy vectors."""
         import numpy
         import torch
         from scipy.sparse.linalg import LinearOperator
@@ -135,8 +138,12 @@ class LinearMap:
 
         def product(apply, many=False):
             def run(x):
-                x = torch.from_numpy(numpy.ascontiguousarray(x.T if many else x.reshape(-1))).to(core.dtype)
-                y = apply(x).numpy()
+                if numpy.iscomplexobj(x) and not core.dtype.is_complex:
+                    return run(x.real) + 1j * run(x.imag)
+                given = numpy.ascontiguousarray(x.T if many else x.reshape(-1))
+                y = apply(torch.from_numpy(given).to(core.dtype)).detach().numpy()
+                if numpy.shares_memory(y, given):  # solvers go on to write into x
+                    y = y.copy()
                 return y.T if many else y
             return run
 
@@ -243,13 +250,19 @@ def _blocks(join, maps):
 def block_row(maps):
     """[A B ..]: (x_1, x_2, ..) -> A x_1 + B x_2 + .., on the flat tuple of all domains' tensors."""
     maps = list(maps)
-    return LinearMap(_blocks(_core.block_row, maps), None, maps[0]._codomain)
+    core = _blocks(_core.block_row, maps)
+    for a in maps:
+        same_structure(maps[0]._codomain, a._codomain, "a row of blocks")
+    return LinearMap(core, None, maps[0]._codomain)
 
 
 def block_column(maps):
     """[A; B; ..]: x -> (A x, B x, ..), a flat tuple of all codomains' tensors."""
     maps = list(maps)
-    return LinearMap(_blocks(_core.block_column, maps), maps[0]._domain, None)
+    core = _blocks(_core.block_column, maps)
+    for a in maps:
+        same_structure(maps[0]._domain, a._domain, "a column of blocks")
+    return LinearMap(core, maps[0]._domain, None)
 
 
 def block_diagonal(maps):

@@ -14,11 +14,12 @@ class Network:
     line, for what is not feed-forward."""
 
     def __init__(self, module, example):
-        training = module.training
+        training = {part: part.training for part in module.modules()}
         try:
             traced = torch.jit.trace(module.eval(), example)
         finally:
-            module.train(training)
+            for part, was in training.items():
+                part.training = was
         with tempfile.TemporaryDirectory(prefix="unbend-") as folder:
             path = os.path.join(folder, "network.pt")
             torch.jit.save(traced, path)
@@ -73,5 +74,7 @@ def propagate(f, x, *, scale=None, factor=None, covariance=None, law="gaussian",
     if marginal:
         if not isinstance(f, Network) or scale is None:
             raise InputError("marginal propagation needs a Network and a scale")
+        if factor is not None or covariance is not None:
+            raise InputError("marginal propagation takes a scale alone, no factor or covariance")
         return _core.propagate_marginal(core, x, law, alpha, scale)
     return _core.propagate(core, x, law, alpha, scale, factor, covariance, create_graph)

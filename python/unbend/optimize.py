@@ -8,6 +8,7 @@ from . import _core
 from ._numbers import as_numbers
 from ._trees import Flat, flatten, unflatten
 from .errors import InputError
+from .solve import goes_on
 
 __all__ = ["Minimum", "OnlineLearner", "minimize"]
 
@@ -41,26 +42,28 @@ def minimize(f, x0, *, gauss_newton=False, power=2., gradient_tolerance=1e-8, le
     """
     start, spec = flatten(x0, "x0")
     x, minimum = _core.minimize(Flat(f, spec), start, gauss_newton, power, gamma, gradient_tolerance, least, value_tolerance,
-                                max_iterations, None if progress is None else lambda step: progress(step) is not False)
+                                max_iterations, goes_on(progress))
     return Minimum(unflatten(x, spec), minimum.value, minimum.gradient_norm, minimum.outcome, minimum.converged,
                    len(minimum.trace), minimum.message, minimum.gamma, minimum.evaluations, minimum.products, minimum.trace)
 
 
-def _rows(rows):
+def _rows(rows, features):
     """SciPy's sparse matrices, torch's CSR tensors, and dense ones, of which zeros are left out."""
     if hasattr(rows, "tocsr"):
-        csr = rows.tocsr()
-        parts = csr.indptr, csr.indices, csr.data
+        rows = rows.tocsr()
+        parts = rows.indptr, rows.indices, rows.data
     else:
         rows = as_numbers(rows)
+        if rows.dim() != 2:
+            raise InputError(f"rows must be [n, features], not of {rows.dim()} dimensions")
         if rows.layout == torch.strided:
-            if rows.dim() != 2:
-                raise InputError(f"rows must be [n, features], not of {rows.dim()} dimensions")
             at = rows.nonzero()
             counts = torch.bincount(at[:, 0], minlength=len(rows))
             parts = torch.cat([counts.new_zeros(1), counts.cumsum(0)]), at[:, 1], rows[at[:, 0], at[:, 1]]
         else:
             parts = rows.crow_indices(), rows.col_indices(), rows.values()
+    if rows.shape[1] != features:
+        raise InputError(f"rows of {rows.shape[1]} numbers for a learner of {features} features")
     starts, indices, values = (torch.as_tensor(p).detach().cpu() for p in parts)
     return _core.SparseRows(starts.long().contiguous(), indices.long().contiguous(), values.double().contiguous())
 
@@ -85,16 +88,17 @@ class OnlineLearner:
         self._core = _core.Ftrl(*self._settings)
 
     def learn(self, rows, labels, weights=None):
-        """Predicts, pays and updates, row by row. rows: [n, features], dense or sparse (SciPy, torch CSR); labels and
-        importance weights [n]. A row that is refused (InputError) changes nothing; those before it are learnt."""
+        """Predicts, pays and updates, row by row, in one thread at a time. rows: [n, features], dense or sparse (SciPy,
+        torch CSR); labels and importance weights [n]. A row that is refused (InputError) changes nothing; those before it
+        are learnt."""
         labels = as_numbers(labels).detach().cpu().double().contiguous()
         weights = torch.ones_like(labels) if weights is None else as_numbers(weights).detach().cpu().double().contiguous()
-        self._core.learn(_rows(rows), labels, weights)
+        self._core.learn(_rows(rows, self._settings[0]), labels, weights)
         return self
 
     def predict(self, rows, rate=None):
         """<row, weights> without learning: [n], or [n, classes]; of the best rate unless given."""
-        margins = self._core.predict(_rows(rows))[:, self.best if rate is None else rate]
+        margins = self._core.predict(_rows(rows, self._settings[0]))[:, self.best if rate is None else rate]
         return margins if margins.shape[1] > 1 else margins[:, 0]
 
     def weights(self, rate=None, label=0, *, average=False):

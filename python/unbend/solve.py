@@ -6,6 +6,17 @@ from . import _core
 from ._trees import leaves, unflatten
 
 
+def goes_on(progress):
+    """A callback whose result, unless it has none, says whether to go on."""
+    if progress is None:
+        return None
+
+    def answer(*at):
+        result = progress(*at)
+        return result is None or bool(result)
+    return answer
+
+
 @dataclass(frozen=True)
 class Solution:
     """outcome: "converged", "max_iterations", "indefinite", "breakdown", "stagnated", "ill_conditioned",
@@ -27,7 +38,7 @@ def _solution(a, result):
 def _solve(method, a, b, rtol, atol, max_iterations, x0, preconditioner, progress, **extra):
     start = None if x0 is None else leaves(x0, a._domain, "x0")
     return _solution(a, method(a._map, leaves(b, a._codomain, "b"), rtol, atol, max_iterations, start,
-                               None if preconditioner is None else preconditioner._map, progress, extra))
+                               None if preconditioner is None else preconditioner._map, goes_on(progress), extra))
 
 
 def cg(a, b, *, rtol=None, atol=0., max_iterations=0, x0=None, preconditioner=None, progress=None,

@@ -245,7 +245,7 @@ TEST(TokenBatches, AsASourceOfTensorsThatResumes) {
   EXPECT_TRUE(window_tensor(*file, {{3, 2}, {301, 2}}).equal(at::tensor({3, 4, 301, 302}, at::kLong).reshape({2, 2})));
 }
 
-TEST(Windows, ASampleIsSpreadOverAll) {
+TEST(SpreadRows, ASampleIsSpreadOverAll) {
   const auto all = at::arange(14, at::kLong).reshape({7, 2});
   EXPECT_TRUE(spread_rows(all, 3).equal(at::tensor({0, 1, 4, 5, 8, 9}, at::kLong).reshape({3, 2})));
   EXPECT_TRUE(spread_rows(all, 7).equal(all));

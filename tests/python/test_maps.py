@@ -90,6 +90,66 @@ class Linearize(unittest.TestCase):
         with self.assertRaisesRegex(unbend.InputError, "dual"):
             unbend.linearize(torch.sin, x, push="sometimes")
 
+    def test_pushes_through_complex_numbers(self):
+        x, v = torch.randn(6, dtype=DOUBLE), torch.randn(6, dtype=DOUBLE)
+        for f in (lambda x: ((1j * x).exp() + 1).abs(), lambda x: torch.fft.fft(x).real, lambda x: torch.fft.rfft(x).abs(),
+                  lambda x: torch.complex(x, x.sin()).sin().imag, lambda x: torch.polar(x.exp(), x).sqrt().angle()):
+            expected, pushed = jvp(f, (x,), (v,))
+            value, j = unbend.linearize(f, x)
+            self.close(value, expected)
+            self.close(j @ v, pushed)
+            c = torch.randn_like(expected)
+            self.close(j.pull(c) @ v, c @ pushed)
+
+    def test_second_derivatives_through_absolute_values(self):
+        x, v = torch.randn(5, dtype=DOUBLE), torch.randn(5, dtype=DOUBLE)
+        _, h = unbend.hessian(lambda x: (x.abs() ** 3).sum(), x)
+        for _ in range(2):
+            self.close(h @ v, 6 * x.abs() * v)
+        self.close(h.dense(), torch.diag(6 * x.abs()))
+
+    def test_dual_pushes(self):
+        q = torch.randn(1, 1, 20, 4, dtype=DOUBLE)
+        scan = lambda q: unbend.gated_scan(q, q, q)[0]
+        _, recorded = unbend.linearize(scan, q)
+        _, dual = unbend.linearize(scan, q, push="dual")
+        v = torch.randn_like(q)
+        self.close(dual @ v, recorded @ v)
+        x, w = torch.randn(3, dtype=DOUBLE), torch.ones(3, dtype=DOUBLE)
+        _, changed = unbend.linearize(lambda x: x.mul_(2).sin(), x.clone(), push="dual", pull=False)
+        for _ in range(2):
+            self.close(changed @ w, 2 * (2 * x).cos())
+        failed = []
+        def work():
+            try:
+                for _ in range(20):
+                    dual @ v
+            except Exception as error:
+                failed.append(error)
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        self.assertEqual(failed, [])
+
+    def test_maps_of_other_structures_do_not_mix(self):
+        x = {"a": torch.randn(2, dtype=DOUBLE), "b": torch.randn(2, dtype=DOUBLE)}
+        _, f = unbend.linearize(lambda x: {"u": 2 * x["a"], "w": 3 * x["b"]}, x)
+        _, g = unbend.linearize(lambda x: {"w": 5 * x["b"], "u": 7 * x["a"]}, x)
+        _, h = unbend.linearize(lambda y: y["u"] - y["w"], {"u": x["a"], "w": x["b"]})
+        self.assertEqual((h @ f).shape, (2, 4))
+        for mix in (lambda: f + g, lambda: f - g, lambda: h @ g, lambda: unbend.block_row([f, g])):
+            with self.assertRaisesRegex(unbend.InputError, "structures"):
+                mix()
+
+    def test_maps_are_of_floating_point_numbers(self):
+        for like in (torch.ones(2, dtype=torch.cdouble), torch.ones(2, dtype=torch.long)):
+            for make in (lambda: unbend.identity(like), lambda: unbend.zero(like, like),
+                         lambda: unbend.function_map(lambda v: v, lambda v: v, like, like)):
+                with self.assertRaisesRegex(unbend.InputError, "floating-point"):
+                    make()
+
     def test_inside_no_grad_and_of_our_kernels(self):
         q, k, v = (torch.randn(1, 2, 5, 3, dtype=DOUBLE) for _ in range(3))
         with torch.no_grad():
@@ -216,6 +276,17 @@ class Algebra(unittest.TestCase):
             square.declare("nice")
         with self.assertRaises(unbend.InputError):
             self.a.declare("symmetric")
+
+    def test_scipy_solvers_that_write_into_their_vectors(self):
+        _, j = unbend.linearize(lambda x: x + 1, torch.zeros(4, dtype=DOUBLE))
+        b = numpy.arange(1., 5)
+        x, failed = scipy.sparse.linalg.gmres(j.scipy(), b)
+        self.assertEqual(failed, 0)
+        numpy.testing.assert_allclose(x, b)
+        numpy.testing.assert_allclose(j.scipy() @ (b + 2j * b), b + 2j * b)
+        weight = torch.nn.Parameter(torch.ones(2, dtype=DOUBLE))
+        a = unbend.function_map(lambda v: weight * v, lambda c: weight * c, weight.detach(), weight.detach())
+        numpy.testing.assert_allclose(a.scipy() @ numpy.ones(2), numpy.ones(2))
 
     def test_scipy(self):
         net, weights = network()

@@ -47,6 +47,17 @@ class Networks(unittest.TestCase):
         with self.assertRaises(unbend.InputError):
             unbend.Network.load("/no/such/file.pt")
 
+    def test_a_module_is_left_as_it_was(self):
+        net = perceptron().train()
+        net[1].eval()
+        unbend.Network(net, torch.zeros(1, 3, dtype=DOUBLE))
+        self.assertEqual([part.training for part in net], [True, False, True, True, True])
+
+    def test_marginals_take_a_scale_alone(self):
+        net = unbend.Network(perceptron(), torch.zeros(1, 3, dtype=DOUBLE))
+        with self.assertRaisesRegex(unbend.InputError, "scale alone"):
+            unbend.propagate(net, torch.zeros(1, 3, dtype=DOUBLE), scale=1., factor=torch.eye(3, dtype=DOUBLE), marginal=True)
+
     def test_noise_through_a_network(self):
         net, x = perceptron(), torch.randn(5, 3, dtype=DOUBLE)
         j = torch.func.vmap(torch.func.jacrev(net))(x)

@@ -122,6 +122,7 @@ class Online(unittest.TestCase):
         for call in (lambda: unbend.OnlineLearner(6, loss="cubic"), lambda: unbend.OnlineLearner(0),
                      lambda: unbend.OnlineLearner(6, rates=[-1.]),
                      lambda: learner.learn(torch.randn(3, 7), torch.ones(3)),  # a feature too many
+                     lambda: learner.learn(torch.randn(3, 4), torch.ones(3)),
                      lambda: learner.learn(self.x, self.y[:5]), lambda: learner.learn(self.x, self.y * 3),
                      lambda: learner.learn(self.x[0], self.y), lambda: learner.predict(self.x, rate=None)[:, 9],
                      lambda: learner.weights(5), lambda: learner.weights(0, average=True),

@@ -55,6 +55,14 @@ class Solvers(unittest.TestCase):
         damped = unbend.lsqr(a, b, damping=2.)
         torch.testing.assert_close(damped.x, torch.linalg.solve(m @ m + 4 * torch.eye(30, dtype=DOUBLE), m @ b))
 
+    def test_progress_goes_on_unless_it_says_no(self):
+        m, b, seen = psd(100) - 99.9 * torch.eye(100, dtype=DOUBLE), torch.ones(100, dtype=DOUBLE), []
+        found = unbend.cg(hidden(m, "psd"), b, progress=lambda i, r: seen.append(r))
+        self.assertTrue(found.converged and seen)
+        for no in (False, torch.tensor(False), 0):
+            stopped = unbend.cg(hidden(m, "psd"), b, progress=lambda i, r: no)
+            self.assertEqual(stopped.outcome, "cancelled")
+
     def test_causes_instead_of_nan(self):
         b = torch.ones(2, dtype=DOUBLE)
         indefinite = unbend.cg(hidden(torch.diag(torch.tensor([1., -1.], dtype=DOUBLE)), "psd"), b)

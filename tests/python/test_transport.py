@@ -66,6 +66,11 @@ class Transport(unittest.TestCase):
             self.assertEqual(plan.target.tolist(), columns.tolist())
         self.assert_gradient(lambda x: transport.partial_transport(x, y).value, self.x)
 
+    def test_solvers_are_named(self):
+        for solver in ("nonsense", "assignment"):
+            with self.assertRaisesRegex(unbend.InputError, solver):
+                transport.partial_transport(self.x, self.y[:7], solver=solver)
+
     def test_an_empty_measure_gives_gradients(self):
         x = torch.tensor([[1., 2], [3, 4]], dtype=DOUBLE, requires_grad=True)
         value = transport.partial_transport(x, torch.empty(0, 2, dtype=DOUBLE), .5).value

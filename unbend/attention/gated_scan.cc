@@ -239,10 +239,16 @@ bool needs_gradient(const ScanArguments& at) {
           (at.log_decay.defined() && at.log_decay.requires_grad()));
 }
 
+/// Dual numbers go through plain operations, which know what to do with them.
+bool has_tangent(const ScanArguments& at) {
+  const auto dual = [](const at::Tensor& x) { return x.defined() && x._fw_grad(0).defined(); };
+  return dual(at.q) || dual(at.k) || dual(at.v) || dual(at.log_decay) || dual(at.state);
+}
+
 Scan run(const ScanArguments& at, const ScanOptions& options) {
   const bool differentiate = needs_gradient(at);
-  const bool fused =
-      has_kernel(at) && options.form != Form::Parallel && !(options.form == Form::Recurrent && differentiate);
+  const bool fused = has_kernel(at) && !has_tangent(at) && options.form != Form::Parallel &&
+                     !(options.form == Form::Recurrent && differentiate);
   if (fused && differentiate) {
     const variable_list scan =
         Chunked::apply(at.q, at.k, at.v, optional(at.log_decay), at.state, Settings{options.axis, options.chunk});

@@ -33,9 +33,7 @@ std::optional<Tensors> batched(const std::function<Tensors(const Tensors&)>& one
       auto [value, axis] = at::functorch::unwrapTensorAtLevel(y, level.id);
       results.emplace_back(std::move(value), axis);
     }
-  } catch (const c10::Error&) {
-    return std::nullopt;
-  } catch (const Error&) {
+  } catch (const std::exception&) {  // LibTorch's, ours or the caller's: one by one says what is wrong
     return std::nullopt;
   }
   Tensors all;

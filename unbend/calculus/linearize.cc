@@ -270,11 +270,14 @@ struct JacobianKind : Kind {
 
   Tensors dual_push(const Tensors& v) const {
     return translated("push with PushMode::Dual", [&] {
+      static std::recursive_mutex one_level;  // there is one for all threads
+      const std::lock_guard lock(one_level);
       const at::NoGradGuard no_gradients;
       const PlainAttention plain;
       const DualLevel level;
       Tensors duals, result;
-      for (size_t i = 0; i < x.size(); ++i) duals.push_back(at::_make_dual(x[i].detach(), v[i], level.index()));
+      for (size_t i = 0; i < x.size(); ++i)  // copies: f may work in place
+        duals.push_back(at::_make_dual(x[i].detach().clone(), v[i].clone(), level.index()));
       for (const at::Tensor& value : f(duals)) result.push_back(value._fw_grad(level.index()));
       require(result.size() == codomain.leaves.size(), "push: f gave {} outputs before and gives {} now",
               codomain.leaves.size(), result.size());
@@ -302,10 +305,13 @@ Linearization linearize(const Function& f, const Tensors& at, const LinearizeOpt
   const at::AutoGradMode gradients(with_graph);
   Tensors x;
   for (const at::Tensor& t : at) x.push_back(t.detach().clone().requires_grad_(with_graph));
+  Tensors given = x;
+  if (!with_graph)
+    for (auto& t : given) t = t.clone();  // f may work in place
   Tensors y = translated("linearize", [&] {
     std::optional<PlainAttention> plain;
     if (options.push == PushMode::Recorded) plain.emplace();
-    return f(x);
+    return f(given);
   });
   check_outputs(y);
   if (!options.allow_nonfinite) check_finite_value(y);

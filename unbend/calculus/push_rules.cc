@@ -203,7 +203,8 @@ bool is_pointwise(const Node& operation) {
 }
 
 bool is_own(const at::Tensor& t) {
-  return t.use_count() == 1 && t.has_storage() && t.storage().use_count() == 1 && t.is_non_overlapping_and_dense();
+  return t.use_count() == 1 && !t._is_zerotensor() && t.has_storage() && t.storage().use_count() == 1 &&
+         t.is_non_overlapping_and_dense();
 }
 
 at::Tensor times(at::Tensor t, const at::Tensor& factor) {

@@ -83,7 +83,7 @@ struct Transposed {
 // sqrt(sum (a_i b_i)^2): what <a, b> would be if its terms had random signs.
 double random_walk(const Tensors& a, const Tensors& b) {
   double sum = 0;
-  for (size_t i = 0; i < a.size(); ++i) sum += (a[i] * b[i]).square().sum().item<double>();
+  for (size_t i = 0; i < a.size(); ++i) sum += (a[i] * b[i]).abs().square().sum().item<double>();
   return std::sqrt(sum);
 }
 
@@ -151,6 +151,13 @@ at::Tensor factor_of(const Step& step) {
   const Leaf& gives = step.gives[0];
   const auto ones = at::ones(gives.shape, at::TensorOptions(gives.dtype).device(gives.device));
   return pulled(*step.operation, {0}, {ones}, false)[0];
+}
+
+// Of complex numbers, pulls multiply by the conjugate, and may take the real part.
+bool is_real(const Step& step) {
+  const Edge& taken = step.operation->next_edge(0);
+  return !at::isComplexType(step.gives[0].dtype) &&
+         !at::isComplexType(leaf_of(taken.function->input_metadata(taken.input_nr)).dtype);
 }
 
 // What the push of a step without a rule needs.
@@ -256,7 +263,7 @@ RecordedMap::RecordedMap(const Tensors& x, const Tensors& y) : plan_(std::make_u
   outside_of_backward([&] {
     const c10::InferenceMode no_inference(false);
     for (auto& step : plan_->steps) {
-      if (is_pointwise(*step.operation)) step.factor = factor_of(step);
+      if (is_pointwise(*step.operation) && is_real(step)) step.factor = factor_of(step);
     }
   });
 }

@@ -20,17 +20,19 @@ std::vector<int64_t> with_front(int64_t many, at::IntArrayRef shape) {
 
 at::TensorOptions options_of(const Leaf& leaf) { return at::TensorOptions().dtype(leaf.dtype).device(leaf.device); }
 
-// `draw` makes float32 or float64 numbers on the CPU from a shape and options.
+// `draw` makes float32, float64 or complex numbers on the CPU from a shape and options.
 template <class Draw>
 Tensors draw_leaves(const Space& space, int64_t many, const Draw& draw) {
   Tensors x;
   for (const Leaf& leaf : space.leaves) {
-    const auto type = leaf.dtype == at::kDouble ? at::kDouble : at::kFloat;
+    const auto type = at::isComplexType(leaf.dtype) ? leaf.dtype : leaf.dtype == at::kDouble ? at::kDouble : at::kFloat;
     x.push_back(draw(many > 0 ? with_front(many, leaf.shape) : leaf.shape, at::TensorOptions().dtype(type))
                     .to(options_of(leaf)));
   }
   return x;
 }
+
+at::Tensor as_reals(const at::Tensor& x) { return x.is_complex() ? at::view_as_real(x.resolve_conj()) : x; }
 
 void check_leaf(const at::Tensor& x, const Leaf& leaf, at::IntArrayRef shape, size_t i, std::string_view what) {
   require(x.defined(), "{}: tensor {} is undefined", what, i);
@@ -184,8 +186,9 @@ double inner(const Tensors& a, const Tensors& b) {
   const at::NoGradGuard no_gradients;
   double sum = 0;
   for (size_t i = 0; i < a.size(); ++i) {
-    const auto type = a[i].scalar_type() == at::kDouble || b[i].scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-    sum += at::dot(a[i].reshape({-1}).to(type), b[i].reshape({-1}).to(type)).item<double>();
+    const auto x = as_reals(a[i]), y = as_reals(b[i]);
+    const auto type = x.scalar_type() == at::kDouble || y.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+    sum += at::dot(x.reshape({-1}).to(type), y.reshape({-1}).to(type)).item<double>();
   }
   return sum;
 }

@@ -43,6 +43,7 @@ double number(const Json& json) { return json.is_null() ? NAN : json.get<double>
 struct Place {
   std::int64_t stage = 0, step = 0, tokens = 0, stage_tokens = 0, total_steps = 0, skipped = 0;
   double seconds = 0, cpu_seconds = 0, stage_seconds = 0, validation = -1, first_loss = NAN;
+  bool trained = false;        // some loss of this stage had a gradient
   std::vector<double> recent;  // finite losses of this stage, at most the last tenth is reported
   Json finished = Json::array();
   Json plateau, source;
@@ -60,6 +61,7 @@ struct Place {
             {"stage_seconds", stage_seconds},
             {"validation", validation},
             {"first_loss", first_loss},
+            {"trained", trained},
             {"recent", recent},
             {"finished", finished},
             {"plateau", plateau},
@@ -74,6 +76,7 @@ struct Place {
     p.validation = number(j.at("validation")), p.first_loss = number(j.at("first_loss"));
     for (const auto& loss : j.at("recent"))
       if (!loss.is_null()) p.recent.push_back(loss.get<double>());
+    p.trained = j.value("trained", true);
     p.finished = j.at("finished"), p.plateau = j.at("plateau"), p.source = j.at("source");
     return p;
   }
@@ -292,10 +295,12 @@ class Trainer {
          {"tokens_per_second", static_cast<double>(place_.stage_tokens) / std::max(1e-9, place_.stage_seconds)},
          {"first_loss", place_.first_loss},
          {"last_loss", mean_of_last_tenth(place_.recent)}});
+    if (place_.step > 0 && !place_.trained) place_.finished.back()["idle"] = true;
     ++place_.stage;
     place_.step = place_.stage_tokens = 0;
     place_.stage_seconds = 0;
     place_.first_loss = NAN;
+    place_.trained = false;
     place_.recent.clear();
     store();
   }
@@ -378,7 +383,6 @@ class Trainer {
             options_.title, batch.ids.size(1));
     double total = 0;
     std::int64_t layers = 0;
-    bool trains = false;
     const at::NoGradGuard no_grad;
     teacher_.hidden(
         batch.ids, Form::Chunked, [&](std::int64_t layer, const MixerInput& input, const at::Tensor& heads) {
@@ -390,19 +394,11 @@ class Trainer {
           const auto error = stage.projections.empty() ? at::mse_loss(mixer.forward(input, Form::Chunked), heads)
                                                        : output_error(stage, layer, input, heads);
           const auto loss = error * (stage.mse_scale / static_cast<double>(options_.accumulate));
-          if (loss.requires_grad()) loss.backward(), trains = true;
+          if (loss.requires_grad()) loss.backward(), place_.trained = true;
           total += loss.item<double>() * static_cast<double>(options_.accumulate);
           ++layers;
         });
-    require_training(trains, stage);
     return total / static_cast<double>(std::max<std::int64_t>(1, layers));
-  }
-
-  void require_training(bool trains, const Stage& stage) const {
-    require(trains,
-            "{}: the loss of stage {} does not depend on anything that the stage trains: leave it out (--stage "
-            "{}.tokens=0)",
-            options_.title, stage.name, stage.name);
   }
 
   /// What the layer's attention adds to the residual stream against the teacher's, with projections of the student's.
@@ -475,8 +471,8 @@ class Trainer {
     } else {
       loss = distillation_loss(hidden, student_head_, targets, stage.kl, stage.cross_entropy).loss;
     }
-    require_training(loss.requires_grad(), stage);
-    (loss / static_cast<double>(options_.accumulate)).backward();
+    if (loss.requires_grad())  // not where a short text leaves the trained part without work
+      (loss / static_cast<double>(options_.accumulate)).backward(), place_.trained = true;
     return loss.item<double>();
   }
 
@@ -537,8 +533,7 @@ TrainReport train(const Decoder& teacher, Decoder& student, const std::vector<St
     require(stage.kind == Stage::Kind::Transfer || stage.kl > 0 || stage.cross_entropy > 0,
             "distill: stage {} has no loss", stage.name);
     const auto trained = trainables(student, stage.kind, own);
-    const bool trains = (!trained.mixer.empty() && stage.mixer_learning_rate > 0) ||
-                        (!trained.weights.empty() && stage.learning_rate > 0);
+    const bool trains = (!trained.mixer.empty() && stage.mixer_learning_rate > 0) || !trained.weights.empty();
     trains ? active.push_back(stage) : idle.push_back(stage.name);
   }
   require(!active.empty(),

@@ -61,14 +61,16 @@ struct TrainReport {
   double loss = 0;           ///< mean over the last tenth of the last stage that had a step; NaN: none was finite
   double validation = -1;    ///< last, or -1
   bool interrupted = false;  ///< by Ctrl-C
-  Json stages;  ///< per stage: name, tokens, steps, tokens per second, first and last loss; at the end those without
-                ///< anything to train ("idle"), which are passed over
+  /// Per stage: name, tokens, steps, tokens per second, first and last loss. "idle": true where nothing was trained: no
+  /// loss depended on it (texts shorter than the window, parts that are switched off), or, at the end, there is
+  /// nothing.
+  Json stages;
 };
 
 /// Runs `stages` one after the other on `student`, in place. Stage::tokens (or steps) are the budgets. Equal inputs
 /// give equal weights bit for bit on one machine and thread count, with or without interruptions. Computation error
 /// naming the step and layer if the loss is not finite three steps in a row (the last checkpoint stays); Input error
-/// if no stage has anything to train, or the loss of one does not depend on what it trains.
+/// if no stage has anything to train.
 TrainReport train(const Decoder& teacher, Decoder& student, const std::vector<Stage>& stages, BatchSource& source,
                   const TrainOptions& options);
 
