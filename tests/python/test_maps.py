@@ -122,6 +122,12 @@ class Linearize(unittest.TestCase):
         with self.assertRaisesRegex(KeyError, "mine"):
             unbend.linearize(f, torch.ones(2))
 
+    def test_kernels_without_dual_numbers_say_so(self):
+        q = torch.randn(1, 2, 5, 3, dtype=DOUBLE)
+        _, j = unbend.linearize(lambda q: unbend.window_attention(q, q, q, 3), q, push="dual")
+        with self.assertRaisesRegex(unbend.ComputationError, "no such derivative"):
+            j @ q
+
     def test_in_several_threads(self):
         x = torch.randn(50, dtype=DOUBLE)
         found = {}
@@ -135,7 +141,8 @@ class Linearize(unittest.TestCase):
     def test_bad_input(self):
         x = torch.ones(2, dtype=DOUBLE)
         for f, at, words in ((lambda x: x.detach(), x, "depend"), (lambda x: 3, x, "tensors only"),
-                             (torch.sin, torch.ones(2, dtype=torch.long), "floating")):
+                             (torch.sin, torch.ones(2, dtype=torch.long), "floating"),
+                             (lambda x: x.mul_(2), x, "in place"), (lambda x: x[:1].add_(1), x, "in place")):
             with self.subTest(words), self.assertRaisesRegex(unbend.InputError, words):
                 unbend.linearize(f, at)
         with self.assertRaises(unbend.ComputationError):
