@@ -68,6 +68,11 @@ class Linearize(unittest.TestCase):
         self.close(value, torch.from_numpy(numpy.array(y)), 1e-5, 1e-5)
         self.close(j @ v, torch.from_numpy(numpy.array(push(jnp.asarray(v.numpy())))), 1e-4, 1e-5)
 
+    def test_many_complex_numbers_in_float32(self):  # whose sums round
+        x, v = torch.randn(1 << 20), torch.randn(1 << 20)
+        def f(x): return ((1j * x).exp() + 1).abs()
+        self.close(unbend.linearize(f, x)[1] @ v, jvp(f, (x,), (v,))[1], 1e-3, 1e-3)
+
     def test_several_arguments_and_results(self):
         a, b = torch.randn(3, dtype=DOUBLE), torch.randn(2, dtype=DOUBLE)
         def f(a, b): return {"sum": a.sum() + b, "outer": torch.outer(a, b)}
