@@ -27,7 +27,8 @@ def window_attention(q, k, v, window, *, sinks=0, scale=None, step=1, partial=Fa
 def soft_attention(q, landmarks, v, *, normalize=False):
     """C A^+ C^T v with Gaussian kernels C = K(q, landmarks), A = K(landmarks, landmarks): softmax-free attention, O(n).
 
-    q [B, H, n, d]; landmarks [B, H, m, d]; v [B, H, n, dv]. normalize: SOFT++. (Lu et al. 2024, arXiv 2207.03341.)
+    q [B, H, n, d]; landmarks [B, H, m, d]; v [B, H, n, dv]. normalize: SOFT++. A^+ is the inverse of A + .01 I by at most
+    20 of Newton's steps, which leave eigenvalues small beside the largest damped. (Lu et al. 2024, arXiv 2207.03341.)
     """
     return _core.soft_attention(q, landmarks, v, normalize)
 

@@ -65,7 +65,8 @@ def propagate(f, x, *, scale=None, factor=None, covariance=None, law="gaussian",
     without correlations (a Network, and `scale`). create_graph: results can be differentiated in what f depends on.
 
     Returns .location [B, k], .scale [B, k], .covariance [B, k, k], .intervals(coverage), .pairwise() [B, k, k],
-    .confidence() [B], .pairwise_loss(labels), .negative_log_likelihood(y), .with_own_noise(variance).
+    .confidence() [B] (the sum over j of log P(Y_predicted > Y_j), at most 0), .pairwise_loss(labels),
+    .negative_log_likelihood(y), .with_own_noise(own) (the outputs' own, [B, k]: variances of a Gaussian, else scales).
     (Petersen et al. 2024, arXiv 2402.08324.)
     """
     if scale is not None and not torch.is_tensor(scale):

@@ -17,12 +17,14 @@ using testing::ThrowsMessage;
 
 TEST(Windows, AreReversedMaskedAndScaled) {
   std::vector<float> x(4), mask(4);
-  const std::vector<double> three{2, -8, 4}, five{1, 2, 3, 4, 5}, zeros{0, 0};
+  const std::vector<double> three{2, -8, 4}, five{1, 2, 3, 4, 5}, zeros{0, 0}, tiny{2e-12, -8e-12, 4e-12};
   EXPECT_EQ(fill_window(three, 4, true, x.data(), mask.data()), 8);
   EXPECT_THAT(x, ElementsAre(.5, -1, .25, 0));
   EXPECT_THAT(mask, ElementsAre(1, 1, 1, 0));
   EXPECT_EQ(fill_window(five, 4, false, x.data(), mask.data()), 1);
   EXPECT_THAT(x, ElementsAre(5, 4, 3, 2));
+  EXPECT_EQ(fill_window(tiny, 4, true, x.data(), mask.data()), 8e-12);
+  EXPECT_THAT(x, ElementsAre(.5, -1, .25, 0));
   EXPECT_EQ(fill_window(zeros, 4, true, x.data(), mask.data()), 1e-8);
   EXPECT_THAT(x, ElementsAre(0, 0, 0, 0));
 }

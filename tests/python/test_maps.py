@@ -68,6 +68,11 @@ class Linearize(unittest.TestCase):
         self.close(value, torch.from_numpy(numpy.array(y)), 1e-5, 1e-5)
         self.close(j @ v, torch.from_numpy(numpy.array(push(jnp.asarray(v.numpy())))), 1e-4, 1e-5)
 
+    def test_many_complex_numbers_in_float32(self):  # whose sums round
+        x, v = torch.randn(1 << 20), torch.randn(1 << 20)
+        def f(x): return ((1j * x).exp() + 1).abs()
+        self.close(unbend.linearize(f, x)[1] @ v, jvp(f, (x,), (v,))[1], 1e-3, 1e-3)
+
     def test_several_arguments_and_results(self):
         a, b = torch.randn(3, dtype=DOUBLE), torch.randn(2, dtype=DOUBLE)
         def f(a, b): return {"sum": a.sum() + b, "outer": torch.outer(a, b)}
@@ -182,6 +187,12 @@ class Linearize(unittest.TestCase):
         with self.assertRaisesRegex(KeyError, "mine"):
             unbend.linearize(f, torch.ones(2))
 
+    def test_kernels_without_dual_numbers_say_so(self):
+        q = torch.randn(1, 2, 5, 3, dtype=DOUBLE)
+        _, j = unbend.linearize(lambda q: unbend.window_attention(q, q, q, 3), q, push="dual")
+        with self.assertRaisesRegex(unbend.ComputationError, "no such derivative"):
+            j @ q
+
     def test_in_several_threads(self):
         x = torch.randn(50, dtype=DOUBLE)
         found = {}
@@ -195,7 +206,8 @@ class Linearize(unittest.TestCase):
     def test_bad_input(self):
         x = torch.ones(2, dtype=DOUBLE)
         for f, at, words in ((lambda x: x.detach(), x, "depend"), (lambda x: 3, x, "tensors only"),
-                             (torch.sin, torch.ones(2, dtype=torch.long), "floating")):
+                             (torch.sin, torch.ones(2, dtype=torch.long), "floating"),
+                             (lambda x: x.mul_(2), x, "in place"), (lambda x: x[:1].add_(1), x, "in place")):
             with self.subTest(words), self.assertRaisesRegex(unbend.InputError, words):
                 unbend.linearize(f, at)
         with self.assertRaises(unbend.ComputationError):

@@ -75,6 +75,10 @@ class Networks(unittest.TestCase):
         torch.testing.assert_close(cauchy.scale, .1 * j.abs().sum(2))
         with self.assertRaises(unbend.InputError):  # it has none
             cauchy.covariance
+        own = torch.rand(5, 2, dtype=DOUBLE)
+        torch.testing.assert_close(cauchy.with_own_noise(own).scale, cauchy.scale + own)
+        with self.assertRaisesRegex(unbend.InputError, "negative"):
+            cauchy.with_own_noise(-own)
         marginal = unbend.propagate(unbend.Network(net, x), x, scale=.1, marginal=True)
         torch.testing.assert_close(marginal.location, net(x))
         with self.assertRaises(unbend.InputError):

@@ -116,6 +116,7 @@ TEST(Uncertainty, OwnNoiseAddsUp) {
       const auto mine = law.gaussian() ? own.sqrt() : own;
       const auto expected = at::pow(at::pow(scale(p), law.alpha) + at::pow(mine, law.alpha), 1 / law.alpha);
       EXPECT_TRUE(at::allclose(scale(with_own_noise(p, own)), expected, 1e-10, 1e-12));
+      EXPECT_NE(error_message([&] { with_own_noise(p, -own); }).find("negative"), std::string::npos);
     }
   }
 }

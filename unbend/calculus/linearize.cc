@@ -26,8 +26,7 @@ using torch::autograd::Node;
 bool contains(const std::string& text, const char* part) { return text.find(part) != std::string::npos; }
 
 // LibTorch's complaint as a sentence of ours.
-[[noreturn]] void complain(const char* what, const c10::Error& error) {
-  std::string said = error.what_without_backtrace();
+[[noreturn]] void complain(const char* what, std::string said) {
   said = said.substr(0, said.find('\n'));
   if (contains(said, "modified by an inplace operation")) {
     fail_computation("{}: a tensor that f uses was changed in place after linearize: linearize again ({})", what, said);
@@ -42,12 +41,24 @@ bool contains(const std::string& text, const char* part) { return text.find(part
   fail_computation("{}: {}", what, said);
 }
 
+// Whether LibTorch says this of what f does; other exceptions of f are its own.
+bool is_complaint(const std::string& said) {
+  constexpr std::array kParts{"modified by an inplace operation", "a leaf Variable that requires grad",
+                              "view of a leaf Variable", "jvp is not implemented", "Trying to use forward AD"};
+  return std::ranges::any_of(kParts, [&](const char* part) { return contains(said, part); });
+}
+
 template <class Call>
 auto translated(const char* what, const Call& call) {
   try {
     return call();
+  } catch (const Error&) {
+    throw;
   } catch (const c10::Error& error) {
-    complain(what, error);
+    complain(what, error.what_without_backtrace());
+  } catch (const std::exception& error) {  // an f in Python turns LibTorch's errors into Python's
+    if (is_complaint(error.what())) complain(what, error.what());
+    throw;
   }
 }
 

@@ -110,7 +110,9 @@ void verify(const Node& operation, const Transposed& map, Random& random) {
   const double size = random_walk(some_u, pushed) + random_walk(some_g, some_v) + std::abs(left) + std::abs(right);
   if (size == 0 || !std::isfinite(size)) return;
   const auto narrower = [&](at::ScalarType type) {
-    const auto narrow = [&](const Leaf& leaf) { return c10::elementSize(leaf.dtype) < c10::elementSize(type); };
+    const auto narrow = [&](const Leaf& leaf) {
+      return c10::elementSize(c10::toRealValueType(leaf.dtype)) < c10::elementSize(type);
+    };
     return std::ranges::any_of(taken.leaves, narrow) || std::ranges::any_of(given.leaves, narrow);
   };
   const double tolerance = narrower(at::kFloat) ? .2 : narrower(at::kDouble) ? 2e-2 : 1e-6;

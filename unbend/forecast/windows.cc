@@ -9,7 +9,7 @@ double fill_window(std::span<const double> history, int lookback, bool scaled, f
   const auto seen = std::min<std::size_t>(history.size(), static_cast<std::size_t>(lookback));
   double largest = 0;
   for (const double v : history.last(seen)) largest = std::max(largest, std::abs(v));
-  const double scale = scaled ? std::max(largest, 1e-8) : 1;
+  const double scale = !scaled ? 1 : largest > 1e-30 ? largest : 1e-8;  // what is smaller is nothing to float targets
   for (std::size_t i = 0; i < seen; ++i) x[i] = static_cast<float>(history[history.size() - 1 - i] / scale);
   std::fill(x + seen, x + lookback, 0.f);
   std::fill(mask, mask + seen, 1.f);

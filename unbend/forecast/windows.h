@@ -12,7 +12,7 @@
 namespace unbend::forecast {
 
 /// Writes the last `lookback` values of `history` [at least one] to `x` and what is seen of them to `mask`. Returns
-/// what x was divided by: the largest absolute value, at least 1e-8; 1 if not `scaled`.
+/// what x was divided by: the largest absolute value, or 1e-8 where that is 0 (at most 1e-30); 1 if not `scaled`.
 double fill_window(std::span<const double> history, int lookback, bool scaled, float* x, float* mask);
 
 /// How training windows are cut from a collection of complete series.

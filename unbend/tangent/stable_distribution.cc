@@ -330,6 +330,8 @@ Propagated outputs(const Propagated& p, int64_t first, int64_t count) {
 Propagated with_own_noise(const Propagated& p, const at::Tensor& own) {
   require(own.sizes() == p.location.sizes(), "the own noise is {}, the output {}", shape_string(own.sizes()),
           shape_string(p.location.sizes()));
+  require(own.ge(0).all().item<bool>(), "the own noise has a {} that is negative or NaN",
+          p.law.gaussian() ? "variance" : "scale");
   auto sum = p;
   if (p.covariance.defined()) sum.covariance = p.covariance + at::diag_embed(own);
   if (p.factor.defined()) sum.factor = at::cat({p.factor, at::diag_embed(own)}, 2);

@@ -94,7 +94,7 @@ at::Tensor difference_scale(const Propagated& p, const at::Tensor& labels);
 /// Outputs first .. first + count - 1.
 Propagated outputs(const Propagated& p, int64_t first, int64_t count);
 /// Adds the outputs' own independent noise, as a probabilistic network predicts it: variances [B, k] of a Gaussian,
-/// else scales.
+/// else scales. Throws Error (Input) where one is negative.
 Propagated with_own_noise(const Propagated& p, const at::Tensor& own);
 
 }  // namespace unbend
