@@ -1,5 +1,5 @@
 // Study of the project's own recipe `hybrid` on SmolLM2-135M-Instruct: what sinks, a linear branch and its gate are
-// worth beside a window with the same sinks that is trained on the same tokens.
+// worth beside a window with the same sinks and as many tokens of LoRA (the transfer before it is the student's alone).
 #include <fmt/format.h>
 #include <torch/types.h>
 

@@ -6,9 +6,9 @@ import torch
 
 from . import _core
 from ._numbers import as_numbers
+from ._progress import goes_on
 from ._trees import Flat, flatten, unflatten
 from .errors import InputError
-from .solve import goes_on
 
 __all__ = ["Minimum", "OnlineLearner", "minimize"]
 

@@ -3,18 +3,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import _core
+from ._progress import goes_on
 from ._trees import leaves, unflatten
-
-
-def goes_on(progress):
-    """A callback whose result, unless it has none, says whether to go on."""
-    if progress is None:
-        return None
-
-    def answer(*at):
-        result = progress(*at)
-        return result is None or bool(result)
-    return answer
 
 
 @dataclass(frozen=True)

@@ -296,6 +296,13 @@ double output_error(const Decoder& teacher, const Decoder& student) {
   return error;
 }
 
+void train_quietly(const Decoder& teacher, Student& student, const Stage& stage) {
+  Draws source;
+  TrainOptions quiet;
+  quiet.quiet = true;
+  train(teacher, student, {stage}, source, quiet);
+}
+
 TEST(Regla, WarmStartFitsProjectionsToTheOutputsOfAttention) {
   auto teacher = small_teacher();
   const auto before = weights_of(teacher);
@@ -307,10 +314,7 @@ TEST(Regla, WarmStartFitsProjectionsToTheOutputsOfAttention) {
     const double untrained = output_error(teacher, student.decoder);
     auto stage = recipe.stages(options)[0];
     stage.steps = 400;
-    Draws source;
-    TrainOptions quiet;
-    quiet.quiet = true;
-    train(teacher, student, {stage}, source, quiet);
+    train_quietly(teacher, student, stage);
     errors[warm_start] = output_error(teacher, student.decoder);
     EXPECT_LT(errors[warm_start], untrained);
     const bool all = warm_start == std::string("projections");
@@ -343,10 +347,7 @@ TEST(Regla, WarmStartFitsProjectionsOfMixersWithoutParameters) {
   const double untrained = output_error(teacher, student.decoder);
   auto stage = recipe.stages(options)[0];
   stage.steps = 100;
-  Draws source;
-  TrainOptions quiet;
-  quiet.quiet = true;
-  train(teacher, student, {stage}, source, quiet);
+  train_quietly(teacher, student, stage);
   EXPECT_LT(output_error(teacher, student.decoder), untrained);
   for (const auto& [name, tensor] : weights_of(student.decoder)) {
     const bool trained = name == "layers.0.qkv.weight" || name == "layers.0.output.weight";

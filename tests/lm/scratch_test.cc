@@ -131,13 +131,23 @@ TEST(Tasks, TheTableIsComplete) {
   EXPECT_THAT(error_message([] { find_task("niah9"); }, ErrorKind::Usage), testing::HasSubstr("niah1, niah2"));
 }
 
+/// Random weights on LibTorch and in the engine.
+struct SmallModel {
+  Decoder decoder = some_decoder(false);
+  TemporaryFolder folder;
+  engine::Engine engine{open(), float_options()};
+
+  std::shared_ptr<const engine::Model> open() {
+    write(decoder, folder.path() / "small.gguf");
+    return engine::Model::open(folder.path() / "small.gguf");
+  }
+};
+
 /// By chance a text that is told twice is guessed as often as the first time.
 TEST(Ask, ChanceOfACopyIsMeasured) {
   const at::NoGradGuard no_grad;
-  const auto decoder = some_decoder(false);
-  const TemporaryFolder folder;
-  write(decoder, folder.path() / "small.gguf");
-  engine::Engine engine(engine::Model::open(folder.path() / "small.gguf"), float_options());
+  SmallModel model;
+  const auto& decoder = model.decoder;
   Random random(4);
   std::vector<TokenId> text{65};
   double guessed = 0;
@@ -149,7 +159,7 @@ TEST(Ask, ChanceOfACopyIsMeasured) {
   }
   ASSERT_GT(guessed, 5);
   const std::vector<Probe> probes{copy_probe(text, std::vector<TokenId>(600, 66))};  // over parts of the engine's
-  for (const auto& r : {ask(decoder, probes), ask(engine, probes)}) {
+  for (const auto& r : {ask(decoder, probes), ask(model.engine, probes)}) {
     EXPECT_EQ(r.questions, 39);
     EXPECT_NEAR(r.chance, guessed / 39, 1e-9);
   }
@@ -158,10 +168,9 @@ TEST(Ask, ChanceOfACopyIsMeasured) {
 /// Accuracy and exact answers by their definitions.
 TEST(Ask, CountsTokensAndWholeAnswers) {
   const at::NoGradGuard no_grad;
-  const auto decoder = some_decoder(false);
-  const TemporaryFolder folder;
-  write(decoder, folder.path() / "small.gguf");
-  engine::Engine engine(engine::Model::open(folder.path() / "small.gguf"), float_options());
+  SmallModel model;
+  const auto& decoder = model.decoder;
+  auto& engine = model.engine;
   const auto text = task_text(*test_tokenizer("bytes"));
   TaskOptions options;
   options.count = 6, options.pairs = 4, options.size = 700;
