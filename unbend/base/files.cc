@@ -126,8 +126,10 @@ void check_output(const std::filesystem::path& path) {
   const auto refuse = [&](const std::string& why) { fail_usage("cannot write {}: {}", path.string(), why); };
   if (is_folder(path)) refuse("it is a folder, not a file");
   std::error_code error;
-  if (!std::filesystem::is_directory(folder, error))
-    refuse(fmt::format("there is no folder {}{}", folder.string(), error ? " (" + error.message() + ")" : ""));
+  if (!std::filesystem::is_directory(folder, error)) {
+    const bool odd = error && error != std::errc::no_such_file_or_directory;
+    refuse(fmt::format("there is no folder {}{}", folder.string(), odd ? " (" + error.message() + ")" : ""));
+  }
   if (::access(folder.c_str(), W_OK) != 0) refuse(fmt::format("the folder {} is not writable", folder.string()));
 }
 
