@@ -123,8 +123,10 @@ void compare(CompareArguments a) {
       fmt::format("Teacher: {} ({}). Every other model learned from {} tokens, the same batches of {} sequences of {} "
                   "in the same order, by the stages of its recipe at the paper's rates.",
                   model.file.text("general.name", a.model.model), a.model.model, a.tokens, batch.rows, batch.length),
-      "A recipe is worth its linear part where it beats the control with its window. Ratios of perplexities below one "
-      "can come from adapting to the kind of text; the divergence (KL) from the teacher cannot.",
+      "A recipe is worth its linear part where it beats the control with its window. Training also adapts to the kind "
+      "of text: what the softmax control, which keeps the teacher's attention, gains on the teacher is no recipe's "
+      "merit, "
+      "and its divergence (KL) from the teacher no recipe's loss.",
       "Recall: share of the answers' tokens that are guessed right. " + engine_note};
   if (!a.report.empty())
     lm::comparison_report(result, model.file.text("general.name", "model") + ": recipes side by side", notes)
@@ -246,11 +248,12 @@ void add_lm_compare_verb(CLI::App& lm) {
   verb->add_flag("--quiet", a->quiet, "no progress");
   verb->add_flag("--json", a->json, "print JSON");
   verb->footer(
-      "Each distinct window has its control: window and sinks, trained on the same tokens. Recipes without a window "
-      "are\n"
-      "to be compared with the control of their state's size (the one with the window nearest to it). Recipes that "
-      "train\n"
-      "all weights need --type f32 and are left out without it.\n\n"
+      "Two kinds of controls learn from the same tokens: the teacher's own attention (what adapting to the text "
+      "gives),\n"
+      "and for each distinct window that window and sinks. Recipes without a window are to be compared with the "
+      "control\n"
+      "of their state's size (the one with the window nearest to it). Recipes that train all weights need --type f32\n"
+      "and are left out without it.\n\n"
       "Examples:\n  unbend lm compare model.gguf --text docs/ --type f32 --report recipes.html\n"
       "  unbend lm compare model.gguf --recipes liger,lolcats --window 64 --sinks 4 --tokens 100000 --text docs/\n"
       "  unbend lm compare model.gguf --recipes lawcat --tokens-file train.safetensors --windows-file "

@@ -43,9 +43,9 @@ class Compare(unittest.TestCase):
         self.assertEqual(teacher["name"], "teacher")
         self.assertNotIn("training", teacher)
         names = [s["name"] for s in students]
-        self.assertEqual(names[0], "control, window 8 + 4 sinks")
+        self.assertEqual(names[:2], ["control, softmax", "control, window 8 + 4 sinks"])
         recipes = {s["recipe"] for s in students}
-        for recipe in ("hybrid", "lawcat", "liger", "lizard", "lolcats", "regla", "supra", "window"):
+        for recipe in ("hybrid", "lawcat", "liger", "lizard", "lolcats", "regla", "softmax", "supra", "window"):
             self.assertIn(recipe, recipes)
         self.assertIn("liger, window 8", names)
         self.assertIn("liger, window 8 + 2 sinks", names)
@@ -56,14 +56,19 @@ class Compare(unittest.TestCase):
                 self.assertEqual([h["tokens"] for h in student["held_out"]], [96, 256])
                 for held_out in student["held_out"]:
                     self.assertGreater(held_out["perplexity"], 1)
-                    self.assertGreater(held_out["kl"], 0)
+                    if student["recipe"] == "softmax":  # hardly moves, and is the teacher where it does not
+                        self.assertAlmostEqual(held_out["kl"], 0, delta=1e-3)
+                    else:
+                        self.assertGreater(held_out["kl"], 0)
                     self.assertIn("0-63", held_out["nats_by_position"])
                 self.assertIn("copy", student["recall"])
                 self.assertIn("passkey", student["recall"])
                 decode = student["decode"]
                 self.assertEqual([d["context"] for d in decode], [64, 256])
-                self.assertEqual(decode[0]["state_bytes"], decode[1]["state_bytes"])
-        self.assertLess(teacher["decode"][0]["state_bytes"], teacher["decode"][1]["state_bytes"])
+                if student["recipe"] != "softmax":
+                    self.assertEqual(decode[0]["state_bytes"], decode[1]["state_bytes"])
+        for growing in (teacher, students[0]):
+            self.assertLess(growing["decode"][0]["state_bytes"], growing["decode"][1]["state_bytes"])
         self.assertEqual(teacher["held_out"][0]["kl"], 0)
         page = report.read_text()
         for name in names:
@@ -83,7 +88,7 @@ class Compare(unittest.TestCase):
             self.assertEqual(run.returncode, 0, run.stderr)
         first, second = (json.loads(run.stdout)["models"] for run in runs)
         for key in ("held_out", "recall", "training"):
-            self.assertEqual(first[2][key], second[2][key])
+            self.assertEqual(first[-1][key], second[-1][key])
         for change in ({"tokens": 513}, {"held_out": 0.2}):
             with self.subTest(**change):
                 other = self.compare(recipes="lizard", checkpoints=folder, **change)

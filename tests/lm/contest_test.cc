@@ -44,12 +44,12 @@ TEST(Contest, GivesEachWindowAControl) {
   ContestOptions options;
   options.recipes = {"liger", "lolcats", "lawcat", "hybrid"};
   EXPECT_THAT(names(entrants(small_teacher(), options)),
-              ElementsAre("control, window 64 + 4 sinks", "control, window 256 + 4 sinks", "liger, window 64",
-                          "lolcats, window 64", "lawcat", "hybrid, window 256 + 4 sinks"));
+              ElementsAre("control, softmax", "control, window 64 + 4 sinks", "control, window 256 + 4 sinks",
+                          "liger, window 64", "lolcats, window 64", "lawcat", "hybrid, window 256 + 4 sinks"));
   options.window = 16, options.sinks = 2, options.control_sinks = 1;
   EXPECT_THAT(
       names(entrants(small_teacher(), options)),
-      ElementsAre("control, window 16 + 1 sinks", "liger, window 16", "liger, window 16 + 2 sinks",
+      ElementsAre("control, softmax", "control, window 16 + 1 sinks", "liger, window 16", "liger, window 16 + 2 sinks",
                   "lolcats, window 16", "lolcats, window 16 + 2 sinks", "lawcat", "hybrid, window 16 + 4 sinks"));
 }
 
@@ -58,8 +58,9 @@ TEST(Contest, HoldsEveryRecipeOnce) {
   for (const auto& recipe : recipes())
     EXPECT_GE(std::ranges::count(all, recipe.name, &Entrant::recipe), 1) << recipe.name;
   ContestOptions options;
-  options.recipes = {"window", "window"};  // it is its own control
-  EXPECT_EQ(entrants(small_teacher(), options).size(), 1);
+  options.recipes = {"window", "softmax", "window"};  // the controls
+  EXPECT_THAT(names(entrants(small_teacher(), options)),
+              ElementsAre("control, softmax", "control, window 256 + 4 sinks"));
   options.recipes = {"ligr"};
   EXPECT_THAT(error_message([&] { entrants(small_teacher(), options); }, ErrorKind::Usage), HasSubstr("ligr"));
 }
@@ -79,6 +80,22 @@ TEST(Contest, ControlsOfRecipesWithoutAWindowHaveTheirMemory) {
   const auto options = control_options(convert(teacher, liger, recipe_options(liger, {{"window", 9}}), 1), 3);
   EXPECT_EQ(options.at("window"), 9);
   EXPECT_EQ(options.at("sinks"), 3);
+  const auto& softmax = find_recipe("softmax");
+  EXPECT_EQ(control_options(convert(teacher, softmax, softmax.defaults, 1), 4).at("window"), 256);
+}
+
+TEST(Contest, TheSoftmaxControlIsTheTeacherWithLora) {
+  const auto teacher = small_teacher();
+  const auto& recipe = find_recipe("softmax");
+  auto student = convert(teacher, recipe, recipe.defaults, 1);
+  const auto ids = at::randint(40, {2, 50}, at::kLong);
+  EXPECT_TRUE(at::equal(student.decoder.hidden(ids), teacher.hidden(ids)));
+  const auto parts = adapter(student.decoder);
+  EXPECT_EQ(parts.size(), 2 * 3 * 2);  // layers, of q, k and v, two factors each
+  EXPECT_THAT(error_message([&] {
+                convert(teacher, recipe, recipe_options(recipe, {{"window", 8}}), 1);
+              }),
+              HasSubstr("softmax: window must be 0"));
 }
 
 TEST(Contest, SharesTheBudgetAsTheRecipeDoes) {
@@ -109,7 +126,7 @@ TEST(Contest, TrainsAllOnTheSameTokensAndSaysWhoCannot) {
   TrainOptions quiet;
   quiet.quiet = true;
   const auto training = train_entrants(teacher, all, text(), batch, 600, 3, quiet);
-  ASSERT_EQ(training.students.size(), 3);
+  ASSERT_EQ(training.students.size(), 4);
   ASSERT_EQ(training.left_out.size(), 1);
   EXPECT_THAT(training.left_out[0], HasSubstr("misfit: lawcat: feature_dim"));
   for (const auto& trained : training.students) {

@@ -128,8 +128,8 @@ Json with(Json options, const Json& more) {
 INSTANTIATE_TEST_SUITE_P(
     Recipes, EveryMixer,
     testing::Values(
-        Case{"window", kSmallWindow}, Case{"window", {{"window", 1}, {"sinks", 0}}}, Case{"hybrid", kSmallWindow},
-        Case{"hybrid", with(kSmallWindow, {{"state_heads", "query"}})},
+        Case{"softmax", Json::object()}, Case{"window", kSmallWindow}, Case{"window", {{"window", 1}, {"sinks", 0}}},
+        Case{"hybrid", kSmallWindow}, Case{"hybrid", with(kSmallWindow, {{"state_heads", "query"}})},
         Case{"hybrid", with(kSmallWindow, {{"gate", false}})}, Case{"hybrid", {{"window", 1}, {"sinks", 0}}},
         Case{"liger", kSmallWindow}, Case{"liger", with(kSmallWindow, {{"variant", "hgrn2"}})},
         Case{"liger", with(kSmallWindow, {{"variant", "gsa"}, {"slots", 5}})},

@@ -37,7 +37,7 @@ Entrant control_of(std::int64_t window, std::int64_t sinks) {
 }  // namespace
 
 Json control_options(const Student& student, std::int64_t sinks) {
-  auto window = window_of(student.options);
+  auto window = student.recipe == "softmax" ? window_of(find_recipe("window").defaults) : window_of(student.options);
   if (window <= 0) {
     const auto& c = student.decoder.config;
     const auto numbers = student.decoder.embedding.options().dtype(student.decoder.residual_type());
@@ -60,7 +60,7 @@ std::vector<Entrant> entrants(const Decoder& teacher, const ContestOptions& opti
   auto names = options.recipes;
   if (names.empty())
     for (const auto& recipe : recipes())
-      if (recipe.name != "window") names.push_back(recipe.name);
+      if (recipe.name != "softmax" && recipe.name != "window") names.push_back(recipe.name);
   std::vector<Entrant> rivals;
   for (const auto& name : names) {
     const auto& recipe = find_recipe(name);
@@ -84,7 +84,7 @@ std::vector<Entrant> entrants(const Decoder& teacher, const ContestOptions& opti
       windows.insert(window_of(find_recipe("window").defaults));
     }
   }
-  std::vector<Entrant> all;
+  std::vector<Entrant> all{entrant_of("softmax", find_recipe("softmax").defaults, "control, softmax")};
   for (const auto window : windows) add_once(all, control_of(window, options.control_sinks));
   for (auto& rival : rivals) add_once(all, std::move(rival));
   return all;

@@ -12,24 +12,27 @@
 namespace unbend::lm {
 
 /// Options of recipe `window` for the control of a student: its window and `sinks`. Where it has no window (or one of
-/// 0), the window is as long as fits, with those sinks, into the memory of the student's state, but at least 1.
+/// 0), the window is as long as fits, with those sinks, into the memory of the student's state, but at least 1; beside
+/// recipe `softmax`, whose state grows, it is the default.
 Json control_options(const Student& student, std::int64_t sinks);
 
 struct Entrant {
-  std::string name;  ///< "liger, window 64", "liger, window 64 + 4 sinks", "lawcat", "control, window 64 + 4 sinks"
+  std::string name;  ///< "liger, window 64", "liger, window 64 + 4 sinks", "lawcat", "control, softmax", "control,
+                     ///< window 64 + 4 sinks"
   std::string recipe;
   Json options;  ///< all of them
 };
 
 struct ContestOptions {
-  std::vector<std::string> recipes;  ///< by name; empty: all but the control
+  std::vector<std::string> recipes;  ///< by name; empty: all but the controls
   std::int64_t window = 0;           ///< of every recipe that has one; 0 = each its own
   std::int64_t sinks = 0;            ///< above 0: recipes with a window and no sinks compete with so many, too
   std::int64_t control_sinks = 4;
 };
 
-/// The recipes in their published form, after one control (recipe `window` with sinks) for each of their windows. A
-/// control that fits the memory of the first stands in where none has a window. Usage error for unknown recipes and
+/// The recipes in their published form, after their controls: recipe `softmax`, which says what adapting to the text
+/// gives, and recipe `window` with sinks for each of their windows, which says what a window gives. A window that fits
+/// the memory of the first stands in where none has one. Usage error for unknown recipes and
 /// values out of range.
 std::vector<Entrant> entrants(const Decoder& teacher, const ContestOptions& options);
 

@@ -5,6 +5,7 @@
 #include <ranges>
 
 #include "unbend/base/error.h"
+#include "unbend/lm/controls.h"
 #include "unbend/lm/hybrid.h"
 #include "unbend/lm/lawcat.h"
 #include "unbend/lm/liger.h"
@@ -13,7 +14,6 @@
 #include "unbend/lm/lora.h"
 #include "unbend/lm/regla.h"
 #include "unbend/lm/supra.h"
-#include "unbend/lm/window.h"
 
 namespace unbend::lm {
 namespace {
@@ -30,8 +30,9 @@ std::vector<std::string> lora_targets(const Json& options) {
 }  // namespace
 
 const std::vector<Recipe>& recipes() {
-  static const std::vector<Recipe> all{hybrid_recipe(),  lawcat_recipe(), liger_recipe(), lizard_recipe(),
-                                       lolcats_recipe(), regla_recipe(),  supra_recipe(), window_recipe()};
+  static const std::vector<Recipe> all{hybrid_recipe(), lawcat_recipe(),  liger_recipe(),
+                                       lizard_recipe(), lolcats_recipe(), regla_recipe(),
+                                       supra_recipe(),  softmax_recipe(), window_recipe()};
   return all;
 }
 
