@@ -11,6 +11,7 @@ namespace unbend {
 namespace {
 
 constexpr std::uint64_t kTestSeed = 1'000'003;  // no training seed comes near it
+constexpr std::uint64_t kStopSeed = 2'000'003;  // of texts that say when a teacher has learnt enough
 constexpr std::uint64_t kMostParts = 5;         // of a teacher's training at one length
 // Texts a step. With 16, two seeds of three find 38 and 0 % after five times the steps.
 constexpr std::int64_t kTeacherRows = 64;
@@ -19,6 +20,11 @@ lm::TaskOptions of_length(std::int64_t length, std::uint64_t seed) {
   lm::TaskOptions options;
   options.size = length, options.seed = seed, options.digits = kNeedleDigits;
   return options;
+}
+
+double answered(const lm::Decoder& decoder, const lm::Task& task, const lm::TaskText& text,
+                const lm::TaskOptions& options) {
+  return 100 * lm::ask(decoder, lm::make_probes(task, text, options)).exact;
 }
 
 }  // namespace
@@ -48,7 +54,9 @@ lm::Decoder needle_teacher(const NeedleTask& task, std::uint64_t seed, const Stu
       const auto source =
           lm::task_source(*task.task, task.training, of_length(length, first_seed + 1000 * part), kTeacherRows);
       train_in_study(teacher, teacher, stage, *source, {""}, study);
-      accuracy = needle_accuracy(teacher, task, length, 64);
+      auto validation = of_length(length, kStopSeed);
+      validation.count = 64;
+      accuracy = answered(teacher, *task.task, task.training, validation);
     }
   };
   // Texts of half the length first: from whole ones the same network learns nothing in as many tokens.
@@ -90,7 +98,7 @@ double needle_accuracy(const lm::Decoder& decoder, const NeedleTask& task, std::
                        double depth) {
   auto options = of_length(length, kTestSeed);
   options.count = count, options.depth = depth;
-  return 100 * lm::ask(decoder, lm::make_probes(*task.task, task.test, options)).exact;
+  return answered(decoder, *task.task, task.test, options);
 }
 
 }  // namespace unbend

@@ -12,6 +12,7 @@ namespace unbend {
 namespace {
 
 constexpr std::uint64_t kTestSeed = 1'000'003;  // no training seed comes near it
+constexpr std::uint64_t kStopSeed = 2'000'003;  // of sequences that say when a teacher has learnt enough
 
 struct Asked {
   at::Tensor ids;      ///< [batch, length]
@@ -49,6 +50,21 @@ class PasskeySource : public lm::BatchSource {
   std::int64_t rows_, needles_;
 };
 
+/// Share of right answers on 512 sequences, in percent.
+double answered(const lm::Decoder& decoder, std::int64_t length, std::int64_t needles, std::uint64_t seed) {
+  const at::NoGradGuard no_grad;
+  Random random(seed);
+  constexpr std::int64_t kSequences = 512;
+  const std::int64_t batch = std::clamp<std::int64_t>(16384 / length, 1, kSequences);
+  double right = 0;
+  for (std::int64_t done = 0; done < kSequences; done += batch) {
+    const auto [ids, places, answers] = passkeys(random, batch, length, needles);
+    const auto logits = decoder.logits(decoder.hidden(ids).index_select(1, places));
+    right += (logits.argmax(-1) == answers).to(at::kDouble).mean(1).sum().item<double>();
+  }
+  return 100 * right / static_cast<double>(kSequences);
+}
+
 /// Mean squared error of the student's heads to the teacher's on the teacher's inputs, mean over layers.
 double transfer_error(const lm::Decoder& teacher, const lm::Decoder& student, std::int64_t needles) {
   const at::NoGradGuard no_grad;
@@ -80,7 +96,7 @@ lm::Decoder passkey_teacher(std::uint64_t seed, const StudyOptions& study, std::
     stage.steps = steps;
     PasskeySource source(seed + 1000 * part, rows, shown);
     train_in_study(teacher, teacher, stage, source, {""}, study);
-    accuracy = passkey_accuracy(teacher, kPasskeyLength, needles);
+    accuracy = answered(teacher, kPasskeyLength, needles, kStopSeed);
   };
   if (needles == 1) {
     train(600, 64, 1, 0);
@@ -133,17 +149,7 @@ at::Tensor passkey_sequences(std::int64_t length, std::int64_t needles) {
 }
 
 double passkey_accuracy(const lm::Decoder& decoder, std::int64_t length, std::int64_t needles) {
-  const at::NoGradGuard no_grad;
-  Random random(kTestSeed);
-  constexpr std::int64_t kSequences = 512;
-  const std::int64_t batch = std::clamp<std::int64_t>(16384 / length, 1, kSequences);
-  double right = 0;
-  for (std::int64_t done = 0; done < kSequences; done += batch) {
-    const auto [ids, places, answers] = passkeys(random, batch, length, needles);
-    const auto logits = decoder.logits(decoder.hidden(ids).index_select(1, places));
-    right += (logits.argmax(-1) == answers).to(at::kDouble).mean(1).sum().item<double>();
-  }
-  return 100 * right / static_cast<double>(kSequences);
+  return answered(decoder, length, needles, kTestSeed);
 }
 
 }  // namespace unbend
