@@ -154,13 +154,16 @@ constexpr const char *kOnPolicy = "On-policy", *kOffPolicy = "Off-policy";  // g
 
 bool is_off_policy(const std::string& algorithm) { return algorithm == "mdpo-off" || algorithm == "sac"; }
 
-/// Options of the other kind of algorithm would change nothing.
+/// Options of other algorithms would change nothing.
 void refuse_options_of_other_algorithms(const CLI::App& verb, const std::string& algorithm) {
   const bool off = is_off_policy(algorithm);
   for (const CLI::Option* option : verb.get_options(
            [&](const CLI::Option* o) { return o->count() > 0 && o->get_group() == (off ? kOnPolicy : kOffPolicy); }))
     fail_usage("--algorithm {} is {}: leave out {}", algorithm, off ? "off-policy" : "on-policy", option->get_name());
-  if (algorithm == "sac" && verb.count("--c") > 0) fail_usage("sac has no KL term: leave out --c");
+  for (const auto& [name, of] :
+       {std::pair{"--clip", "ppo"}, {"--step-size", "mdpo"}, {"--constant-step", "mdpo"}, {"--c", "mdpo-off"}})
+    if (verb.count(name) > 0 && algorithm != of)
+      fail_usage("{} is of {} alone: leave it out with {}", name, of, algorithm);
 }
 
 std::unique_ptr<Trainer> trainer_of(const TrainArguments& a, const MakeDynamics& make) {

@@ -1,6 +1,8 @@
 // GGUF weights as a Decoder.
 #include <ATen/Parallel.h>
 
+#include <set>
+
 #include "unbend/base/error.h"
 #include "unbend/lm/decoder.h"
 #include "unbend/lm/softmax_mixer.h"
@@ -12,8 +14,9 @@ class Reader {
  public:
   Reader(const engine::Gguf& file, at::ScalarType type) : file_(file), type_(type) {}
 
-  at::Tensor operator()(const std::string& name, std::vector<std::int64_t> shape, at::ScalarType type) const {
+  at::Tensor operator()(const std::string& name, std::vector<std::int64_t> shape, at::ScalarType type) {
     const auto& info = file_.tensor(name);
+    read_.insert(name);
     require(info.shape == shape, "{}: tensor {} has shape [{}], expected [{}]", file_.path().string(), name,
             fmt::join(info.shape, ", "), fmt::join(shape, ", "));
     auto out = at::empty(shape, at::kFloat);
@@ -24,12 +27,14 @@ class Reader {
     });
     return out.to(type);
   }
-  at::Tensor matrix(const std::string& name, std::int64_t out, std::int64_t in) const {
+  at::Tensor matrix(const std::string& name, std::int64_t out, std::int64_t in) {
     return (*this)(name, {out, in}, type_);
   }
+  bool has_read(const std::string& name) const { return read_.contains(name); }
 
  private:
   const engine::Gguf& file_;
+  std::set<std::string> read_;
   at::ScalarType type_;
 };
 
@@ -49,14 +54,13 @@ Decoder load_decoder(const engine::Gguf& file, at::ScalarType type) {
           file.path().string(), file.text("unbend.recipe", "unknown recipe"));
   Decoder decoder;
   const auto& c = decoder.config = read_config(file);
-  const Reader read(file, type);
+  Reader read(file, type);
   const auto residual = type == at::kDouble ? at::kDouble : at::kFloat;
   const bool pairs = c.architecture == "llama";
   const std::int64_t q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
   decoder.embedding = read.matrix("token_embd.weight", c.vocab, c.hidden);
   decoder.head = c.tied ? decoder.embedding : read.matrix("output.weight", c.vocab, c.hidden);
   decoder.output_norm = read("output_norm.weight", {c.hidden}, residual);
-  std::size_t expected = 2 + (c.tied ? 0 : 1) + (file.find("rope_freqs.weight") ? 1 : 0);
   for (std::int64_t i = 0; i < c.layers; ++i) {
     const std::string prefix = fmt::format("blk.{}.", i);
     const auto rotated = [&](const at::Tensor& w, std::int64_t heads) {
@@ -81,12 +85,12 @@ Decoder load_decoder(const engine::Gguf& file, at::ScalarType type) {
     layer.down = {read.matrix(prefix + "ffn_down.weight", c.hidden, c.ffn), {}, {{"down", c.hidden, {}}}};
     layer.mixer = softmax_mixer();
     decoder.layers.push_back(std::move(layer));
-    expected += c.qkv_bias ? 12 : 9;
   }
   // A tensor that we would ignore (a bias, a norm of queries) means that the model computes something else.
-  require(file.tensors().size() == expected,
-          "{}: {} tensors where a plain model of the family '{}' has {}: this variant is not supported",
-          file.path().string(), file.tensors().size(), c.architecture, expected);
+  for (const auto& t : file.tensors())
+    require(read.has_read(t.name) || t.name == "rope_freqs.weight",
+            "{}: tensor {} has no place in a model of the family '{}': this variant is not supported",
+            file.path().string(), t.name, c.architecture);
   return decoder;
 }
 
