@@ -56,6 +56,32 @@ class Attention(unittest.TestCase):
         self.assertTrue(torch.autograd.gradgradcheck(lambda *x: unbend.gated_scan(*x)[0], (q, k, v)))
         self.assertTrue(torch.autograd.gradgradcheck(lambda *x: unbend.window_attention(*x, 2), (q, k, v)))
 
+    def test_function_transforms(self):
+        """torch.func against the same derivatives by autograd, and vmap against a loop."""
+        x, t = self.randn(3, 1, 2, 20, 4), self.randn(1, 2, 20, 4)
+        weight = self.randn(4)
+        cases = {"gated_scan": lambda x: unbend.gated_scan(x, x, x, -x.square())[0],
+                 "recurrent": lambda x: unbend.gated_scan(x, x, x, form="recurrent")[1],
+                 "window_attention": lambda x: unbend.window_attention(x, x, x, 3, sinks=1),
+                 "gaussian_kernel": lambda x: unbend.gaussian_kernel(x, x[:, :, :5]),
+                 "rms_norm": lambda x: unbend.rms_norm(x, weight),
+                 "swiglu": unbend.swiglu}
+        for name, f in cases.items():
+            with self.subTest(name):
+                one = x[0].clone().requires_grad_()
+                y = f(one)
+                d = torch.randn_like(y)
+                (pull,) = torch.autograd.grad((y * d).sum(), one)
+                value, vjp = torch.func.vjp(f, x[0])
+                torch.testing.assert_close(value, y.detach())
+                torch.testing.assert_close(vjp(d)[0], pull)
+                push = torch.func.jvp(f, (x[0],), (t,))[1]
+                torch.testing.assert_close((push * d).sum(), (pull * t).sum())
+                torch.testing.assert_close(torch.func.vmap(f)(x), torch.stack([f(row) for row in x]))
+                rows = torch.func.vmap(torch.func.grad(lambda x: f(x).square().sum()))(x)
+                last = x[2].clone().requires_grad_()
+                torch.testing.assert_close(rows[2], torch.autograd.grad(f(last).square().sum(), last)[0])
+
     def test_window_attention(self):
         q, k, v = self.randn(2, 4, 23, 6), self.randn(2, 2, 23, 6), self.randn(2, 2, 23, 5)
         t = torch.arange(23)

@@ -12,6 +12,7 @@
 #include "unbend/attention/gated_scan_kernel.h"
 #include "unbend/attention/gated_scan_naive.h"
 #include "unbend/base/error.h"
+#include "unbend/tensor/transform.h"
 
 namespace unbend {
 namespace {
@@ -247,7 +248,8 @@ bool has_tangent(const ScanArguments& at) {
 
 Scan run(const ScanArguments& at, const ScanOptions& options) {
   const bool differentiate = needs_gradient(at);
-  const bool fused = has_kernel(at) && !has_tangent(at) && options.form != Form::Parallel &&
+  const bool transformed = under_transform(at.q, at.k, at.v, at.log_decay, at.state);
+  const bool fused = !transformed && has_kernel(at) && !has_tangent(at) && options.form != Form::Parallel &&
                      !(options.form == Form::Recurrent && differentiate);
   if (fused && differentiate) {
     const variable_list scan =
@@ -256,7 +258,7 @@ Scan run(const ScanArguments& at, const ScanOptions& options) {
   }
   if (fused) return fused_forward(at, options.axis, options.chunk, options.form, nullptr);
 
-  require(!at.log_decay.defined() || at.log_decay.le(0).all().item<bool>(),
+  require(transformed || !at.log_decay.defined() || at.log_decay.le(0).all().item<bool>(),
           "gated_scan: log_decay has an entry that is positive or NaN");
   const ScanArguments x = of_one_type(at);
   if (options.form == Form::Recurrent) return naive::recurrent_scan(x.q, x.k, x.v, x.log_decay, x.state, options.axis);

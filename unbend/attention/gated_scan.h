@@ -45,7 +45,8 @@ struct ScanOptions {
 ///
 /// Fused on CPUs, and in builds with CUDA on its devices for all but float64, for widths up to 256: there bfloat16 is
 /// multiplied as it is, a log_decay that is positive or NaN makes a later call throw (nothing waits for the device),
-/// and derivatives of gradients take plain operations. So do Form::Recurrent under autograd and other devices.
+/// and derivatives of gradients take plain operations. So do Form::Recurrent under autograd, other devices, and
+/// transforms of torch.func, which do not look at the values of log_decay.
 Scan gated_scan(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& log_decay = {},
                 const at::Tensor& initial_state = {}, const ScanOptions& options = {});
 

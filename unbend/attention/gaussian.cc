@@ -4,6 +4,7 @@
 
 #include "unbend/base/error.h"
 #include "unbend/tensor/check.h"
+#include "unbend/tensor/transform.h"
 
 namespace unbend {
 namespace {
@@ -91,6 +92,7 @@ GaussianPull gaussian_pull(const at::Tensor& x, const at::Tensor& y, const at::T
 
 at::Tensor gaussian_kernel(const at::Tensor& x, const at::Tensor& y) {
   check_tokens(x, y);
+  if (under_transform(x, y)) return gaussian_kernel_naive(x, y);
   return unbatched(Kernel::apply(batched(x), batched(y)), x);
 }
 

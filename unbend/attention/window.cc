@@ -8,6 +8,7 @@
 #include "unbend/attention/window_checks.h"
 #include "unbend/attention/window_kernel.h"
 #include "unbend/base/error.h"
+#include "unbend/tensor/transform.h"
 
 namespace unbend {
 namespace {
@@ -141,7 +142,7 @@ struct Fwd : Function<Fwd> {
 Partial window_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const WindowOptions& options) {
   check_window_arguments(q, k, v, options);
   require(q.size(2) == k.size(2), "window_attention: q {} and k {} must have the same length", q.sizes(), k.sizes());
-  if (!q.is_cpu()) {
+  if (!q.is_cpu() || under_transform(q, k, v)) {
     const auto positions = at::arange(q.size(2), q.options().dtype(at::kLong));
     return window_attention_at(q, k, v, positions, positions, options);
   }

@@ -9,6 +9,7 @@
 #include "unbend/attention/simd.h"
 #include "unbend/base/error.h"
 #include "unbend/nets/fused_plain.h"
+#include "unbend/tensor/transform.h"
 
 namespace unbend {
 namespace {
@@ -258,7 +259,7 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, a
   check_dtype("rms_norm", "weight", weight.scalar_type());
   check_result("rms_norm", x.scalar_type(), out);
   require(std::isfinite(eps) && eps >= 0, "rms_norm: eps must be finite and not negative, not {}", eps);
-  if (!x.is_cpu()) return plain::rms_norm(x, weight, eps, out);
+  if (!x.is_cpu() || under_transform(x, weight)) return plain::rms_norm(x, weight, eps, out);
   return RmsNorm::apply(x, weight, eps, out);
 }
 
@@ -266,7 +267,7 @@ at::Tensor swiglu(const at::Tensor& gate_up) {
   require(gate_up.dim() >= 1 && gate_up.size(-1) % 2 == 0, "swiglu: the last dimension of {} must be even",
           gate_up.sizes());
   check_dtype("swiglu", "gate_up", gate_up.scalar_type());
-  if (!gate_up.is_cpu()) return plain::swiglu(gate_up);
+  if (!gate_up.is_cpu() || under_transform(gate_up)) return plain::swiglu(gate_up);
   return Swiglu::apply(gate_up);
 }
 
