@@ -21,13 +21,15 @@ namespace {
 constexpr const char* kDataHelp =
     "folder with a folder of PNG or JPEG pictures per class, or with images.npy and labels.npy";
 
+constexpr double kBiased = 1e-2;  // a residual of inverses above which their gradients are not to be trusted
+
 void set_threads(int threads) {
   if (threads < 0) fail_usage("--threads must be at least 0, not {}", threads);
   if (threads > 0) at::set_num_threads(threads);
 }
 
 struct TrainArguments {
-  std::string data, out, attention = "soft++", landmarks = "mean", device = "cpu";
+  std::string data, out, attention = "soft++", landmarks = "mean", solver = "cholesky", device = "cpu";
   ClassifierShape shape{.side = 32, .channels = 0};
   std::int64_t epochs = 10, batch = 64, shift = 0;
   double learning_rate = 1e-3, held_out = .2;
@@ -50,6 +52,11 @@ void train(TrainArguments a) {
   a.shape.sampling = a.landmarks == "convolution" ? LandmarkSampling::Convolution
                      : a.landmarks == "random"    ? LandmarkSampling::Random
                                                   : LandmarkSampling::Mean;
+  const bool soft = a.shape.mixing == TokenMixing::Soft;
+  if (!soft && a.solver != "cholesky")
+    fail_usage("--solver {} is for soft and soft++: --attention {} inverts nothing", a.solver, a.attention);
+  a.shape.solver = a.solver == "newton" ? InverseSolver::Newton : InverseSolver::Cholesky;
+  classifier_config(a.shape);  // refuses a side before any image is read
   const auto data = read_images(a.data, {a.shape.side, a.shape.channels});
   const auto classes = std::ssize(data.classes);
   if (classes < 2) fail_input("{}: one class, '{}', cannot be told from others", a.data, data.classes.front());
@@ -64,15 +71,23 @@ void train(TrainArguments a) {
   const auto begin = std::chrono::steady_clock::now();
   auto source = shuffled(training, batch, a.seed);
   if (a.shift > 0) source = shifted(std::move(source), a.shift, a.seed);
-  auto net =
-      train_classifier(classifier_config(a.shape), source, {"train", steps, a.learning_rate, device}, a.seed, a.quiet);
+  std::optional<double> residual;
+  auto net = train_classifier(classifier_config(a.shape), source, {"train", steps, a.learning_rate, device}, a.seed,
+                              a.quiet, &residual);
+  if (a.shape.solver == InverseSolver::Newton && residual.value_or(0) > kBiased)
+    fmt::print(stderr,
+               "unbend: warning: Newton's iteration left a residual of {:.2g}, so gradients through the inverse are "
+               "biased: use --solver cholesky\n",
+               *residual);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
   std::int64_t weights = 0;
   for (const auto& p : parameters(net)) weights += p.tensor->numel();
   Json about{{"classes", data.classes},
              {"side", a.shape.side},
              {"attention", a.attention},
-             {"landmarks", a.shape.mixing == TokenMixing::Soft ? Json(a.landmarks) : Json(nullptr)},
+             {"landmarks", soft ? Json(a.landmarks) : Json(nullptr)},
+             {"solver", soft ? Json(a.solver) : Json(nullptr)},
+             {"inverse_residual", residual ? Json(*residual) : Json(nullptr)},
              {"training", training.size()},
              {"held_out", rest.size()},
              {"epochs", a.epochs},
@@ -161,8 +176,15 @@ void add_vision_verbs(CLI::App& app) {
                      "default), or random queries")
         ->check(CLI::IsMember({"mean", "convolution", "random"}))
         ->capture_default_str();
+    verb->add_option("--solver", a->solver,
+                     "of soft and soft++: how the kernel of the landmarks is inverted, by cholesky (exact), or by "
+                     "newton (published; warns where it does not converge)")
+        ->check(CLI::IsMember({"cholesky", "newton"}))
+        ->capture_default_str();
     verb->add_option("--side", a->shape.side,
-                     "images become squares of so many pixels: a multiple of 4, or of 8, 16 with 2, 3 stages")
+                     "images become squares of so many pixels: a multiple of 2, or of 4, 8 with 2, 3 stages. soft and "
+                     "soft++ keep about 49 landmarks (16 to 196) whatever the side, so they are linear in the number "
+                     "of tokens; a side whose grids have no fitting divisor is refused, with the nearest ones that fit")
         ->check(CLI::Range(4, 1024))
         ->capture_default_str();
     verb->add_option("--channels", a->shape.channels, "1 or 3; 0: as the images have")

@@ -76,8 +76,8 @@ ImageSet colour_pairs(int64_t count, Random& random) {
 }
 
 Pyramid train_classifier(const PyramidConfig& config, const ImageSource& source, const ImageTraining& training,
-                         uint64_t seed, const StudyOptions& study) {
-  if (!study.kept) return train_classifier(config, source, training, seed, study.quiet);
+                         uint64_t seed, const StudyOptions& study, std::optional<double>* residual) {
+  if (!study.kept) return train_classifier(config, source, training, seed, study.quiet, residual);
   const auto folder = study.kept->next();
   const auto all = [](Pyramid& net) {
     auto named = parameters(net);
@@ -87,13 +87,18 @@ Pyramid train_classifier(const PyramidConfig& config, const ImageSource& source,
   if (const auto file = latest_checkpoint(folder)) {
     Random random(seed);
     auto net = random_pyramid(config, random);
-    const auto stored = load_checkpoint(*file).tensors;
-    for (const auto& p : all(net)) *p.tensor = stored.at(p.name);
+    const auto stored = load_checkpoint(*file);
+    for (const auto& p : all(net)) *p.tensor = stored.tensors.at(p.name);
+    const auto& found = stored.state.at("residual");
+    if (residual != nullptr && found.is_number()) *residual = found.get<double>();
     return net;
   }
-  auto net = train_classifier(config, source, training, seed, study.quiet);
+  std::optional<double> found;
+  auto net = train_classifier(config, source, training, seed, study.quiet, &found);
+  if (residual != nullptr) *residual = found;
   if (interrupted()) return net;
   Checkpoint checkpoint;
+  checkpoint.state = {{"residual", found ? Json(*found) : Json(nullptr)}};
   for (const auto& p : all(net)) checkpoint.tensors[p.name] = p.tensor->detach();
   save_checkpoint(folder, training.steps, checkpoint);
   return net;

@@ -2,6 +2,8 @@
 // kept.
 #pragma once
 
+#include <optional>
+
 #include "studies/study.h"
 #include "unbend/base/random.h"
 #include "unbend/nets/classifier.h"
@@ -30,6 +32,6 @@ ImageSet colour_pairs(int64_t count, Random& random);
 
 /// train_classifier of unbend/nets/classifier.h; a study that keeps its trainings takes up a finished one.
 Pyramid train_classifier(const PyramidConfig& config, const ImageSource& source, const ImageTraining& training,
-                         uint64_t seed, const StudyOptions& study);
+                         uint64_t seed, const StudyOptions& study, std::optional<double>* residual = nullptr);
 
 }  // namespace unbend

@@ -14,6 +14,14 @@ namespace py = pybind11;
 namespace unbend {
 namespace {
 
+InverseOptions inverse_options(const std::string& solver, double ridge, int64_t iterations) {
+  require(solver == "newton" || solver == "cholesky", "solver is 'newton' or 'cholesky', not '{}'", solver);
+  InverseOptions options;
+  options.solver = solver == "newton" ? InverseSolver::Newton : InverseSolver::Cholesky;
+  options.ridge = ridge, options.iterations = iterations;
+  return options;
+}
+
 Form form_named(const std::string& name) {
   if (name == "parallel") return Form::Parallel;
   if (name == "chunked") return Form::Chunked;
@@ -48,10 +56,17 @@ void bind_mixers(py::module_& m) {
       Released());
   m.def(
       "soft_attention",
-      [](const at::Tensor& q, const at::Tensor& landmarks, const at::Tensor& v, bool normalize) {
-        SoftOptions options;
-        options.normalize = normalize;
-        return soft_attention(q, landmarks, v, options).out;
+      [](const at::Tensor& q, const at::Tensor& landmarks, const at::Tensor& v, bool normalize,
+         const std::string& solver, double ridge, int64_t iterations) {
+        auto result = soft_attention(q, landmarks, v, {normalize, inverse_options(solver, ridge, iterations)});
+        return std::pair(std::move(result.out), std::move(result.residual));
+      },
+      Released());
+  m.def(
+      "symmetric_inverse",
+      [](const at::Tensor& a, const std::string& solver, double ridge, int64_t iterations) {
+        auto inverse = symmetric_inverse(a, inverse_options(solver, ridge, iterations));
+        return std::pair(std::move(inverse.value), std::move(inverse.residual));
       },
       Released());
   m.def("gaussian_kernel", &gaussian_kernel, Released());

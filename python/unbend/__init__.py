@@ -12,7 +12,8 @@
 import torch  # noqa: F401  (its libraries must be there before ours)
 
 from . import transport
-from .attention import gated_scan, gaussian_kernel, rms_norm, soft_attention, swiglu, window_attention
+from .attention import (gated_scan, gaussian_kernel, rms_norm, soft_attention, swiglu, symmetric_inverse,
+                        window_attention)
 from .errors import ComputationError, Error, InputError
 from .forecast import Forecast, Forecaster
 from .maps import (LinearMap, block_column, block_diagonal, block_row, check_linearization, check_properties, dense,

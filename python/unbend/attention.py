@@ -24,13 +24,28 @@ def window_attention(q, k, v, window, *, sinks=0, scale=None, step=1, partial=Fa
     return out if partial else out[0]
 
 
-def soft_attention(q, landmarks, v, *, normalize=False):
+def soft_attention(q, landmarks, v, *, normalize=False, solver="newton", ridge=.01, iterations=20, residual=False):
     """C A^+ C^T v with Gaussian kernels C = K(q, landmarks), A = K(landmarks, landmarks): softmax-free attention, O(n).
 
-    q [B, H, n, d]; landmarks [B, H, m, d]; v [B, H, n, dv]. normalize: SOFT++. A^+ is the inverse of A + .01 I by at most
-    20 of Newton's steps, which leave eigenvalues small beside the largest damped. (Lu et al. 2024, arXiv 2207.03341.)
+    q [B, H, n, d]; landmarks [B, H, m, d]; v [B, H, n, dv]. normalize: SOFT++. A^+ comes from symmetric_inverse, whose
+    `solver`, `ridge` and `iterations` these are; the defaults are the published ones. With residual, (out, residual
+    [B, H] of A^+): far from 0, Newton has not converged and gradients are biased, which "cholesky" avoids. (Lu et al.
+    2024, arXiv 2207.03341.)
     """
-    return _core.soft_attention(q, landmarks, v, normalize)
+    out = _core.soft_attention(q, landmarks, v, normalize, solver, ridge, iterations)
+    return out if residual else out[0]
+
+
+def symmetric_inverse(a, *, solver="newton", ridge=.01, iterations=20, residual=False):
+    """Y, the inverse of a + ridge I for symmetric positive semi-definite a [.., m, m], float32 or float64.
+
+    solver: "newton" (matrix products only, at most `iterations` steps, which leave eigenvalues small beside the largest
+    damped; m at most 1024; ridge 0 gives the pseudo-inverse) or "cholesky" (exact up to rounding, faster on CPUs; needs
+    a + ridge I to be definite). With residual, (Y, max |I - Y (a + ridge I)| [..]). Differentiable any number of times
+    by dA = -Y^T dY Y^T, which is biased where Newton has not converged: where the residual is far from 0.
+    """
+    out = _core.symmetric_inverse(a, solver, ridge, iterations)
+    return out if residual else out[0]
 
 
 def gaussian_kernel(x, y):

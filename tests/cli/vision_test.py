@@ -1,4 +1,5 @@
 """`vision train` and `vision eval` on folders of pictures and on arrays. Usage: vision_test.py UNBEND"""
+import json
 import random
 import struct
 import sys
@@ -68,11 +69,37 @@ class Vision(VerbTestCase):
             self.assertEqual(self.run_json("eval", net, more)["accuracy"], 100)
             sizes.add(made["weights"])
         self.assertEqual(len(sizes), 2)  # only the convolution has weights
+        self.assertEqual(made["solver"], "cholesky")
+        self.assertLess(made["inverse_residual"], 1e-2)
         text = self.run_verb("eval", net, more)
         self.assertIn("100.0 % of 20 images", text.stdout)
         # Only some of the classes; and one that it does not know.
         self.assertEqual(self.run_json("eval", net, self.pictures("reds", 3, ("red",)))["images"], 3)
         self.assert_refused(3, "no class 'green', only blue, red", "eval", net, self.pictures("others", 2, ("red", "green")))
+
+    def test_newton_that_has_not_converged_is_named(self):
+        # Queries of a fresh network are nearly equal, and their kernel is nearly singular: 20 steps are too few.
+        data, net = self.pictures("data", 8), self.path / "net.safetensors"
+        train = ("train", data, "--side", 16, "--width", 8, "--depth", 1, "--epochs", 1, "--batch", 8, "--threads", 1,
+                 "--quiet", "--out", net, "--json")
+        for solver, warned in (("newton", True), ("cholesky", False)):
+            result = self.run_verb(*train, "--solver", solver)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            made = json.loads(result.stdout)
+            self.assertEqual(made["solver"], solver)
+            self.assertEqual(made["inverse_residual"] > 1e-2, warned)
+            self.assertEqual("use --solver cholesky" in result.stderr, warned)
+            self.assertEqual(self.run_json("eval", net, data)["images"], 16)
+        made = json.loads(self.run_verb(*train, "--attention", "softmax").stdout)
+        self.assertEqual((made["solver"], made["inverse_residual"]), (None, None))
+
+    def test_large_images(self):
+        data, net = self.pictures("data", 2), self.path / "net.safetensors"
+        for solver in ("cholesky", "newton"):
+            made = self.run_json("train", data, "--side", 132, "--width", 8, "--depth", 1, "--epochs", 1, "--batch", 2,
+                                 "--held-out", 0, "--solver", solver, "--quiet", "--out", net)
+            self.assertEqual(made["side"], 132)
+            self.assertEqual(self.run_json("eval", net, data)["images"], 4)
 
     def test_arrays(self):
         draw = random.Random(1)
@@ -103,7 +130,12 @@ class Vision(VerbTestCase):
         (empty / "cats" / "1.png").write_bytes(png([[(1, 2, 3)]]))
         self.assert_refused(3, "one class, 'cats'", *train, empty)
         data = self.pictures("data", 3)
-        self.assert_refused(3, "multiples of 4", "train", data, "--side", 10, "--out", out, "--quiet")
+        sides = ("train", data, "--out", out, "--quiet")
+        self.assert_refused(3, "multiple of 2", *sides, "--side", 9)
+        self.assert_refused(3, "multiple of 8", *sides, "--side", 20, "--stages", 3)
+        self.assert_refused(3, "60 or 64", *sides, "--side", 62)  # a grid of 31, a prime
+        self.assert_refused(3, "8 or 12", *sides, "--side", 10, "--landmarks", "convolution")
+        self.assert_refused(2, "--solver newton", *train, data, "--attention", "softmax", "--solver", "newton")
         self.assert_refused(3, "do not divide a width", *train, data, "--heads", 3)
         self.assert_refused(2, "--attention", *train, data, "--attention", "hard")
         self.assert_refused(2, "--held-out", *train, data, "--held-out", 1)

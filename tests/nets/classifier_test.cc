@@ -6,6 +6,7 @@
 #include <torch/types.h>
 
 #include <cmath>
+#include <optional>
 
 #include "tests/error_message.h"
 #include "unbend/base/files.h"
@@ -45,6 +46,58 @@ TEST(Classifier, LearnsAndComesBackFromItsFileBitForBit) {
     const at::NoGradGuard no_grad;
     EXPECT_TRUE(at::equal(stored.net.logits(pixels(test.images)), net.logits(pixels(test.images))));
   }
+}
+
+TEST(Classifier, KeepsAbout49LandmarksWhateverTheSide) {
+  const auto landmarks = [](ClassifierShape shape) {  // along a side, by stage
+    const auto config = classifier_config(shape);
+    std::vector<int64_t> counts;
+    for (size_t i = 0; i < config.stages.size(); ++i) {
+      const int64_t grid = config.grid >> i, ratio = config.stages[i].ratio;
+      EXPECT_EQ(grid % ratio, 0);
+      counts.push_back(grid / ratio);
+    }
+    return counts;
+  };
+  for (const auto sampling : {LandmarkSampling::Convolution, LandmarkSampling::Mean, LandmarkSampling::Random}) {
+    EXPECT_EQ(classifier_config({.sampling = sampling}).stages[0].ratio, 2);  // the set-up of study soft
+    for (const int64_t side : {28, 56, 112, 224, 448, 896})
+      EXPECT_THAT(landmarks({.side = side, .sampling = sampling}), ElementsAre(7));
+    EXPECT_THAT(landmarks({.side = 224, .stages = 3, .sampling = sampling}), ElementsAre(7, 7, 7));
+    EXPECT_THAT(landmarks({.side = 64, .stages = 2, .sampling = sampling}), ElementsAre(8, 8));
+    EXPECT_THAT(landmarks({.side = 132, .sampling = sampling}), ElementsAre(11));  // 66 tokens: 6 or 11
+    EXPECT_THAT(landmarks({.side = 30, .sampling = sampling}), ElementsAre(5));    // 15 tokens: none of 7 to 14
+  }
+  // Grids that are small: a convolution needs 2 x 2 tokens per landmark.
+  const auto convolution = LandmarkSampling::Convolution, average = LandmarkSampling::Mean;
+  EXPECT_THAT(landmarks({.side = 16, .stages = 2, .sampling = convolution}), ElementsAre(4, 2));
+  EXPECT_THAT(landmarks({.side = 16, .stages = 2, .sampling = average}), ElementsAre(8, 4));
+
+  const auto refused = [](const ClassifierShape& shape) { return error_message([&] { classifier_config(shape); }); };
+  EXPECT_THAT(refused({.side = 29}), HasSubstr("multiple of 2"));
+  EXPECT_THAT(refused({.side = 36, .stages = 3}), HasSubstr("multiple of 8"));
+  EXPECT_THAT(refused({.side = 0}), HasSubstr("multiple of 2"));
+  EXPECT_THAT(refused({.side = 62, .sampling = average}), HasSubstr("60 or 64"));  // 31 tokens
+  EXPECT_THAT(refused({.side = 124}), HasSubstr("120 or 126"));                    // 62 tokens: 2 or 31
+  EXPECT_THAT(refused({.side = 26}), HasSubstr("24 or 28"));                       // 13 tokens
+  EXPECT_THAT(landmarks({.side = 26, .sampling = average}), ElementsAre(13));
+  EXPECT_THAT(refused({.side = 4, .stages = 2}), HasSubstr("take 8"));
+  EXPECT_EQ(classifier_config({.side = 62, .mixing = TokenMixing::Softmax}).grid, 31);  // needs no landmarks
+}
+
+TEST(Classifier, TellsHowFarInversesWereFromInverses) {
+  // Averages of a fresh network's queries are nearly equal: 20 of Newton's steps are by far not enough.
+  const auto residual = [](InverseSolver solver, TokenMixing mixing) {
+    auto shape = small_shape(mixing);
+    shape.sampling = LandmarkSampling::Mean, shape.solver = solver;
+    std::optional<double> result;
+    train_classifier(classifier_config(shape), shuffled(halves(16, 1), 8, 1), {"test", 3}, 1, true, &result);
+    return result;
+  };
+  EXPECT_EQ(ClassifierShape{}.solver, InverseSolver::Cholesky);
+  EXPECT_GT(residual(InverseSolver::Newton, TokenMixing::Soft).value(), .1);
+  EXPECT_LT(residual(InverseSolver::Cholesky, TokenMixing::Soft).value(), 1e-2);
+  EXPECT_FALSE(residual(InverseSolver::Cholesky, TokenMixing::Softmax).has_value());
 }
 
 TEST(Classifier, FilesKeepEveryOption) {

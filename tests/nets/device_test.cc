@@ -20,6 +20,7 @@ struct Kind {
   TokenMixing mixing;
   LandmarkSampling sampling = LandmarkSampling::Mean;
   bool normalize = false;
+  InverseSolver solver = InverseSolver::Cholesky;
 };
 
 TEST(Device, ClassifiersTrainElsewhereAsOnTheCpu) {
@@ -27,6 +28,7 @@ TEST(Device, ClassifiersTrainElsewhereAsOnTheCpu) {
   const auto large = at::upsample_bilinear2d(set.images, {32, 32}, false);
   for (const auto& kind :
        {Kind{TokenMixing::Soft}, Kind{TokenMixing::Soft, LandmarkSampling::Convolution, true},
+        Kind{TokenMixing::Soft, LandmarkSampling::Convolution, true, InverseSolver::Newton},
         Kind{TokenMixing::Soft, LandmarkSampling::Random}, Kind{TokenMixing::Softmax}, Kind{TokenMixing::Linear}}) {
     auto config = classifier_config({.side = 16,
                                      .channels = 3,
@@ -36,7 +38,8 @@ TEST(Device, ClassifiersTrainElsewhereAsOnTheCpu) {
                                      .width = 8,
                                      .mixing = kind.mixing,
                                      .normalize = kind.normalize,
-                                     .sampling = kind.sampling});
+                                     .sampling = kind.sampling,
+                                     .solver = kind.solver});
     config.drop = .2;
     config.class_stage = StageConfig{16, 2, 1, 0, 0};
     // The loss, its gradients and logits of larger images, in float64.
@@ -56,7 +59,10 @@ TEST(Device, ClassifiersTrainElsewhereAsOnTheCpu) {
     };
     // A few steps in float32, which rounds otherwise there: Adam makes much of gradients that are nearly zero.
     const auto trained = [&](at::Device device) {
-      return train_classifier(config, shuffled(set, 8, 1), {"test", 4, 1e-4, device}, 1, true);
+      std::optional<double> residual;
+      auto net = train_classifier(config, shuffled(set, 8, 1), {"test", 4, 1e-4, device}, 1, true, &residual);
+      EXPECT_EQ(residual.has_value(), kind.mixing == TokenMixing::Soft) << device.str();
+      return net;
     };
     const auto here = passed(at::kCPU);
     const auto cpu = trained(at::kCPU);

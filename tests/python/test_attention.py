@@ -119,6 +119,37 @@ class Attention(unittest.TestCase):
             with self.assertRaisesRegex(unbend.InputError, words):
                 call()
 
+    def test_inverses_tell_their_residuals(self):
+        y, eye = self.randn(2, 3, 5, 4), torch.eye(5, dtype=DOUBLE)
+        a = unbend.gaussian_kernel(y, y)
+        for solver in ("newton", "cholesky"):
+            parity(self, lambda a: unbend.symmetric_inverse(a, solver=solver, ridge=.1),
+                   lambda a: torch.linalg.inv(a + .1 * eye), (a,), 1e-5)
+            inverse, residual = unbend.symmetric_inverse(a, solver=solver, ridge=.2, residual=True)
+            torch.testing.assert_close(residual, (eye - inverse @ (a + .2 * eye)).abs().amax((-2, -1)))
+        ones = torch.ones(2, 3, 5, 5, dtype=DOUBLE)  # equal landmarks: far too few steps, but not for Cholesky
+        self.assertGreater(unbend.symmetric_inverse(ones, iterations=5, residual=True)[1].min(), .5)
+        self.assertLess(unbend.symmetric_inverse(ones, solver="cholesky", residual=True)[1].max(), 1e-9)
+
+    def test_soft_attention_tells_its_residual(self):
+        x, y, v = self.randn(2, 3, 9, 4), self.randn(2, 3, 5, 4), self.randn(2, 3, 9, 2)
+        c, a = unbend.gaussian_kernel(x, y), unbend.gaussian_kernel(y, y)
+        out, residual = unbend.soft_attention(x, y, v, solver="cholesky", ridge=.1, residual=True)
+        torch.testing.assert_close(out, c @ torch.linalg.solve(a + .1 * torch.eye(5, dtype=DOUBLE), c.mT @ v))
+        self.assertEqual(residual.shape, (2, 3))
+        self.assertLess(residual.max(), 1e-9)
+        near = .01 * y  # landmarks that are nearly equal
+        self.assertGreater(unbend.soft_attention(x, near, v, iterations=5, residual=True)[1].min(), .5)
+        one, more = (unbend.soft_attention(x, y, v, iterations=n, residual=True) for n in (1, 30))
+        self.assertGreater(one[1].max(), more[1].max())
+        self.assertFalse(torch.allclose(one[0], more[0]))
+        for words, options in (("solver", {"solver": "qr"}), ("ridge", {"ridge": -1.}),
+                               ("iterations", {"iterations": 0})):
+            with self.assertRaisesRegex(unbend.InputError, words):
+                unbend.soft_attention(x, y, v, **options)
+            with self.assertRaisesRegex(unbend.InputError, words):
+                unbend.symmetric_inverse(a, **options)
+
 
 if __name__ == "__main__":
     unittest.main()

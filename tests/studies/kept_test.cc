@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 #include <torch/types.h>
 
+#include <optional>
+
 #include "studies/bytes.h"
 #include "studies/images.h"
 #include "studies/training.h"
@@ -88,6 +90,24 @@ TEST(Kept, ClassifiersComeBackWithTheirStatistics) {
   const auto images = colour_pairs(5, random).images;
   const at::NoGradGuard no_grad;
   EXPECT_TRUE(at::equal(first.logits(images), second.logits(images)));
+}
+
+TEST(Kept, ResidualsOfClassifiersComeBack) {
+  const TemporaryFolder folder;
+  const ImageSource source = [random = Random(2)](std::int64_t) mutable { return colour_pairs(4, random); };
+  const auto residual = [&](TokenMixing mixing, const std::string& run) {
+    const auto config = classifier_config(
+        {.channels = 3, .classes = 2, .depth = 1, .width = 8, .mixing = mixing, .solver = InverseSolver::Newton});
+    std::optional<double> result;
+    train_classifier(config, source, {"test", 2}, 1, kept_options(folder.path(), run), &result);
+    return result;
+  };
+  const auto first = residual(TokenMixing::Soft, "soft");
+  ASSERT_TRUE(first.has_value());
+  EXPECT_GT(*first, 0);
+  EXPECT_EQ(residual(TokenMixing::Soft, "soft"), first);
+  EXPECT_EQ(residual(TokenMixing::Softmax, "softmax"), std::nullopt);
+  EXPECT_EQ(residual(TokenMixing::Softmax, "softmax"), std::nullopt);
 }
 
 }  // namespace

@@ -35,7 +35,7 @@ struct PyramidConfig {
 
 /// "tiny", "small", "medium", "large" or "huge" for images of 224 x 224; `normalize` for SOFT++. Throws Error (Input)
 /// for another name. "small" has 7 blocks in its third stage, which its published size (24M parameters, 3.3 GFLOP) asks
-/// for; the published code says 20.
+/// for; the published code says 20. From C++ only, with random weights (docs/vision.md).
 PyramidConfig pyramid_config(std::string_view name, bool normalize);
 
 struct PyramidStage {
