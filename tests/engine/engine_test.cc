@@ -424,6 +424,11 @@ TEST(Engine, RefusesWhatItCannotRun) {
                 tensors.push_back(gate);
               }),
               HasSubstr("blk.0.mixer.gate_weight has no place"));
+  const auto encoder = folder.path() / "encoder.gguf";
+  Rewrite changes;
+  changes.entries = {{"llama.attention.causal", false}};
+  rewrite(Gguf::open(small_model(folder, "", "")), encoder, changes);
+  EXPECT_THAT(error_message([&] { Model::open(encoder); }), HasSubstr("llama.attention.causal is false"));
   for (const std::size_t i : {0, 4})  // the embedding is looked up, matrices are multiplied
     EXPECT_THAT(with([&](auto& tensors) { tensors[i].type = GGML_TYPE_I32; }), HasSubstr("cannot be multiplied"));
   auto options = options_of(1);

@@ -45,6 +45,8 @@ DecoderConfig read_config(const Gguf& file) {
           "{}: models of the family '{}' are not supported (llama, which includes Mistral and SmolLM2, and qwen2 are)",
           where, arch);
   require(file.integer(arch + ".expert_count", 0) == 0, "{}: mixtures of experts are not supported", where);
+  require(file.flag(arch + ".attention.causal", true),
+          "{}: {}.attention.causal is false: models whose tokens see later ones are not supported", where, arch);
   config.layers = file.integer(arch + ".block_count");
   require(config.layers <= std::ssize(file.tensors()), "{}: {} layers in {} tensors", where, config.layers,
           file.tensors().size());

@@ -165,9 +165,6 @@ void write_gguf(const std::filesystem::path& path, const std::vector<std::string
   });
 }
 
-namespace {
-
-/// Rows of floats in a type of ggml's.
 void encode_rows(const std::string& name, int type, std::span<const float> values, std::int64_t width,
                  std::span<std::byte> out) {
   const auto kind = static_cast<ggml_type>(type);
@@ -175,8 +172,6 @@ void encode_rows(const std::string& name, int type, std::span<const float> value
   require(ggml_quantize_chunk(kind, values.data(), out.data(), 0, rows, width, nullptr) == out.size(),
           "tensor {} cannot be stored as {}", name, type_name(type));
 }
-
-}  // namespace
 
 void rewrite(const Gguf& in, const std::filesystem::path& out, const Rewrite& changes) {
   std::vector<std::string> entries;

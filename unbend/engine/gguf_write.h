@@ -32,6 +32,11 @@ struct TensorSource {
 void write_gguf(const std::filesystem::path& path, const std::vector<std::string>& entries,
                 const std::vector<TensorSource>& tensors);
 
+/// Rows of `width` floats as the bytes of a type of type_number(). Input error, which names the tensor, if they do not
+/// fill `out`.
+void encode_rows(const std::string& name, int type, std::span<const float> values, std::int64_t width,
+                 std::span<std::byte> out);
+
 /// What rewrite() changes.
 struct Rewrite {
   /// New type of a tensor that holds floats (rows in one of ggml's float or block types); none keeps every type.

@@ -74,6 +74,10 @@ MixerSettings read_supra(const std::string& where, const DecoderConfig& config, 
   require(static_cast<std::int64_t>(s.slopes.size()) == config.heads &&
               std::ranges::all_of(s.slopes, [](double x) { return std::isfinite(x) && x >= 0; }),
           "{}: slopes must be {} numbers of at least 0", where, config.heads);
+  bool shared = true;  // heads of one key head that decay alike share its state
+  const std::int64_t repeat = config.heads / config.kv_heads;
+  for (std::int64_t h = 0; h < config.heads; ++h) shared = shared && s.slopes[h] == s.slopes[h / repeat * repeat];
+  if (shared) settings.groups = config.kv_heads;
   return settings;
 }
 
@@ -85,7 +89,9 @@ MixerSettings read_regla(const std::string& where, const DecoderConfig& config, 
   require(!json_get<bool>(options, "denominator", where), "{}: the engine runs ReGLA without a denominator", where);
   s.features = RecurrenceSettings::Features::SafeExp;
   const auto gate = known(where, options, "gate", {"refined", "sigmoid", "none"});
-  if (gate != "none")
+  if (gate == "none")
+    settings.groups = config.kv_heads;  // nothing differs between the heads of one key head
+  else
     s.gate = gate == "refined" ? RecurrenceSettings::Gate::Refined : RecurrenceSettings::Gate::Sigmoid;
   s.gates = config.heads;
   s.decays_values = known(where, options, "gate_axis", {"value", "key"}) == "value";
@@ -101,7 +107,8 @@ MixerSettings read_regla(const std::string& where, const DecoderConfig& config, 
 /// Of settings that have a window already.
 void read_lizard(const std::string& where, const DecoderConfig& config, const Json& options, MixerSettings& settings) {
   settings.kind = MixerKind::Lizard;
-  settings.groups = config.heads;
+  const auto map_heads = known(where, options, "map_heads", {"query", "kv", "layer"});
+  settings.groups = map_heads == "query" ? config.heads : config.kv_heads;
   settings.convex = json_get<bool>(options, "convex", where);
   settings.alpha = json_get<double>(options, "alpha", where);
   auto& s = settings.recurrence;
@@ -111,8 +118,7 @@ void read_lizard(const std::string& where, const DecoderConfig& config, const Js
   s.gate = known(where, options, "gate", {"sigmoid", "none"}) == "none" ? RecurrenceSettings::Gate::None
                                                                         : RecurrenceSettings::Gate::Sigmoid;
   s.scalar_gate = true;
-  if (json_get<bool>(options, "gate_per_head", where))
-    s.gates = json_get<std::string>(options, "map_heads", where) == "query" ? config.heads : config.kv_heads;
+  if (json_get<bool>(options, "gate_per_head", where)) s.gates = settings.groups;
   s.tau = json_get<double>(options, "gate_tau", where);
   s.width = json_get<std::int64_t>(options, "feature_dim", where);
   if (s.width == 0) s.width = config.head_dim;
@@ -197,13 +203,14 @@ std::vector<float> taps(const Gguf& file, const std::string& name, const Decoder
 }
 
 /// Maps [heads, d, f], stored for each head, each of several consecutive ones, or once for all.
-std::vector<float> maps(const Gguf& file, const std::string& name, const DecoderConfig& c, std::int64_t width) {
+std::vector<float> maps(const Gguf& file, const std::string& name, const DecoderConfig& c, std::int64_t heads,
+                        std::int64_t width) {
   const std::int64_t size = c.head_dim * width, stored = file.tensor(name).shape.front();
   const bool shared = stored == 1 || stored == c.kv_heads;
-  const auto read = values(file, name, {shared ? stored : c.heads, c.head_dim, width});
+  const auto read = values(file, name, {shared ? stored : heads, c.head_dim, width});
   std::vector<float> out;
-  for (std::int64_t h = 0; h < c.heads; ++h) {
-    const auto from = read.begin() + h * stored / c.heads * size;
+  for (std::int64_t h = 0; h < heads; ++h) {
+    const auto from = read.begin() + h * stored / heads * size;
     out.insert(out.end(), from, from + size);
   }
   return out;
@@ -249,8 +256,8 @@ MixerWeights read_mixer_weights(const Gguf& file, const std::string& block, cons
     return name(file.find(name(first)) ? first : second);
   };
   if (s.recurrence.features == RecurrenceSettings::Features::SoftmaxPair) {
-    w.query_map = maps(file, name("query_map"), c, s.recurrence.width);
-    w.key_map = maps(file, either("key_map", "query_map"), c, s.recurrence.width);
+    w.query_map = maps(file, name("query_map"), c, c.heads, s.recurrence.width);
+    w.key_map = maps(file, either("key_map", "query_map"), c, s.groups, s.recurrence.width);
   }
   if (s.recurrence.taps > 0) {
     w.query_taps = taps(file, name("query_taps"), c, c.heads, s.recurrence.taps);

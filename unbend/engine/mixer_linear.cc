@@ -14,8 +14,8 @@ using Features = RecurrenceSettings::Features;
 using Gate = RecurrenceSettings::Gate;
 using Norm = RecurrenceSettings::Norm;
 
-// As the mixers of unbend/lm have them.
-constexpr float kSmallestFeature = 1e-12f, kSmallestMass = 1e-10f, kGroupEps = 1e-5f, kSmallestHead = 1e-30f;
+// As the mixers of unbend/lm have them: LAWCAT the first two (Lizard's features have no floor), SUPRA, ReGLA.
+constexpr float kSmallestFeature = 1e-12f, kSmallestMass = 1e-10f, kGroupEps = 1e-5f, kSmallestHead = 1e-37f;
 
 /// The rows of one head: of a slice's tokens, and of the taps - 1 tokens before it.
 struct HeadRows {
@@ -68,8 +68,11 @@ void decay_of(const RecurrenceSettings& s, const float* gate, const float* refin
 void prepare_head(const MixerLayout& at, const MixerWeights& weights, const Slice& slice, std::byte* memory,
                   const MixerRows& rows, const MixerScratch& place, float* scratch, std::int64_t kv) {
   const auto& s = at.settings.recurrence;
-  const std::int64_t d = at.width, k = at.features, repeat = at.heads / at.kv_heads, first = kv * repeat;
-  const std::int64_t channels = decays(at);
+  const std::int64_t d = at.width, k = at.features, channels = decays(at);
+  // Those of this kv head: query heads, and recurrences, each of which one or more of these heads read.
+  const std::int64_t groups = at.settings.groups, first = kv * at.heads / at.kv_heads,
+                     last = (kv + 1) * at.heads / at.kv_heads, first_group = kv * groups / at.kv_heads,
+                     last_group = (kv + 1) * groups / at.kv_heads;
   const auto head_rows = [&](const float* x, std::int64_t heads, std::int64_t head, std::int64_t place_in_past) {
     return HeadRows{x + (slice.first * heads + head) * d,
                     reinterpret_cast<float*>(memory + at.past) + place_in_past * d, heads * d,
@@ -85,7 +88,8 @@ void prepare_head(const MixerLayout& at, const MixerWeights& weights, const Slic
   std::vector<float> row(static_cast<std::size_t>(d));
   const auto pair = [&](const std::vector<float>& map, std::int64_t head, float* out) {
     softmax_pair(row.data(), map.data() + head * d * s.width, d, s.width, out);
-    for (std::int64_t c = 0; c < k; ++c) out[c] = std::max(out[c], kSmallestFeature);
+    if (at.settings.kind == MixerKind::Linear)
+      for (std::int64_t c = 0; c < k; ++c) out[c] = std::max(out[c], kSmallestFeature);
   };
 
   for (std::int64_t i = 0; i < slice.count; ++i) {
@@ -98,44 +102,49 @@ void prepare_head(const MixerLayout& at, const MixerWeights& weights, const Slic
       largest = std::max(before, largest_of(keys.row(i), d));
       shrink = std::exp(before - largest);
     }
-    for (std::int64_t head = first; head < first + repeat; ++head) {
+    for (std::int64_t head = first; head < last; ++head) {
       const auto queries = head_rows(q, at.heads, head, head);
       float* query = scratch + place.query_features + (token * at.heads + head) * k;
-      float* key = scratch + place.key_features + (token * at.heads + head) * k;
       switch (s.features) {
         case Features::SoftmaxPair:
           convolve(queries, i, taps(weights.query_taps, head), d, s.silu, row.data());
           pair(weights.query_map, head, query);
-          convolve(keys, i, taps(weights.key_taps, head), d, s.silu, row.data());
-          pair(weights.key_map, head, key);
           break;
-        case Features::SafeExp:
-          exponentials_of(queries.row(i), d, largest_of(queries.row(i), d), query);
-          exponentials_of(keys.row(i), d, largest, key);
-          break;
-        case Features::Given: copy(queries.row(i), d, query); copy(keys.row(i), d, key);
+        case Features::SafeExp: exponentials_of(queries.row(i), d, largest_of(queries.row(i), d), query); break;
+        case Features::Given: copy(queries.row(i), d, query);
       }
       if (s.scale != 1) scale(query, k, static_cast<float>(s.scale));
+    }
+    for (std::int64_t group = first_group; group < last_group; ++group) {
+      const std::int64_t head = group * at.heads / groups;  // the first that reads it
+      float* key = scratch + place.key_features + (token * groups + group) * k;
+      switch (s.features) {
+        case Features::SoftmaxPair:
+          convolve(keys, i, taps(weights.key_taps, head), d, s.silu, row.data());
+          pair(weights.key_map, group, key);
+          break;
+        case Features::SafeExp: exponentials_of(keys.row(i), d, largest, key); break;
+        case Features::Given: copy(keys.row(i), d, key);
+      }
 
-      float* decay = scratch + place.decay + (token * at.heads + head) * channels;
+      float* decay = scratch + place.decay + (token * groups + group) * channels;
       if (s.gate == Gate::None || s.gate == Gate::Fixed) {
         *decay = s.gate == Gate::None ? 1 : static_cast<float>(std::exp(-s.slopes[static_cast<std::size_t>(head)]));
       } else {
-        const auto which = [&](std::int64_t h) { return h * s.gates / at.heads; };
-        if (head > first && which(head) == which(head - 1)) {
+        const auto which = [&](std::int64_t g) { return g * s.gates / groups; };
+        if (group > first_group && which(group) == which(group - 1)) {
           std::copy(decay - channels, decay, decay);  // it has shrunk already
           continue;
         }
         const float* logits = rows.gates + token * s.gates * channels * (s.gate == Gate::Refined ? 2 : 1);
-        decay_of(s, logits + which(head) * channels, logits + (s.gates + which(head)) * channels, channels, decay);
+        decay_of(s, logits + which(group) * channels, logits + (s.gates + which(group)) * channels, channels, decay);
       }
       if (shrink != 1) scale(decay, channels, shrink);
     }
   }
   keys.advance(slice.count, d);
   values.advance(slice.count, d);
-  for (std::int64_t head = first; head < first + repeat; ++head)
-    head_rows(q, at.heads, head, head).advance(slice.count, d);
+  for (std::int64_t head = first; head < last; ++head) head_rows(q, at.heads, head, head).advance(slice.count, d);
 }
 
 /// Layer norm or RMS norm of a head; the latter at any scale, so what underflows in squares is scaled first.

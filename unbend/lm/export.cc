@@ -52,6 +52,18 @@ std::map<std::string, at::Tensor> mixer_tensors(const Student& student) {
   return tensors;
 }
 
+/// Type of a mixer's tensor in a layer whose attention matrices have type `attention`. Every token reads all of a large
+/// matrix, so it has 8 bits where those have no more; what is small, or read by the engine as numbers, is F32.
+int mixer_type(const std::string& name, const at::Tensor& values, int attention) {
+  constexpr std::int64_t kRows = 64, kBlock = 32;
+  const auto multiplied = {"_kernel", "gate_weight", "gate_down", "gate_up"};
+  const int f32 = engine::type_number("F32"), f16 = engine::type_number("F16"), eight = engine::type_number("Q8_0");
+  if (std::ranges::none_of(multiplied, [&](const char* end) { return name.ends_with(end); })) return f32;
+  if (values.dim() != 2 || values.size(0) < kRows || values.size(1) % kBlock != 0) return f32;
+  if (engine::bits_per_weight(attention) <= engine::bits_per_weight(eight)) return eight;
+  return attention == f16 ? f16 : f32;
+}
+
 }  // namespace
 
 void export_student(const engine::Gguf& base, const Student& student, const std::filesystem::path& out,
@@ -81,18 +93,23 @@ void export_student(const engine::Gguf& base, const Student& student, const std:
   if (student.recipe == "supra" && options.at("slopes").empty())  // the engine has no rule for them
     options["slopes"] = decay_slopes(options.at("decay").get<std::string>(), student.decoder.config.heads,
                                      options.at("decay_start").get<double>());
-  const auto keep_every = student.options.value("keep_every", std::int64_t{0});
   std::vector<std::string> kinds;
-  for (std::int64_t i = 0; i < student.decoder.config.layers; ++i)
-    kinds.push_back(keep_every > 0 && (i + 1) % keep_every == 0 ? "softmax" : student.recipe);
+  for (const bool kept : softmax_layers(student.options, student.decoder.config.layers))
+    kinds.push_back(kept ? "softmax" : student.recipe);
   changes.entries.insert(changes.entries.end(), {{"unbend.base_sha256", base.content_hash()},
                                                  {"unbend.recipe", student.recipe},
                                                  {"unbend.mixers", kinds},
                                                  {"unbend.options", options.dump()}});
-  for (const auto& [name, values] : mixers) {
-    const auto* data = reinterpret_cast<const std::byte*>(values.const_data_ptr<float>());
-    changes.tensors.push_back({name, engine::type_number("F32"), values.sizes().vec(),
-                               [=](std::span<std::byte> bytes) { std::copy_n(data, bytes.size(), bytes.begin()); }});
+  for (const auto& mixer : mixers) {
+    const auto& name = mixer.first;
+    const auto& values = mixer.second;
+    const auto block = name.substr(0, name.find("mixer."));
+    const int attention = type == "base" ? base.tensor(block + "attn_q.weight").type : engine::type_number(type);
+    const int stored = mixer_type(name, values, attention);
+    changes.tensors.push_back({name, stored, values.sizes().vec(), [&mixers, name, stored](std::span<std::byte> bytes) {
+                                 engine::encode_rows(name, stored, values_of(mixers, name), mixers.at(name).size(-1),
+                                                     bytes);
+                               }});
   }
   // Programs that do not know mixers refuse a file with a tensor that they do not know, instead of running softmax.
   changes.tensors.push_back({"unbend.guard", engine::type_number("F32"), {1}, [](std::span<std::byte> bytes) {

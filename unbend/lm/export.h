@@ -13,7 +13,8 @@ namespace unbend::lm {
 /// Writes the student's weights, low-rank corrections merged, and its mixers. `type`: "base" keeps each tensor's type
 /// in `base`, the file that the teacher was loaded from, but gives corrected ones at least 8 bits: rounding 4-bit
 /// weights a second time costs more than the correction gains. Otherwise matrices take this type, and embedding and
-/// head one of at least 8 bits. Input error if the student has mixers that the engine does not know.
+/// head one of at least 8 bits. Large matrices of mixers are Q8_0 where the attention's have 8 bits or less, other
+/// tensors of mixers F32 (docs/gguf.md). Input error if the student has mixers that the engine does not know.
 void export_student(const engine::Gguf& base, const Student& student, const std::filesystem::path& out,
                     const std::string& type = "base");
 

@@ -1,14 +1,25 @@
 // GGUF weights as a Decoder.
 #include <ATen/Parallel.h>
 
+#include <algorithm>
+#include <atomic>
+#include <bit>
 #include <set>
 
 #include "unbend/base/error.h"
 #include "unbend/lm/decoder.h"
 #include "unbend/lm/softmax_mixer.h"
+#include "unbend/tensor/check.h"
 
 namespace unbend::lm {
 namespace {
+
+/// Infinities and NaN have the largest exponent; a maximum of integers is one quick pass.
+bool all_finite(const float* x, std::int64_t n) {
+  std::uint32_t largest = 0;
+  for (std::int64_t i = 0; i < n; ++i) largest = std::max(largest, std::bit_cast<std::uint32_t>(x[i]) << 1U);
+  return largest < 0xff000000U;
+}
 
 class Reader {
  public:
@@ -22,9 +33,12 @@ class Reader {
     auto out = at::empty(shape, at::kFloat);
     auto* data = out.mutable_data_ptr<float>();
     const std::int64_t width = shape.back(), rows = info.elements() / width;
+    std::atomic<bool> finite = true;
     at::parallel_for(0, rows, 256, [&](std::int64_t first, std::int64_t last) {
       file_.dequantize(info, first, last - first, data + first * width);
+      if (!all_finite(data + first * width, (last - first) * width)) finite = false;
     });
+    if (!finite) check_finite(out, fmt::format("{}: tensor {}", file_.path().string(), name));  // says where
     return out.to(type);
   }
   at::Tensor matrix(const std::string& name, std::int64_t out, std::int64_t in) {
