@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <torch/types.h>
 
+#include <cmath>
+
 #include "cli/device.h"
 #include "cli/lm_common.h"
 #include "cli/verbs.h"
@@ -30,6 +32,7 @@ struct ScratchArguments {
   std::uint64_t seed = 0;
   int threads = 0;
   bool json = false;
+  std::vector<const CLI::Option*> of_some_tasks;  ///< options that not every task has
 
   ScratchArguments() {
     run.rows = 0;
@@ -80,7 +83,7 @@ struct Data {
 
 Data task_data(const ScratchArguments& a, const Vocabulary& vocabulary) {
   const auto& task = lm::find_task(a.task);
-  if (a.held_out > 0) fail_usage("--held-out is for training on text; measure a task by `unbend lm eval --task`");
+  if (a.held_out != 0) fail_usage("--held-out is for training on text; measure a task by `unbend lm eval --task`");
   auto options = a.task_options;
   options.seed = a.seed + 1;
   Data data;
@@ -91,7 +94,7 @@ Data task_data(const ScratchArguments& a, const Vocabulary& vocabulary) {
                       {"digits", options.digits}};
   at::Tensor text;
   if (task.needs_text) {
-    const auto tokens = a.text.open(vocabulary.file, vocabulary.tokenizer);
+    const auto tokens = a.text.open(vocabulary.file, vocabulary.tokenizer, a.run.quiet || a.json);
     text = lm::window_tensor({tokens->ids});
     for (const auto& s : tokens->sources) data.description["sources"].push_back(s.sha256);
   } else if (!a.text.texts.empty() || !a.text.tokens.empty()) {
@@ -109,7 +112,7 @@ Data text_data(const ScratchArguments& a, const Vocabulary& vocabulary) {
   batch.least = std::min(batch.length - 1, batch.least);
   batch.seed = a.seed + 1;
   if (vocabulary.tokenizer.adds_bos()) batch.bos = vocabulary.tokenizer.bos();
-  auto tokens = a.text.open(vocabulary.file, vocabulary.tokenizer);
+  auto tokens = a.text.open(vocabulary.file, vocabulary.tokenizer, a.run.quiet || a.json);
   Data data;
   data.description = {{"length", batch.length}, {"held_out", a.held_out}};
   for (const auto& s : tokens->sources) data.description["sources"].push_back(s.sha256);
@@ -134,9 +137,29 @@ lm::DecoderConfig complete_config(const ScratchArguments& a, const Vocabulary& v
   return c;
 }
 
+void check_options(const ScratchArguments& a) {
+  std::vector<std::string> given;
+  for (const auto* option : a.of_some_tasks)
+    if (option->count() > 0) given.push_back(option->get_single_name());
+  lm::check_options(a.task.empty() ? nullptr : &lm::find_task(a.task), a.task_options, given);
+  if (a.task_options.size < 0) fail_usage("--length must be 0 or more, not {}", a.task_options.size);
+  for (const auto& [name, value] :
+       {std::pair{"--embedding-std", a.embedding_std}, {"--residual-gain", a.residual_gain}})
+    if (value != -1 && !(value >= 0 && std::isfinite(value)))
+      fail_usage("{} {}: expected a number of 0 or more, or -1", name, value);
+}
+
+/// Whether the model says anything: the last step may have spoilt it without a loss to tell.
+bool computes(const lm::Decoder& decoder, const at::Tensor& ids) {
+  const at::NoGradGuard no_grad;
+  return at::isfinite(decoder.logits(decoder.hidden(ids))).all().item<bool>();
+}
+
 void train(ScratchArguments a) {
   if (a.run.rows == 0) a.run.rows = a.task.empty() ? 16 : 64;
-  check_output(a.out);
+  check_output(a.out, {a.text.tokens, a.tokenizer, a.run.log});
+  check_folder(a.run.checkpoints);
+  check_options(a);
   if (a.run.validate_every > 0 && a.held_out == 0) fail_usage("--validate-every needs text to validate on: --held-out");
   auto options = a.run.train_options();
   options.title = "train";
@@ -178,6 +201,11 @@ void train(ScratchArguments a) {
   }
   catch_interrupts();
   const auto report = lm::train(decoder, decoder, {a.stage}, *data.source, options);
+  const bool lost = report.steps > 0 && !std::isfinite(report.loss);
+  if (lost || !computes(decoder, data.source->next().ids.slice(0, 0, 1)))
+    fail_computation("train: after {} steps, {} of them skipped, the loss is not finite: lower the learning rate{}",
+                     report.steps, report.skipped,
+                     a.run.checkpoints.empty() ? "" : "; earlier checkpoints are in " + a.run.checkpoints);
 
   // Nothing about time in the file: the same run gives the same bytes.
   auto made = settings;
@@ -218,6 +246,7 @@ void add_lm_scratch_verb(CLI::App& lm) {
   verb->add_option("--pairs", a->task_options.pairs, "of mqar and its kin")->capture_default_str();
   verb->add_option("--depth", a->task_options.depth, "of a needle, 0 to 1; -1 = anywhere")->capture_default_str();
   verb->add_option("--digits", a->task_options.digits, "of the number of niah1 and niah2")->capture_default_str();
+  for (const auto* name : {"--pairs", "--depth", "--digits"}) a->of_some_tasks.push_back(verb->get_option(name));
   verb->add_option("--tokenizer", a->tokenizer, "bytes, or a GGUF file whose tokenizer is taken")
       ->capture_default_str();
   verb->add_option("--vocabulary", a->config.vocab, "tokens; 0 = the tokenizer's (bytes may have more, unused)")

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <set>
 
+#include "tests/error_message.h"
+#include "tests/lm/tokenizers.h"
 #include "unbend/base/error.h"
 
 namespace unbend::lm {
@@ -21,7 +23,17 @@ TEST(Copy, AsksForTheSecondCopy) {
   EXPECT_EQ(probe.questions[1].token, 7);
   EXPECT_EQ(probe.questions[0].first, 1);
   EXPECT_EQ(probe.questions[1].first, 2);
+  EXPECT_EQ(probe.questions[0].told, 2);
+  EXPECT_EQ(probe.questions[1].told, 3);
   EXPECT_THROW(copy_probe(std::span(text).first(1), gap), Error);
+}
+
+TEST(Words, SaysWhichTokenizersWillDo) {
+  Random random(1);
+  EXPECT_THAT(
+      error_message([&] { words_probe(random, *test_tokenizer("bytes"), "Filler."); }),
+      testing::HasSubstr("24 words are needed, and 0 of ours are single tokens here: this task needs a tokenizer "
+                         "with tokens of whole words"));
 }
 
 class OnText : public testing::Test {
@@ -48,6 +60,8 @@ TEST_F(OnText, CodesAskEveryDigitInPlace) {
       EXPECT_EQ(probe.ids[question.position + 1], question.token);
       EXPECT_EQ(question.candidates.size(), 10);
       EXPECT_TRUE(std::ranges::count(question.candidates, question.token) == 1);
+      ASSERT_TRUE(question.told > 0 && question.told < question.position);
+      EXPECT_EQ(probe.ids[question.told], question.token);
       digits += tokenizer().decode(std::span(&question.token, 1));
     }
     for (const char c : tail)
@@ -76,6 +90,8 @@ TEST_F(OnText, WordsAskTheSecondLine) {
     for (const auto& question : probe.questions) {
       EXPECT_EQ(probe.ids[question.position + 1], question.token);
       EXPECT_EQ(question.candidates.size(), 24);
+      EXPECT_EQ(probe.ids[question.told], question.token);
+      EXPECT_LT(question.told, 60) << "in the first line";
       words += tokenizer().decode(std::span(&question.token, 1));
       distinct.insert(question.token);
     }

@@ -54,7 +54,8 @@ Draft hide(const std::string& head, Sentences sentences, const std::string& need
   std::vector<std::string_view> all(sentences.begin(), sentences.end());
   all.insert(all.begin() + static_cast<std::ptrdiff_t>(border_at(sentences, depth)), needle);
   Draft draft{fmt::format("{}\n\n{}\n\n{} {}", head, fmt::join(all, " "), tail, answer), {}};
-  draft.answers = {{draft.text.size() - answer.size(), draft.text.size()}};
+  const auto at = draft.text.size() - answer.size();
+  draft.answers = {{at, draft.text.size(), draft.text.rfind(answer, at - 1) + answer.size()}};
   return draft;
 }
 
@@ -146,12 +147,13 @@ Probe mqar_probe(Random& random, const engine::Tokenizer& tokenizer, const Fille
       asked[std::min<std::size_t>(std::ranges::upper_bound(sums, places[i] * sum) - sums.begin(), sentences.size())]
           .push_back(order[i]);
     Draft result{"Pairs:", {}};
-    for (std::int64_t i = 0; i < pairs; ++i) result.text += pair(i);
+    std::vector<std::size_t> told;
+    for (std::int64_t i = 0; i < pairs; ++i) told.push_back((result.text += pair(i)).size());
     for (std::size_t j = 0; j < asked.size(); ++j) {
       if (j > 0) result.text += fmt::format("{}{}", j == 1 || !asked[j - 1].empty() ? '\n' : ' ', sentences[j - 1]);
       for (const auto i : asked[j]) {
         result.text += pair(i);
-        result.answers.push_back({result.text.size() - 1, result.text.size()});
+        result.answers.push_back({result.text.size() - 1, result.text.size(), told[i]});
       }
     }
     return result;

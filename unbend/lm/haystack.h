@@ -30,7 +30,7 @@ Filler noise_filler(const engine::Tokenizer& tokenizer);
 /// one space, words that are not UTF-8 are left out. Empty for an empty text.
 Filler prose_filler(const engine::Tokenizer& tokenizer, std::string_view text);
 
-/// A text with marked answers, to be made with the filler sentences that there is room for.
+/// A text with marked answers and what tells them, to be made with the filler sentences that there is room for.
 struct Draft {
   std::string text;
   std::vector<Span> answers;

@@ -23,6 +23,12 @@ std::string where(const AskedTask& task) {
   return task.by_distance ? fmt::format("{} tokens back", task.size) : fmt::format("in {} tokens", task.size);
 }
 
+/// What a model needs no memory beyond the window for: ", 25 % within the window".
+std::string near(const AskedTask& task) {
+  if (!task.within) return ", may be within the window";
+  return *task.within > 0 ? fmt::format(", {:.3g} % within the window", 100 * *task.within) : "";
+}
+
 /// With so many digits, or by its power of ten where that would fill a column.
 std::string figure(double x, int digits) {
   return x < 1e4 ? fmt::format("{:.{}f}", x, digits) : fmt::format("{:.1e}", x);
@@ -81,11 +87,10 @@ Comparison compare(const std::vector<Contestant>& models, const engine::Tokenize
   const auto& long_source =
       options.long_windows.defined() && options.long_windows.size(0) > 0 ? options.long_windows : options.short_windows;
   if (options.recall_texts > 0) {
-    Progress progress("recall from beyond the window", std::ssize(options.tasks), "tasks", options.quiet);
+    Progress progress("recall", std::ssize(options.tasks), "tasks", options.quiet);
     for (const auto& name : options.tasks) {
       const auto& task = find_task(name);
-      const bool by_distance = task.measure == Task::Measure::Distance;
-      const auto size = by_distance ? 2 * options.window : task.size;
+      const auto size = size_beyond(task, options.window, models[0].decoder->config.context, tokenizer.size());
       std::vector<Probe> probes;
       try {
         probes = recall_probes(name, tokenizer, long_source, options.recall_texts, size, 1);
@@ -94,7 +99,11 @@ Comparison compare(const std::vector<Contestant>& models, const engine::Tokenize
         result.notes.push_back(error.what());
         continue;
       }
-      result.tasks.push_back({name, by_distance, size});
+      if (std::ssize(probes) < options.recall_texts)
+        result.notes.push_back(fmt::format("task {}: {} of {} texts, more do not fit into the text side by side", name,
+                                           options.recall_texts - std::ssize(probes), options.recall_texts));
+      const bool by_distance = task.measure == Task::Measure::Distance;
+      result.tasks.push_back({name, by_distance, size, share_within(probes, options.window)});
       for (std::size_t m = 0; m < models.size(); ++m) result.models[m].recall.push_back(ask(*decoders[m], probes));
       progress.update(static_cast<std::int64_t>(result.models[0].recall.size()));
     }
@@ -102,7 +111,8 @@ Comparison compare(const std::vector<Contestant>& models, const engine::Tokenize
   if (models.size() > 1) {
     const auto windows = long_source.slice(0, 0, std::min<std::int64_t>(2, long_source.size(0)));
     Progress progress("fidelity per layer", windows.size(0), "texts", options.quiet);
-    const auto errors = head_fidelity(*decoders[0], {decoders.begin() + 1, decoders.end()}, windows);
+    const auto errors =
+        head_fidelity(*decoders[0], {decoders.begin() + 1, decoders.end()}, behind_bos(windows, tokenizer));
     progress.update(windows.size(0));
     for (std::size_t m = 1; m < models.size(); ++m) result.models[m].fidelity = errors[m - 1];
   }
@@ -160,7 +170,7 @@ Table comparison_table(const Comparison& c) {
         [&](const auto& m) { return fmt::format("{:.4f}", m.scores[s].kl.mean().template item<double>()); });
   }
   for (std::size_t t = 0; t < teacher.recall.size(); ++t) {
-    row(fmt::format("recall '{}' {}", c.tasks[t].name, where(c.tasks[t])), [&](const auto& m) {
+    row(fmt::format("recall '{}' {}{}", c.tasks[t].name, where(c.tasks[t]), near(c.tasks[t])), [&](const auto& m) {
       return with_error({m.recall[t].accuracy, m.recall[t].accuracy_error}, 3);
     });
     row("  by chance", [&](const auto& m) { return fmt::format("{:.3f}", m.recall[t].chance); });
@@ -197,7 +207,7 @@ Table summary_table(const Comparison& c) {
            [&](const auto& m) { return fmt::format("{:.3f}", m.scores[s].agreement.mean().template item<double>()); });
   }
   for (std::size_t t = 0; t < c.tasks.size(); ++t)
-    column(c.tasks[t].name + " (chance)",
+    column(c.tasks[t].name + near(c.tasks[t]) + " (chance)",
            [&](const auto& m) { return fmt::format("{:.3f} ({:.3f})", m.recall[t].accuracy, m.recall[t].chance); });
   column("train tok/s",
          [](const auto& m) { return m.trained_tokens > 0 ? fmt::format("{:.0f}", m.trained_per_second) : "-"; });
@@ -226,7 +236,10 @@ Table position_table(const Comparison& c) {
 }
 
 Json to_json(const Comparison& c) {
-  Json json{{"weight_bytes", c.weight_bytes}, {"notes", c.notes}, {"models", Json::array()}};
+  Json json;
+  if (c.weight_bytes > 0) json["weight_bytes"] = c.weight_bytes;
+  json["notes"] = c.notes;
+  json["models"] = Json::array();
   const auto estimate = [](const Estimate& e) { return Json{{"mean", e.mean}, {"error", e.error}}; };
   for (const auto& model : c.models) {
     Json entry{{"name", model.name}, {"texts", model.texts}};
@@ -244,6 +257,7 @@ Json to_json(const Comparison& c) {
     }
     for (std::size_t t = 0; t < model.recall.size(); ++t)
       entry["recall"][c.tasks[t].name] = {{c.tasks[t].by_distance ? "distance" : "length", c.tasks[t].size},
+                                          {"within_window", c.tasks[t].within ? Json(*c.tasks[t].within) : Json()},
                                           {"accuracy", model.recall[t].accuracy},
                                           {"error", model.recall[t].accuracy_error},
                                           {"chance", model.recall[t].chance},

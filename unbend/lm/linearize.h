@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,7 +30,7 @@ struct Contestant {
 
 struct ComparisonOptions {
   at::Tensor short_windows, long_windows;  ///< token ids [N, 512], [M, 2048] (any lengths); long may be undefined
-  std::int64_t window = 256;               ///< of the students: what is recalled lies two of them back
+  std::int64_t window = 256;               ///< of the students: tasks ask for what lies beyond it, see size_beyond()
   std::vector<std::string> tasks{"copy", "codes", "words"};  ///< of recall (docs/tasks.md)
   std::int64_t recall_texts = 4;                             ///< per task; 0 = none
   std::vector<std::string> prompts;
@@ -61,12 +62,13 @@ struct AskedTask {
   std::string name;
   bool by_distance = true;
   std::int64_t size = 0;
+  std::optional<double> within = {};  ///< share of questions whose answer the window still tells; none: not known
 };
 
 struct Comparison {
   std::vector<ModelComparison> models;
   ComparisonOptions options;
-  std::int64_t weight_bytes = 0;
+  std::int64_t weight_bytes = 0;  ///< of the teacher; 0: not known
   std::vector<AskedTask> tasks = {};
   std::vector<std::string> notes = {};  ///< what was left out, and why
 };

@@ -80,6 +80,10 @@ Probe text_probe(const engine::Tokenizer& tokenizer, std::string_view text, std:
   for (std::size_t n = 0; n < answers.size(); ++n) {
     const auto [first, last] = tokens_of(encoded, text, answers[n]);
     require(lead + first > 0, "an answer at the start of a text cannot be asked for");
+    std::int64_t told = -1;
+    if (answers[n].told > 0)
+      told = std::ranges::lower_bound(encoded.ends, answers[n].told) - encoded.ends.begin() +
+             static_cast<std::int64_t>(lead);
     for (auto at = first; at < last; ++at) {
       auto open = continuations(choices, std::span(encoded.ids).subspan(first, at - first));
       const TokenId token = encoded.ids[at];
@@ -88,7 +92,7 @@ Probe text_probe(const engine::Tokenizer& tokenizer, std::string_view text, std:
               text.substr(answers[n].begin, answers[n].end - answers[n].begin));
       if (open.size() == 1) continue;
       probe.questions.push_back(
-          {static_cast<std::int64_t>(lead + at) - 1, token, std::move(open), static_cast<std::int64_t>(n)});
+          {static_cast<std::int64_t>(lead + at) - 1, token, std::move(open), static_cast<std::int64_t>(n), -1, told});
     }
   }
   return probe;

@@ -22,6 +22,7 @@ struct Question {
   std::vector<TokenId> candidates;
   std::int64_t answer = 0;  ///< number of the answer, within the probe, that this token is part of
   std::int64_t first = -1;  ///< where logits predict the same token the first time, without help; -1: nowhere
+  std::int64_t told = -1;   ///< the last token of what tells the answer, where it stands last; -1: not known
 };
 
 struct Probe {
@@ -50,6 +51,7 @@ Probe start_probe(const Encoded& encoded, const engine::Tokenizer& tokenizer);
 /// Bytes [begin, end) of a text, never at its start.
 struct Span {
   std::size_t begin, end;
+  std::size_t told = 0;  ///< where the bytes that tell this answer end; 0: not known
 };
 
 /// A question for each token of each answer (that of a space before it aside). With `candidates`, the texts that could

@@ -110,6 +110,8 @@ std::string piece_text(const TaskText& text, const TaskOptions& options, std::in
   return all;
 }
 
+bool valid_depth(double depth) { return depth == -1 || (depth >= 0 && depth <= 1); }
+
 double depth_of(const TaskOptions& options, std::int64_t index) {
   if (options.depth >= 0) return options.depth;
   return options.count > 1 ? static_cast<double>(index) / static_cast<double>(options.count - 1) : .5;
@@ -126,17 +128,37 @@ void check_vocabulary(const TaskText& text, std::string_view task, std::int64_t 
           text.tokenizer.size());
 }
 
+/// Where the value of the key at `position` was told: behind the first time that the key stands in the text.
+std::int64_t told_at(const std::vector<TokenId>& ids, std::int64_t position) {
+  return std::ranges::find(ids, ids[static_cast<std::size_t>(position)]) - ids.begin() + 1;
+}
+
 /// The first sequence of a batch, with a question where it has weight.
 Probe labelled_probe(const LabelledBatch& batch, const std::vector<TokenId>& candidates) {
   Probe probe;
   probe.ids.assign(batch.tokens.begin(), batch.tokens.begin() + batch.length);
   for (std::int64_t t = 0; t < batch.length; ++t)
-    if (batch.weights[t] > 0) probe.questions.push_back({t, batch.labels[t], candidates, std::ssize(probe.questions)});
+    if (batch.weights[t] > 0)
+      probe.questions.push_back(
+          {t, batch.labels[t], candidates, std::ssize(probe.questions), -1, told_at(probe.ids, t)});
   return probe;
 }
 
-Probe copy(Random&, const TaskText& text, const TaskOptions& o, std::int64_t index) {
-  const auto tokens = piece(text, o, index);
+/// The same by chance: anywhere in the text's part number `index` of options.count, so that the pieces do not overlap,
+/// or, if the parts are too short for that (as in training, which takes as many as it wants), anywhere at all.
+std::span<const TokenId> random_piece(Random& random, const TaskText& text, const TaskOptions& options,
+                                      std::int64_t index) {
+  const auto tokens = std::ssize(text.stream), size = options.size;
+  require(tokens >= size, "{} tokens of text are too few for a distance of {}", tokens, size);
+  const bool fits = tokens / options.count >= size;
+  const auto begin = fits ? tokens * index / options.count : 0;
+  const auto end = fits ? tokens * (index + 1) / options.count : tokens;
+  const auto at = begin + static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(end - begin - size + 1)));
+  return std::span(text.stream).subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(size));
+}
+
+Probe copy(Random& random, const TaskText& text, const TaskOptions& o, std::int64_t index) {
+  const auto tokens = random_piece(random, text, o, index);
   const auto repeated = static_cast<std::size_t>(std::min<std::int64_t>(256, o.size));
   const auto& tokenizer = text.tokenizer;
   return copy_probe(tokens.first(repeated), tokens.subspan(repeated), tokenizer.adds_bos() ? tokenizer.bos() : -1);
@@ -182,8 +204,10 @@ Probe recall_ids(Random& random, const TaskText& text, const TaskOptions& o, std
   const auto batch = recall_batch(random, options);
   Probe probe{batch.tokens, {}};
   const auto values = id_range(options.keys, options.keys + options.values);
-  for (std::int64_t j = 0; j < batch.pairs; ++j)
-    probe.questions.push_back({batch.query_positions[j], batch.answers[j], values, j});
+  for (std::int64_t j = 0; j < batch.pairs; ++j) {
+    const auto at = batch.query_positions[j];
+    probe.questions.push_back({at, batch.answers[j], values, j, -1, told_at(probe.ids, at)});
+  }
   return probe;
 }
 
@@ -203,19 +227,19 @@ Probe passkey_ids(Random& random, const TaskText& text, const TaskOptions& o, st
 
 constexpr auto kDistance = Task::Measure::Distance, kLength = Task::Measure::Length;
 constexpr Task kTasks[] = {
-    {"copy", "a piece of the text again, 256 tokens at most", kDistance, 512, true, copy},
+    {"copy", "a piece of the text again, 256 tokens at most", kDistance, 512, true, copy, "", true},
     {"codes", "the digits of people's codes", kDistance, 512, true, codes},
     {"words", "a list of words again", kDistance, 512, true, words},
-    {"mqar", "values of letters, asked for among noise", kLength, 512, false, mqar},
-    {"passkey", "a number of five digits in noise", kLength, 1024, false, passkey},
-    {"niah1", "a named number in noise", kLength, 1024, false, niah1},
-    {"niah2", "a named number in the text", kLength, 1024, true, niah2},
-    {"niah3", "a named UUID in the text", kLength, 1024, true, niah3},
+    {"mqar", "values of letters, asked for among noise", kLength, 512, false, mqar, "pairs"},
+    {"passkey", "a number of five digits in noise", kLength, 1024, false, passkey, "depth"},
+    {"niah1", "a named number in noise", kLength, 1024, false, niah1, "depth digits"},
+    {"niah2", "a named number in the text", kLength, 1024, true, niah2, "depth digits"},
+    {"niah3", "a named UUID in the text", kLength, 1024, true, niah3, "depth"},
     {"qa1", "where somebody is: one fact among others in the text", kLength, 1024, true, qa<1>},
     {"qa2", "where a thing is: two facts", kLength, 1024, true, qa<2>},
     {"qa3", "where a thing was before: three facts", kLength, 1024, true, qa<3>},
-    {"recall-ids", "values of keys, as token ids without meaning", kLength, 64, false, recall_ids},
-    {"mqar-ids", "Zoology's task over the whole vocabulary", kLength, 64, false, mqar_ids},
+    {"recall-ids", "values of keys, as token ids without meaning", kLength, 64, false, recall_ids, "pairs"},
+    {"mqar-ids", "Zoology's task over the whole vocabulary", kLength, 64, false, mqar_ids, "pairs", false, true},
     {"passkey-ids", "a key's value among fillers", kLength, 64, false, passkey_ids}};
 
 }  // namespace
@@ -281,12 +305,31 @@ const Task& find_task(std::string_view name) {
   fail_usage("no task '{}': there are {}", name, fmt::join(names, ", "));
 }
 
+void check_options(const Task* task, const TaskOptions& options, const std::vector<std::string>& given) {
+  for (const auto& name : given) {
+    if (!task) fail_usage("--{} is of a --task, and none is given", name);
+    if (task->options.find(name) == std::string_view::npos) fail_usage("task {} has no --{}", task->name, name);
+  }
+  if (!valid_depth(options.depth)) fail_usage("--depth {}: expected 0 to 1, or -1", options.depth);
+}
+
+std::int64_t size_beyond(const Task& task, std::int64_t window, std::int64_t context, std::int64_t vocabulary) {
+  if (window <= 0) return task.size;
+  if (task.measure == Task::Measure::Distance) return 2 * window;
+  auto length = 4 * window;
+  if (context > 0) length = std::min(length, context);
+  if (task.distinct) length = std::min(length, vocabulary - 1) / 2 * 2;  // whole pairs
+  return std::max(task.size, length);
+}
+
 Probe make_probe(const Task& task, Random& random, const TaskText& text, const TaskOptions& options,
                  std::int64_t index) {
   require(options.count > 0, "task {}: {} texts", task.name, options.count);
+  require(options.size >= 0, "task {}: a size of {} tokens", task.name, options.size);
+  require(valid_depth(options.depth), "task {}: a depth of {}, expected 0 to 1, or -1", task.name, options.depth);
   require(!task.needs_text || !text.stream.empty(), "task {} needs a text to hide things in", task.name);
   auto completed = options;
-  if (completed.size <= 0) completed.size = task.size;
+  if (completed.size == 0) completed.size = task.size;
   try {
     return task.build(random, text, completed, index);
   } catch (const Error& error) {
@@ -297,9 +340,25 @@ Probe make_probe(const Task& task, Random& random, const TaskText& text, const T
 std::vector<Probe> make_probes(const Task& task, const TaskText& text, const TaskOptions& options) {
   Random random(options.seed);
   std::vector<Probe> probes;
-  for (std::int64_t i = 0; i < options.count; ++i) probes.push_back(make_probe(task, random, text, options, i));
+  auto fitting = options;
+  const auto size = options.size > 0 ? options.size : task.size;
+  if (task.pieces && options.count > 0)  // the same text twice would say nothing new
+    fitting.count = std::clamp<std::int64_t>(std::ssize(text.stream) / size, 1, options.count);
+  for (std::int64_t i = 0; i < fitting.count; ++i) probes.push_back(make_probe(task, random, text, fitting, i));
   require(!probes.empty(), "task {}: {} texts", task.name, options.count);
   return probes;
+}
+
+std::optional<double> share_within(const std::vector<Probe>& probes, std::int64_t window) {
+  std::int64_t within = 0, questions = 0;
+  for (const auto& probe : probes)
+    for (const auto& q : probe.questions) {
+      if (q.told < 0) return {};
+      within += q.position - q.told < window;
+      ++questions;
+    }
+  require(questions > 0, "recall: no questions");
+  return static_cast<double>(within) / static_cast<double>(questions);
 }
 
 std::vector<Probe> recall_probes(std::string_view task, const engine::Tokenizer& tokenizer, const at::Tensor& windows,

@@ -29,7 +29,7 @@ Probe copy_probe(std::span<const TokenId> text, std::span<const TokenId> gap, To
   for (const auto part : {text, gap, text}) probe.ids.insert(probe.ids.end(), part.begin(), part.end());
   const auto first = std::ssize(probe.ids) - std::ssize(text), distance = std::ssize(text) + std::ssize(gap);
   for (auto i = first + 1; i < std::ssize(probe.ids); ++i)
-    probe.questions.push_back({i - 1, probe.ids[static_cast<std::size_t>(i)], {}, 0, i - 1 - distance});
+    probe.questions.push_back({i - 1, probe.ids[static_cast<std::size_t>(i)], {}, 0, i - 1 - distance, i - distance});
   return probe;
 }
 
@@ -48,10 +48,15 @@ Probe codes_probe(Random& random, const engine::Tokenizer& tokenizer, std::strin
   auto text = fmt::format("{}\n\n{}\n\n", fmt::join(lines, "\n"), filler);
   auto order = permutation(stored, random);
   while (asked > 1 && std::ranges::is_sorted(order.begin(), order.begin() + asked)) order = permutation(stored, random);
-  std::vector<std::size_t> places;  // of the asked digits in the text
+  std::vector<std::size_t> places, told;  // of the asked digits in the text; where the same ones end when stored
   for (int i = 0; i < asked; ++i) {
-    text += lines[order[i]] + "\n";
-    for (int d = 0; d < kDigits; ++d) places.push_back(text.size() - 2 - kDigits + d);
+    const auto& line = lines[order[i]];
+    const auto stored_end = text.find(line) + line.size() - 1;
+    text += line + "\n";
+    for (int d = 0; d < kDigits; ++d) {
+      told.push_back(stored_end - kDigits + d + 1);
+      places.push_back(text.size() - 2 - kDigits + d);
+    }
   }
   text.pop_back();
 
@@ -66,11 +71,12 @@ Probe codes_probe(Random& random, const engine::Tokenizer& tokenizer, std::strin
   const auto encoded = encode_text(tokenizer, text);
   auto probe = start_probe(encoded, tokenizer);
   const auto lead = static_cast<std::int64_t>(probe.ids.size() - encoded.ids.size());
-  for (const auto place : places) {
-    const auto at = encoded.find(place + 1, std::string_view(text).substr(place, 1));
-    require(at > 0, "codes: the tokenizer has no token of its own for each digit");
-    probe.questions.push_back(
-        {lead + at - 1, encoded.ids[at], digits, std::ssize(probe.questions) / std::int64_t{kDigits}});
+  for (std::size_t i = 0; i < places.size(); ++i) {
+    const auto digit = std::string_view(text).substr(places[i], 1);
+    const auto at = encoded.find(places[i] + 1, digit), first = encoded.find(told[i], digit);
+    require(at > 0 && first > 0, "codes: the tokenizer has no token of its own for each digit");
+    const auto answer = std::ssize(probe.questions) / std::int64_t{kDigits};
+    probe.questions.push_back({lead + at - 1, encoded.ids[at], digits, answer, -1, lead + first});
   }
   return probe;
 }
@@ -81,8 +87,12 @@ Probe words_probe(Random& random, const engine::Tokenizer& tokenizer, std::strin
     const auto text = fmt::format("Words: {}", word);
     if (encode_text(tokenizer, text).find(text.size(), word) >= 0) usable.push_back(word);
   }
-  require(count > 1 && count <= static_cast<int>(usable.size()),
-          "words: {} words were asked for, expected 2 to {} (those that are single tokens)", count, usable.size());
+  require(count > 1, "words: {} words were asked for, expected 2 or more", count);
+  require(
+      count <= std::ssize(usable),
+      "words: {} words are needed, and {} of ours are single tokens here: this task needs a tokenizer with tokens of "
+      "whole words",
+      count, usable.size());
   shuffle(usable, random);
   usable.resize(count);
   const auto line = fmt::format("Words: {}.", fmt::join(usable, " "));
@@ -90,12 +100,14 @@ Probe words_probe(Random& random, const engine::Tokenizer& tokenizer, std::strin
   const auto encoded = encode_text(tokenizer, text);
   auto probe = start_probe(encoded, tokenizer);
   const auto lead = static_cast<std::int64_t>(probe.ids.size() - encoded.ids.size());
-  auto end = text.size() - line.size() + std::string_view("Words:").size();
+  const auto second = text.size() - line.size();  // where the line stands again
+  auto end = std::string_view("Words:").size();
   std::vector<TokenId> candidates;
   for (const auto word : usable) {
-    const auto at = encoded.find(end += 1 + word.size(), word);
-    require(at > 0, "words: the tokenizer splits '{}'", word);
-    probe.questions.push_back({lead + at - 1, encoded.ids[at], {}, std::ssize(probe.questions)});
+    end += 1 + word.size();
+    const auto first = encoded.find(end, word), at = encoded.find(second + end, word);
+    require(first > 0 && at > 0, "words: the tokenizer splits '{}'", word);
+    probe.questions.push_back({lead + at - 1, encoded.ids[at], {}, std::ssize(probe.questions), -1, lead + first});
     candidates.push_back(encoded.ids[at]);
   }
   for (auto& question : probe.questions) question.candidates = candidates;
