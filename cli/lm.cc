@@ -20,8 +20,11 @@ void ModelOptions::add_to(CLI::App& verb, bool with_adapter) {
   if (with_adapter)
     verb.add_option("--adapter", adapter, "delta of a student, made by `unbend lm convert` or `distill`");
   add_device_option(verb, device);
-  verb.add_option("--type", type,
-                  "type of the weights: bf16, f32 or f64; without: bf16 on devices that multiply it faster, else f32");
+  verb.add_option(
+          "--type", type,
+          "type of the weights, for training and --backend torch (the engine's are as in the file); without: bf16 on "
+          "devices that multiply it faster, else f32")
+      ->check(CLI::IsMember({"bf16", "f32", "f64"}));
   verb.add_option("--threads", threads, "0 = one per core")->capture_default_str();
 }
 
@@ -75,6 +78,12 @@ bool BackendOption::engine(const ModelOptions& o) const {
   return name != "torch" && o.device == "cpu";
 }
 
+void BackendOption::refuse_type(const ModelOptions& o) const {
+  if (!o.type.empty() && engine(o))
+    fail_usage("--type {} does nothing for the engine, whose weights are as in the file: give --backend torch too",
+               o.type);
+}
+
 std::shared_ptr<const engine::Model> open_engine_model(const ModelOptions& o) {
   if (o.adapter.empty()) return engine::Model::open(o.model);
   auto options = o;
@@ -121,13 +130,19 @@ void TextOptions::add_to(CLI::App& verb) {
   verb.add_option("--tokens-file", tokens, "token file made by `unbend lm tokens`");
 }
 
-std::shared_ptr<const lm::TokenFile> TextOptions::open(const engine::Gguf& file,
-                                                       const engine::Tokenizer& tokenizer) const {
+std::shared_ptr<const lm::TokenFile> TextOptions::open(const engine::Gguf& file, const engine::Tokenizer& tokenizer,
+                                                       bool quiet) const {
   const auto hash = lm::tokenizer_hash(file);
   if (texts.empty() == tokens.empty()) fail_usage("give either --text or --tokens-file");
   if (!tokens.empty()) return std::make_shared<lm::TokenFile>(lm::load_tokens(tokens, hash));
   return std::make_shared<lm::TokenFile>(
-      lm::tokenize(lm::read_texts({texts.begin(), texts.end()}), tokenizer, hash, false));
+      lm::tokenize(lm::read_texts({texts.begin(), texts.end()}), tokenizer, hash, quiet));
+}
+
+std::vector<std::filesystem::path> TextOptions::files() const {
+  std::vector<std::filesystem::path> all{texts.begin(), texts.end()};
+  all.emplace_back(tokens);
+  return all;
 }
 
 void RunOptions::add_to(CLI::App& verb) {

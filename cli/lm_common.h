@@ -2,6 +2,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -24,6 +25,8 @@ struct ModelOptions {
   void add_to(CLI::App& verb, bool with_adapter = true);
   /// --type; without it the fastest that trains: bf16 where the device multiplies it faster, f32 elsewhere.
   std::string weight_type() const;
+  /// What is read: no output may replace it (check_output).
+  std::vector<std::filesystem::path> files() const { return {model, adapter}; }
 };
 
 /// A model as a verb needs it; `student` is set when an adapter was given.
@@ -44,6 +47,8 @@ struct BackendOption {
   void add_to(CLI::App& verb);
   /// The engine unless LibTorch is named or needed (a device that is not the CPU).
   bool engine(const ModelOptions& options) const;
+  /// Usage error for --type where the engine does all the work: its weights are those of the file.
+  void refuse_type(const ModelOptions& options) const;
 };
 
 /// A model for the engine; with an adapter, the student's export in a temporary file that is gone when it is open.
@@ -68,8 +73,11 @@ struct TextOptions {
   std::vector<std::string> texts;
   std::string tokens;
   void add_to(CLI::App& verb);
-  /// For the tokenizer of that model's file. Usage error unless exactly one is given.
-  std::shared_ptr<const lm::TokenFile> open(const engine::Gguf& file, const engine::Tokenizer& tokenizer) const;
+  /// For the tokenizer of that model's file. Usage error unless exactly one is given. `quiet` hides the progress.
+  std::shared_ptr<const lm::TokenFile> open(const engine::Gguf& file, const engine::Tokenizer& tokenizer,
+                                            bool quiet = false) const;
+  /// What is read, as far as it is named: no output may replace it (check_output).
+  std::vector<std::filesystem::path> files() const;
 };
 
 /// How long training goes on, and what it leaves on the way.

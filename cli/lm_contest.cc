@@ -27,7 +27,9 @@ std::vector<lm::SpeedPoint> engine_speed(const std::string& path, const std::vec
       run_command({self, "lm", "bench", path, "--contexts", fmt::format("{}", fmt::join(contexts, ",")), "--tokens",
                    std::to_string(tokens), "--threads", std::to_string(threads), "--decode-only", "--json"},
                   {.capture = true});
-  if (result.exit_code != 0) fail_computation("{}: measuring its speed failed: {}", path, result.errors);
+  if (result.exit_code != 0)
+    fail_computation("`unbend lm bench` failed (exit code {}): {}", result.exit_code,
+                     result.errors.substr(0, result.errors.find('\n')));
   std::vector<lm::SpeedPoint> points;
   const auto json = parse_json(result.output, "unbend lm bench");
   for (const auto& p : json_get<Json>(json, "points", "unbend lm bench"))
@@ -61,21 +63,25 @@ void compare(CompareArguments a) {
   for (const auto& task : a.tasks) lm::find_task(task);
   if (a.recipes != std::vector<std::string>{"all"}) a.contest.recipes = a.recipes;
   for (const auto& name : a.contest.recipes) lm::find_recipe(name);
-  check_output(a.report);
+  check_contexts(a.contexts);
+  for (const auto& inputs :
+       {a.model.files(), a.text.files(), {a.evaluation.begin(), a.evaluation.end()}, {a.windows.frozen}})
+    check_output(a.report, inputs);
+  check_folder(a.checkpoints);
   lm::TrainOptions options;
   options.checkpoints = a.checkpoints;
   options.quiet = a.quiet || a.json;
 
   const auto model = open_model(a.model);
   options.identity = model.file.content_hash() + a.model.weight_type();
-  auto text = a.text.open(model.file, model.tokenizer);
+  auto text = a.text.open(model.file, model.tokenizer, options.quiet);
   lm::ComparisonOptions comparison;
   if (!a.windows.frozen.empty()) {
     a.windows.choose_frozen(comparison, model.file);
   } else if (!a.evaluation.empty()) {
     TextOptions held_out;
     held_out.texts = a.evaluation;
-    a.windows.choose(comparison, *held_out.open(model.file, model.tokenizer));
+    a.windows.choose(comparison, *held_out.open(model.file, model.tokenizer, options.quiet));
   } else {
     auto [training, rest] = lm::split_tail(*text, a.held_out);
     a.windows.choose(comparison, rest);
@@ -115,11 +121,11 @@ void compare(CompareArguments a) {
   comparison.contexts = a.contexts;
   comparison.quiet = options.quiet;
   const TemporaryFolder folder;
-  const auto engine_note = use_engine(comparison, a.backend, a.model, model.file, students, folder);
-  auto result = lm::compare(contestants, model.tokenizer, comparison);
+  const auto measuring = use_engine(comparison, a.backend, a.model, model.file, students, folder);
+  auto result = compare_models(contestants, model.tokenizer, comparison);
   result.notes.insert(result.notes.end(), training.left_out.begin(), training.left_out.end());
 
-  const std::vector<std::string> notes{
+  std::vector<std::string> notes{
       fmt::format("Teacher: {} ({}). Every other model learned from {} tokens, the same batches of {} sequences of {} "
                   "in the same order, by the stages of its recipe at the paper's rates.",
                   model.file.text("general.name", a.model.model), a.model.model, a.tokens, batch.rows, batch.length),
@@ -127,12 +133,13 @@ void compare(CompareArguments a) {
       "of text: what the softmax control, which keeps the teacher's attention, gains on the teacher is no recipe's "
       "merit, "
       "and its divergence (KL) from the teacher no recipe's loss.",
-      "Recall: share of the answers' tokens that are guessed right. " + engine_note};
+      "Recall: share of the answers' tokens that are guessed right. " + measuring.note};
+  notes.insert(notes.end(), training.notes.begin(), training.notes.end());
   if (!a.report.empty())
     lm::comparison_report(result, model.file.text("general.name", "model") + ": recipes side by side", notes)
         .write(a.report);
   if (a.json) {
-    auto json = lm::to_json(result);
+    auto json = to_json(result, measuring, notes);
     json["budget"] = a.tokens;
     for (std::size_t i = 0; i < training.students.size(); ++i) {
       const auto& trained = training.students[i];
@@ -142,6 +149,7 @@ void compare(CompareArguments a) {
     return print_json(json);
   }
   fmt::print("{}\n{}", to_text(lm::summary_table(result)), to_text(lm::position_table(result)));
+  for (const auto& note : notes) fmt::print("- {}\n", note);
   for (const auto& note : result.notes) fmt::print("left out: {}\n", note);
   if (!a.report.empty()) fmt::print("\nreport: {}\n", a.report);
 }
@@ -177,11 +185,43 @@ void WindowOptions::choose(lm::ComparisonOptions& comparison, const lm::TokenFil
     comparison.long_windows = lm::spread_windows(text, long_length, long_windows);
 }
 
-std::string use_engine(lm::ComparisonOptions& comparison, const BackendOption& backend, const ModelOptions& options,
-                       const engine::Gguf& model, const std::vector<const lm::Student*>& students,
-                       const TemporaryFolder& folder) {
-  std::string note = "Speed, memory and answers: LibTorch, float32 states.";
-  if ((comparison.contexts.empty() && comparison.prompts.empty()) || !backend.engine(options)) return note;
+void check_contexts(const std::vector<std::int64_t>& contexts) {
+  for (const auto context : contexts)
+    if (context < 1) fail_usage("--contexts: a context has at least 1 token, not {}", context);
+}
+
+lm::Comparison compare_models(const std::vector<lm::Contestant>& models, const engine::Tokenizer& tokenizer,
+                              lm::ComparisonOptions options) {
+  const auto failure = std::make_shared<std::string>();
+  if (options.speed)
+    options.speed = [failure, models, measure = options.speed](std::size_t m) -> std::vector<lm::SpeedPoint> {
+      if (!failure->empty()) return {};
+      try {
+        return measure(m);
+      } catch (const Error& error) {  // all else is measured by now, after long training perhaps
+        if (interrupted()) throw;
+        *failure = fmt::format("speed and memory: {}: {}", models[m].name, error.what());
+        return {};
+      }
+    };
+  auto result = lm::compare(models, tokenizer, options);
+  if (failure->empty()) return result;
+  for (auto& model : result.models) model.speed.clear();  // tables have columns for all models or none
+  result.notes.push_back(*failure);
+  return result;
+}
+
+Json to_json(const lm::Comparison& result, const Measuring& measuring, const std::vector<std::string>& notes) {
+  auto json = lm::to_json(result);
+  json.update({{"backend", measuring.backend}, {"notes", notes}, {"left_out", result.notes}});
+  return json;
+}
+
+Measuring use_engine(lm::ComparisonOptions& comparison, const BackendOption& backend, const ModelOptions& options,
+                     const engine::Gguf& model, const std::vector<const lm::Student*>& students,
+                     const TemporaryFolder& folder) {
+  Measuring torch{"torch", "Speed, memory and answers: LibTorch, float32 states."};
+  if ((comparison.contexts.empty() && comparison.prompts.empty()) || !backend.engine(options)) return torch;
   std::vector<std::string> paths{options.model};
   try {
     for (const auto* student : students) {
@@ -190,7 +230,8 @@ std::string use_engine(lm::ComparisonOptions& comparison, const BackendOption& b
     }
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::Input || backend.name == "engine") throw;
-    return note;
+    torch.note += fmt::format(" The engine cannot: {}.", error.what());
+    return torch;
   }
   const int threads = thread_count(options);
   comparison.speed = [paths, contexts = comparison.contexts, tokens = 2 * comparison.speed_tokens,
@@ -206,11 +247,10 @@ std::string use_engine(lm::ComparisonOptions& comparison, const BackendOption& b
     }
     return engine::generate(*runner, tokenizer, prompt, generation).text;
   };
-  return fmt::format(
-      "Speed, memory and answers: the engine on {} threads, weights as in the model's file (corrected ones at 8 bits), "
-      "keys and "
-      "values in float16; each model in a process of its own.",
-      threads);
+  return {"engine",
+          fmt::format("Speed, memory and answers: the engine on {} threads, weights as in the model's file (corrected "
+                      "ones at 8 bits), keys and values in float16; each model in a process of its own.",
+                      threads)};
 }
 
 void add_lm_compare_verb(CLI::App& lm) {

@@ -20,10 +20,26 @@ struct WindowOptions {
   void choose(lm::ComparisonOptions& comparison, const lm::TokenFile& text) const;
 };
 
+/// What measures speed and writes answers.
+struct Measuring {
+  std::string backend;  ///< "engine" or "torch"
+  std::string note;     ///< what to say of it
+};
+
 /// Lets the engine measure speed and write answers, on exports of the model and its students in `folder`; where it
-/// cannot run one of them (and was not asked for by name), LibTorch does that for all. Returns what to say of it.
-std::string use_engine(lm::ComparisonOptions& comparison, const BackendOption& backend, const ModelOptions& options,
-                       const engine::Gguf& model, const std::vector<const lm::Student*>& students,
-                       const TemporaryFolder& folder);
+/// cannot run one of them (and was not asked for by name), LibTorch does that for all.
+Measuring use_engine(lm::ComparisonOptions& comparison, const BackendOption& backend, const ModelOptions& options,
+                     const engine::Gguf& model, const std::vector<const lm::Student*>& students,
+                     const TemporaryFolder& folder);
+
+/// Usage error for contexts without a token, before the work.
+void check_contexts(const std::vector<std::int64_t>& contexts);
+
+/// lm::compare(); where the engine cannot measure a model's speed, nobody's is there, and a note says why.
+lm::Comparison compare_models(const std::vector<lm::Contestant>& models, const engine::Tokenizer& tokenizer,
+                              lm::ComparisonOptions options);
+
+/// The comparison as JSON, with what the text output says around it.
+Json to_json(const lm::Comparison& result, const Measuring& measuring, const std::vector<std::string>& notes);
 
 }  // namespace unbend::cli

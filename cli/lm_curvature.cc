@@ -86,16 +86,15 @@ std::pair<std::int64_t, std::string> place_of(const std::string& name) {
 void curvature(CurvatureArguments a) {
   if (a.model.type == "bf16") fail_usage("--type bf16 is too coarse for derivatives of derivatives: take f32 or f64");
   if (a.length < 2) fail_usage("--length {}: a window has at least 2 tokens", a.length);
-  check_output(a.report);
+  for (const auto& inputs : {a.model.files(), a.text.files()}) check_output(a.report, inputs);
   const auto model = open_model(a.model);
   const auto factors = a.factors == "b" ? lm::LoraFactors::B : lm::LoraFactors::Both;
   if (a.b_scale < 0) a.b_scale = factors == lm::LoraFactors::B ? 0 : .05;
   Random random(a.seed);
   const auto decoder = model.student ? model.student->decoder
                                      : lm::with_lora(model.teacher, a.targets, a.rank, a.alpha, a.b_scale, random);
-  const auto ids = lm::behind_bos(lm::spread_windows(*a.text.open(model.file, model.tokenizer), a.length, a.windows),
-                                  model.tokenizer)
-                       .to(decoder.device());
+  const auto text = a.text.open(model.file, model.tokenizer, a.json);
+  const auto ids = lm::behind_bos(lm::spread_windows(*text, a.length, a.windows), model.tokenizer).to(decoder.device());
   Progress progress("curvature", 4, "parts", a.json);
   const auto g = lm::gauss_newton(decoder, {ids.slice(1, 0, -1), ids.slice(1, 1)}, factors);
   const auto dimension = static_cast<double>(g.map.domain().dim());

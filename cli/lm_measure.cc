@@ -26,8 +26,8 @@ struct BenchArguments {
 
 void bench(const BenchArguments& a) {
   if (a.tokens < 1) fail_usage("--tokens must be at least 1, not {}", a.tokens);
-  for (const auto context : a.contexts)
-    if (context < 1) fail_usage("--contexts: a context has at least 1 token, not {}", context);
+  check_contexts(a.contexts);
+  a.backend.refuse_type(a.model);
   Progress progress("decoding speed", static_cast<std::int64_t>(a.contexts.size()), "contexts", a.json);
   std::int64_t done = 0, weights = 0;
   const auto tick = [&] { progress.update(++done); };
@@ -100,7 +100,9 @@ std::string control_note(const lm::Student& student, const lm::Student& control,
 }
 
 void linearize(const LinearizeArguments& a) {
-  check_output(a.report);
+  check_contexts(a.contexts);
+  for (const auto& inputs : {a.model.files(), a.text.files(), {a.control, a.windows.frozen}})
+    check_output(a.report, inputs);
   a.recipe.refuse_beside(a.model.adapter);
   auto model = open_model(a.model);
   Progress progress("convert", 3, "models", a.json);
@@ -125,17 +127,17 @@ void linearize(const LinearizeArguments& a) {
   comparison.prompts = a.prompts;
   comparison.quiet = a.json;
   if (a.windows.frozen.empty())
-    a.windows.choose(comparison, *a.text.open(model.file, model.tokenizer));
+    a.windows.choose(comparison, *a.text.open(model.file, model.tokenizer, a.json));
   else
     a.windows.choose_frozen(comparison, model.file);
   const TemporaryFolder folder;
-  const auto engine_note = use_engine(comparison, a.backend, a.model, model.file, {&control, &*model.student}, folder);
+  const auto measuring = use_engine(comparison, a.backend, a.model, model.file, {&control, &*model.student}, folder);
   const auto control_tokens = trained_tokens(a.control);
   const auto student_tokens = trained_tokens(a.model.adapter);
   const auto named = [](const std::string& name, std::int64_t tokens) {
     return name + (tokens > 0 ? ", trained" : ", untrained");
   };
-  const auto result = lm::compare(
+  const auto result = compare_models(
       {{"teacher", &model.teacher},
        {named(control.recipe == "window" ? "window + sinks" : control.recipe, control_tokens), &control_decoder},
        {named(model.student->recipe, student_tokens), &student}},
@@ -147,16 +149,17 @@ void linearize(const LinearizeArguments& a) {
                   control_note(*model.student, control, a.control.empty(), control_tokens)),
       "Ratios of perplexities below one can come from adapting to the kind of text; the divergence (KL) from the "
       "teacher cannot.",
-      engine_note};
+      measuring.note};
   if (!a.report.empty())
     lm::comparison_report(result, model.file.text("general.name", "model") + ", linearized", notes).write(a.report);
-  if (a.json) return print_json(lm::to_json(result));
+  if (a.json) return print_json(to_json(result, measuring, notes));
   for (std::size_t p = 0; p < a.prompts.size(); ++p) {
     fmt::print("\n> {}\n", a.prompts[p]);
     for (const auto& m : result.models) fmt::print("[{}] {}\n", m.name, m.texts[p]);
   }
   fmt::print("\n{}", to_text(lm::comparison_table(result)));
   for (const auto& note : notes) fmt::print("- {}\n", note);
+  for (const auto& note : result.notes) fmt::print("left out: {}\n", note);
   if (!a.report.empty()) fmt::print("\nreport: {}\n", a.report);
 }
 

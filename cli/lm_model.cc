@@ -84,7 +84,7 @@ void logits(const ModelOptions& options, const std::string& ids_path, const std:
   if (backend != "torch" && backend != "llama") fail_usage("--backend: '{}' is not torch or llama", backend);
   if (backend == "llama" && !options.adapter.empty())
     fail_usage("--backend llama runs no --adapter: merge it into the model with `unbend lm merge`, or take torch");
-  check_output(out);
+  check_output(out, {ids_path, options.model, options.adapter});
   const auto ids = load_npy(ids_path);
   require(ids.dim() == 1 && ids.numel() > 0 && at::isIntegralType(ids.scalar_type(), false),
           "{}: token ids must be a non-empty list of integers, not {} {}", ids_path, toString(ids.scalar_type()),
@@ -117,7 +117,8 @@ void logits(const ModelOptions& options, const std::string& ids_path, const std:
 /// Stores the student's weights, low-rank corrections added, as F32, and what is left of the delta beside them.
 void merge(const std::string& path, const std::string& adapter, const std::string& out, const std::string& delta_out,
            bool as_json) {
-  for (const auto& file : {out, delta_out}) check_output(file);
+  check_output(out, {path, adapter});
+  check_output(delta_out, {path, adapter, out});
   const auto base = engine::Gguf::open(path);
   const auto teacher = lm::load_decoder(base, at::kFloat);
   const auto student = lm::load_delta(adapter, teacher, base);
@@ -137,7 +138,7 @@ void merge(const std::string& path, const std::string& adapter, const std::strin
 
 void export_model(const ModelOptions& options, const std::string& type, const std::string& out, bool as_json) {
   if (options.adapter.empty()) fail_usage("export: give the student's delta with --adapter");
-  check_output(out);
+  check_output(out, options.files());
   auto full = options;
   full.type = "f32";
   const auto model = open_model(full);

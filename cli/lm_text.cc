@@ -33,6 +33,7 @@ std::string prompt_text(const GenerateArguments& a) {
 }
 
 void generate(GenerateArguments a) {
+  a.backend.refuse_type(a.model);
   auto text = prompt_text(a);
   if (text.empty()) fail_usage("generate: the prompt is empty (give --prompt, --file, or text on standard input)");
   if (a.options.max_tokens < 1) fail_usage("--tokens must be at least 1, not {}", a.options.max_tokens);
@@ -64,20 +65,23 @@ void generate(GenerateArguments a) {
     const auto model = open_model(a.model);
     result = lm::generate(model.decoder(), tokenizer, prompt, a.options, stream);
   }
-  const double rate = result.decode_seconds > 0 ? static_cast<double>(result.ids.size()) / result.decode_seconds : 0;
+  // The first token comes out of the prompt: a single one has no rate.
+  Json rate;
+  if (result.decode_seconds > 0) rate = static_cast<double>(result.decode_steps) / result.decode_seconds;
   if (a.json)
     return print_json({{"text", result.text},
                        {"tokens", result.ids},
                        {"reason", result.reason},
                        {"prompt_tokens", result.prompt_tokens},
                        {"prefill_seconds", result.prefill_seconds},
+                       {"decode_steps", result.decode_steps},
                        {"decode_seconds", result.decode_seconds},
                        {"tokens_per_second", rate},
                        {"state_bytes", result.state_bytes}});
   fmt::print("\n");
-  fmt::print(stderr, "[{} tokens of prompt in {:.2f} s, {} tokens at {:.1f}/s, {} of state, ended by: {}]\n",
-             result.prompt_tokens, result.prefill_seconds, result.ids.size(), rate, mib(result.state_bytes),
-             result.reason);
+  fmt::print(stderr, "[{} tokens of prompt in {:.2f} s, {} tokens at {}/s, {} of state, ended by: {}]\n",
+             result.prompt_tokens, result.prefill_seconds, result.ids.size(),
+             rate.is_null() ? "-" : fmt::format("{:.1f}", rate.get<double>()), mib(result.state_bytes), result.reason);
 }
 
 struct SampleArguments {
@@ -91,10 +95,8 @@ struct SampleArguments {
 void sample(const SampleArguments& a) {
   if (a.tokens < 1 || a.length < 1)
     fail_usage("sample: --tokens {} and --length {} must be at least 1", a.tokens, a.length);
+  check_folder(a.out);
   const auto model = open_model(a.model);
-  std::error_code error;  // before the work, not after it
-  std::filesystem::create_directories(a.out, error);
-  if (error) fail_computation("{}: cannot make this folder: {}", a.out, error.message());
   const std::int64_t count = (a.tokens + a.length - 1) / a.length;
   catch_interrupts();
   Progress progress("sample", count * a.length, "tokens");

@@ -95,6 +95,40 @@ TEST_F(Files, OutputsAreCheckedBeforeTheWork) {
   EXPECT_THAT(error_of([&] { check_output(folder_ / "no" / "such"); }).what(), HasSubstr("there is no folder"));
 }
 
+TEST_F(Files, OutputsMustNotReplaceInputsOrEachOther) {
+  const fs::path input = folder_ / "in", other = folder_ / "other";
+  write_file(input, "x");
+  fs::create_symlink("in", folder_ / "link");
+  check_output(other, {input, ""});
+  check_output("", {input, ""});
+  check_output("a", {"b"});
+  const auto refusal = [](const fs::path& path, const fs::path& taken) {
+    const Error error = error_of([&] { check_output(path, {"", taken}); });
+    EXPECT_EQ(error.kind(), ErrorKind::Usage) << path;
+    return std::string(error.what());
+  };
+  EXPECT_THAT(refusal(input, input), HasSubstr("the same file as " + input.string()));
+  refusal(folder_ / "link", input);
+  refusal(folder_ / "." / "in", input);
+  refusal(other, folder_ / ".." / folder_.filename() / "other");  // neither is there yet
+  refusal("a", "./a");
+  refusal("a", fs::current_path() / "a");
+}
+
+TEST_F(Files, FoldersForOutputsAreTriedBeforeTheWork) {
+  check_folder("");
+  check_folder(folder_ / "new" / "deep");
+  check_folder(folder_ / "new" / "deep" / "");
+  EXPECT_TRUE(fs::is_empty(folder_ / "new" / "deep"));
+  write_file(folder_ / "file", "x");
+  for (const fs::path& path :
+       {folder_ / "file", folder_ / "file" / "below", fs::path("/proc/foo"), fs::path("/proc")}) {
+    const Error error = error_of([&] { check_folder(path); });
+    EXPECT_EQ(error.kind(), ErrorKind::Usage) << path;
+    EXPECT_THAT(error.what(), HasSubstr("cannot write in " + path.string()));
+  }
+}
+
 TEST_F(Files, FailedWriteLeavesTheOldContentsAndNoTemporary) {
   const fs::path path = folder_ / "a";
   write_file(path, "old");

@@ -1,4 +1,5 @@
-"""`lm compare` on a small model that is trained here: all recipes, one table, one report. Usage: compare_test.py UNBEND"""
+"""`lm compare` on a small model that is trained here: all recipes, one table, one report; and what `lm linearize`, `merge`,
+`export` and `generate` do with its students. Usage: compare_test.py UNBEND"""
 import json
 import subprocess
 import sys
@@ -38,7 +39,12 @@ class Compare(unittest.TestCase):
         report = self.path / "report.html"
         result = self.compare("--json", sinks=2, report=report)
         self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertNotIn("tokenize", result.stderr)  # --quiet
         data = json.loads(result.stdout)
+        self.assertEqual(data["backend"], "engine")
+        self.assertIn("Every other model learned from 512 tokens", data["notes"][0])
+        self.assertIn("the engine on 1 threads", " ".join(data["notes"]))
+        self.assertIsInstance(data["left_out"], list)
         teacher, *students = data["models"]
         self.assertEqual(teacher["name"], "teacher")
         self.assertNotIn("training", teacher)
@@ -109,8 +115,38 @@ class Compare(unittest.TestCase):
         result = unbend("linearize", self.model, "--recipe", "lawcat", "--text", "README.md", "--threads", 1, "--short-windows", 1,
                         "--long-windows", 0, "--contexts", "64", "--json")
         self.assertEqual(result.returncode, 0, result.stderr)
-        self.assertEqual([m["name"] for m in json.loads(result.stdout)["models"]],
-                         ["teacher", "window + sinks, untrained", "lawcat, untrained"])
+        data = json.loads(result.stdout)
+        self.assertEqual([m["name"] for m in data["models"]], ["teacher", "window + sinks, untrained", "lawcat, untrained"])
+        self.assertNotIn("tokenize", result.stderr)
+        self.assertEqual(data["backend"], "engine")
+        self.assertIn("recipe lawcat", data["notes"][0])
+        self.assertIn("not trained. The control has", data["notes"][0])
+
+    def test_linearize_says_what_it_left_out(self):
+        short = self.path / "short.txt"
+        short.write_text("A text that is too short to be asked for what is in it. " * 4)
+        options = ["linearize", self.model, "--text", short, "--threads", 1, "--short-windows", 1, "--short-length", 96,
+                   "--long-windows", 0, "--contexts", "64", "--backend", "torch"]
+        result = unbend(*options, "--json")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        data = json.loads(result.stdout)
+        self.assertEqual(data["backend"], "torch")
+        self.assertTrue(data["left_out"])
+        result = unbend(*options)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        for note in data["left_out"]:
+            self.assertIn(f"left out: {note}\n", result.stdout)
+
+    def test_speed_that_cannot_be_measured_is_left_out(self):
+        result = unbend("linearize", self.model, "--text", "README.md", "--threads", 1, "--short-windows", 1,
+                        "--long-windows", 0, "--contexts", "64,1000000000000", "--json", "--report", self.path / "no-speed.html")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        data = json.loads(result.stdout)
+        self.assertRegex(" ".join(data["left_out"]), "speed and memory: teacher: .*a context of 1000000")
+        for model in data["models"]:
+            self.assertGreater(model["held_out"][0]["perplexity"], 1)
+            self.assertNotIn("decode", model)
+        self.assertIn("speed and memory: teacher", (self.path / "no-speed.html").read_text())
 
     def test_linearize_says_what_the_control_is(self):
         student, control, report = (self.path / name for name in ("a.safetensors", "b.safetensors", "control.html"))
@@ -130,11 +166,78 @@ class Compare(unittest.TestCase):
     def test_refuses_what_cannot_be(self):
         for code, part, changes in [(2, "ligr", {"recipes": "ligr"}), (2, "--tokens", {"tokens": 0}),
                                     (2, "--held-out", {"held_out": 1}), (2, "nope", {"tasks": "nope"}),
+                                    (2, "--contexts", {"contexts": 0}), (2, "--contexts", {"contexts": "64,-5"}),
+                                    (2, "--contexts", {"contexts": ""}), (2, "--type", {"type": "half"}),
+                                    (2, "/proc/foo", {"checkpoints": "/proc/foo"}),
+                                    (2, "README.md", {"checkpoints": "README.md"}),
+                                    (2, "the same file", {"report": self.model}),
                                     (3, "no-such", {"eval": "no-such"})]:
-            with self.subTest(part=part):
+            with self.subTest(part=part, **changes):
                 result = self.compare(**changes)
                 self.assertEqual(result.returncode, code, result.stderr)
                 self.assertIn(part, result.stderr.splitlines()[-1])
+
+    def refused(self, part, *arguments):
+        with self.subTest(part=part, call=arguments):
+            result = unbend(*arguments)
+            self.assertEqual(result.returncode, 2, result.stderr)
+            self.assertRegex(result.stderr, r"\Aunbend: [^\n]+\n\Z")
+            self.assertIn(part, result.stderr)
+
+    def test_no_output_replaces_an_input_or_another_output(self):
+        delta, out = self.path / "untrained.safetensors", self.path / "out.gguf"
+        made = unbend("convert", self.model, "--recipe", "hybrid", "--set", "window=8", "--out", delta)
+        self.assertEqual(made.returncode, 0, made.stderr)
+        source, link = self.path / "source.txt", self.path / "link.gguf"
+        source.write_text("to read")
+        link.symlink_to(self.model)
+        before = [file.read_bytes() for file in (self.model, delta, source)]
+        student, text = [self.model, "--adapter", delta], ["--text", source]
+        for call in (["export", *student, "--out", self.model], ["export", *student, "--out", delta],
+                     ["export", *student, "--out", self.path / "." / "link.gguf"],
+                     ["merge", *student, "--out", out, "--delta-out", out],
+                     ["merge", *student, "--out", self.model, "--delta-out", self.path / "rest.safetensors"],
+                     ["merge", *student, "--out", out, "--delta-out", delta],
+                     ["logits", self.model, "--ids", delta, "--out", delta],
+                     ["linearize", *student, *text, "--report", self.model], ["linearize", *student, *text, "--report", delta],
+                     ["linearize", *student, *text, "--report", source],
+                     ["compare", self.model, *text, "--report", source],
+                     ["compare", self.model, "--text", "README.md", "--eval", source, "--report", source],
+                     ["linearize", self.model, *text, "--control", delta, "--report", delta],
+                     ["curvature", *student, *text, "--report", delta]):
+            self.refused("the same file", *call)
+        self.assertEqual([file.read_bytes() for file in (self.model, delta, source)], before)
+        self.assertFalse(out.exists())
+
+    def test_contexts_and_types_are_tried_before_the_work(self):
+        text = ["--text", "README.md"]
+        for verb in (["bench", self.model], ["linearize", self.model, *text]):
+            for contexts in ("0", "", "-5"):
+                self.refused("--contexts", *verb, "--contexts", contexts)
+        prompt = ["generate", self.model, "--prompt", "The "]
+        for verb in (prompt, ["bench", self.model], ["linearize", self.model, *text],
+                     ["logits", self.model, "--ids", "a", "--out", "b"]):
+            self.refused("half", *verb, "--type", "half")
+        for verb in (prompt, ["bench", self.model]):
+            for backend in ([], ["--backend", "engine"]):
+                self.refused("--backend torch", *verb, *backend, "--type", "f32")
+
+    def test_generate_counts_what_it_times(self):
+        for backend in ("engine", "torch"):
+            for tokens in (1, 4):
+                with self.subTest(backend=backend, tokens=tokens):
+                    call = ["generate", self.model, "--prompt", "The ", "--tokens", tokens, "--ignore-end", "--backend", backend,
+                            "--threads", 1]
+                    result = unbend(*call, "--json")
+                    self.assertEqual(result.returncode, 0, result.stderr)
+                    data = json.loads(result.stdout)
+                    self.assertEqual(len(data["tokens"]), tokens)
+                    self.assertEqual(data["decode_steps"], tokens - 1)  # the prompt gives the first
+                    if tokens == 1:
+                        self.assertIsNone(data["tokens_per_second"])
+                        self.assertIn("1 tokens at -/s", unbend(*call).stderr)
+                    else:
+                        self.assertAlmostEqual(data["tokens_per_second"], (tokens - 1) / data["decode_seconds"])
 
 
 if __name__ == "__main__":

@@ -4,12 +4,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 
 #include "tests/engine/gguf_bytes.h"
 #include "tests/error_message.h"
 #include "unbend/base/random.h"
+#include "unbend/engine/byte_vocabulary.h"
 #include "unbend/engine/generate.h"
 
 namespace unbend::engine {
@@ -86,6 +88,30 @@ TEST_F(Grammar, OnlyTokensOfTheVocabularyAreChosen) {
   options.temperature = 0;
   EXPECT_EQ(Sampler(options, &tokenizer).next(logits), 7);
   EXPECT_EQ(Sampler(options).next(logits), tokenizer.size() + 9);
+}
+
+TEST(Generate, CountsTheStepsThatItTimes) {
+  const auto tokenizer = byte_tokenizer();
+  std::vector<float> logits(257);
+  GenerateOptions options;
+  options.sampler.temperature = 0;
+  std::int64_t calls = 0;
+  // Says "a" until the last call, which ends the text.
+  const auto run = [&](std::int64_t most, std::int64_t last) {
+    options.max_tokens = most, calls = 0;
+    const auto model = [&](std::span<const TokenId>) -> std::span<const float> {
+      std::ranges::fill(logits, 0.f);
+      logits[++calls == last ? 256 : 'a'] = 1;
+      return logits;
+    };
+    return generate(model, tokenizer, {'x'}, options);
+  };
+  for (const auto& [most, last] : {std::pair<std::int64_t, std::int64_t>{1, 9}, {3, 9}, {9, 3}, {9, 1}}) {
+    const auto result = run(most, last);
+    EXPECT_EQ(std::ssize(result.ids), std::min(most, last - 1));
+    EXPECT_EQ(result.decode_steps, calls - 1) << "the first call reads the prompt";
+    EXPECT_EQ(result.decode_seconds > 0, result.decode_steps > 0);
+  }
 }
 
 TEST(StopFilter, CutsAtTheFirstStopWhateverTheirOrder) {

@@ -169,6 +169,33 @@ TEST(WholeWeights, OnlyThoseThatTrainedAreStored) {
   EXPECT_THROW(load_delta(delta, teacher, base), Error);
 }
 
+TEST(WholeWeights, MetadataThatClashAreTheFilesMistake) {
+  const TemporaryFolder folder;
+  const auto path = folder.path() / "base.gguf", delta = folder.path() / "delta.safetensors";
+  export_decoder(small_teacher(), {}, path);
+  const auto base = engine::Gguf::open(path);
+  const auto teacher = load_decoder(base, at::kFloat);
+  auto student = hybrid_student(teacher);
+  save_delta(delta, student, {"", {}, "base", base.content_hash(), Json::object()});
+  const auto written = load_safetensors(delta);
+  const auto refusal = [&](const Json& change) {
+    auto metadata = written.metadata;
+    auto info = Json::parse(metadata.at("unbend.delta"));
+    info.merge_patch(change);
+    metadata["unbend.delta"] = info.dump();
+    save_safetensors(delta, written.tensors, metadata);
+    return error_message([&] { load_delta(delta, teacher, base); });
+  };
+  for (const auto& [change, part] : {std::pair<Json, std::string>{{{"recipe", "lowcats"}}, "no recipe 'lowcats'"},
+                                     {{{"options", {{"windows", 8}}}}, "no option 'windows'"},
+                                     {{{"options", {{"window", "wide"}}}}, "takes a value like"},
+                                     {{{"options", {{"window", -1}}}}, "window must be at least"}}) {
+    const auto said = refusal(change);
+    EXPECT_TRUE(said.starts_with(delta.string() + ": ")) << said;
+    EXPECT_NE(said.find(part), std::string::npos) << said;
+  }
+}
+
 TEST(WholeWeights, RefuseWhatCannotBe) {
   const auto teacher = small_teacher();
   const auto refused = [&](const Decoder& base, const std::function<void(Stage&)>& change) {

@@ -61,8 +61,16 @@ TEST_F(CheckpointTest, DamagedFilesAreSkippedAndRefused) {
   save_checkpoint(folder_, 1, {{{"w", at::ones({100})}}, {{"step", 1}}});
   const auto newest = save_checkpoint(folder_, 2, {{{"w", at::ones({100})}}, {{"step", 2}}});
   fs::resize_file(newest, fs::file_size(newest) - 1);
+  testing::internal::CaptureStderr();
   EXPECT_EQ(load_checkpoint(*latest_checkpoint(folder_)).state["step"], 1);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), testing::HasSubstr("skipped: " + newest.string()));
   EXPECT_THROW(load_checkpoint(newest), Error);
+  const auto oldest = folder_ / "step-0000000001.safetensors";
+  fs::resize_file(oldest, 0);
+  testing::internal::CaptureStderr();
+  EXPECT_FALSE(latest_checkpoint(folder_)) << "nothing whole is left";
+  const auto said = testing::internal::GetCapturedStderr();
+  for (const auto& file : {newest, oldest}) EXPECT_THAT(said, testing::HasSubstr(file.string()));
   save_safetensors(folder_ / "other.safetensors", {{"w", at::ones({1})}});
   EXPECT_THROW(load_checkpoint(folder_ / "other.safetensors"), Error);
 }

@@ -100,6 +100,16 @@ std::filesystem::path folder_of(const std::filesystem::path& path) {
   return path.has_parent_path() ? path.parent_path() : ".";
 }
 
+/// Whether writing to one path would replace what the other has: links are followed, neither needs to exist.
+bool same_file(const std::filesystem::path& a, const std::filesystem::path& b) {
+  std::error_code error;
+  if (std::filesystem::equivalent(a, b, error)) return true;
+  const auto one = std::filesystem::weakly_canonical(std::filesystem::absolute(a, error), error);
+  if (error) return false;
+  const auto other = std::filesystem::weakly_canonical(std::filesystem::absolute(b, error), error);
+  return !error && one == other;
+}
+
 /// Removes the file unless it was renamed away.
 struct Temporary {
   std::string path;
@@ -120,7 +130,7 @@ std::string read_file(const std::filesystem::path& path) {
   return contents;
 }
 
-void check_output(const std::filesystem::path& path) {
+void check_output(const std::filesystem::path& path, const std::vector<std::filesystem::path>& others) {
   if (path.empty()) return;
   const std::filesystem::path folder = folder_of(path);
   const auto refuse = [&](const std::string& why) { fail_usage("cannot write {}: {}", path.string(), why); };
@@ -131,6 +141,23 @@ void check_output(const std::filesystem::path& path) {
     refuse(fmt::format("there is no folder {}{}", folder.string(), odd ? " (" + error.message() + ")" : ""));
   }
   if (::access(folder.c_str(), W_OK) != 0) refuse(fmt::format("the folder {} is not writable", folder.string()));
+  for (const auto& other : others)
+    if (!other.empty() && same_file(path, other))
+      refuse(fmt::format("it is the same file as {}, which is read or written too", other.string()));
+}
+
+void check_folder(const std::filesystem::path& path) {
+  if (path.empty()) return;
+  const auto refuse = [&](const std::string& why) { fail_usage("cannot write in {}: {}", path.string(), why); };
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (error) refuse(fmt::format("it cannot be made a folder: {}", error.message()));
+  // Rights say little here: root has all of them, even where no file can be made (/proc).
+  Temporary probe{(path / ".probe.XXXXXX").string()};
+  const int number = ::mkostemp(probe.path.data(), O_CLOEXEC);
+  probe.kept = number < 0;
+  if (number < 0) refuse(reason());
+  const Descriptor closes(number);
 }
 
 void write_file(const std::filesystem::path& path, std::string_view contents) {

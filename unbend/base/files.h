@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace unbend {
 
@@ -16,8 +17,12 @@ namespace unbend {
 std::string read_file(const std::filesystem::path& path);
 
 /// Says before long work what write_file would say after it: Usage error if `path` is a folder, or lies in none that
-/// can be written to. Nothing for an empty path, which stands for no file.
-void check_output(const std::filesystem::path& path);
+/// can be written to, or is one of `others`: files that are read, or written too. Nothing for empty paths, which stand
+/// for no file.
+void check_output(const std::filesystem::path& path, const std::vector<std::filesystem::path>& others = {});
+
+/// The same for a folder of files to come: makes it, and Usage error if it cannot be made or written to.
+void check_folder(const std::filesystem::path& path);
 
 /// Writes beside `path` (same folder), syncs, then renames: readers see the old or the new contents, never a half.
 /// Computation error if the disk is full or the folder is not writable; the temporary file is removed.

@@ -155,7 +155,7 @@ typedef struct unbend_generation {
   unbend_reason reason;
   int64_t prompt_tokens;
   int64_t tokens;                         /* generated; without the one that ended the text */
-  double prefill_seconds, decode_seconds; /* 0 if cancelled */
+  double prefill_seconds, decode_seconds; /* the latter of the tokens behind the first; 0 if cancelled */
 } unbend_generation;
 
 /* Gets text as soon as it is certain: whole UTF-8 characters, never part of a stop text, with a zero byte behind it.

@@ -63,7 +63,6 @@ Generation generate(const NextLogits& model, const Tokenizer& tokenizer, const s
   auto logits = model(prompt);
   result.prefill_seconds = seconds_since(start);
 
-  start = std::chrono::steady_clock::now();
   for (std::int64_t i = 0; i < options.max_tokens; ++i) {
     const auto token = sampler.next(logits);
     if (tokenizer.is_end(token) && !options.ignore_end) {
@@ -76,10 +75,12 @@ Generation generate(const NextLogits& model, const Tokenizer& tokenizer, const s
       result.reason = filter.stopped() ? "stop" : "interrupted";
       break;
     }
-    if (i + 1 < options.max_tokens) logits = model({&token, 1});
+    if (i + 1 == options.max_tokens) break;
+    if (result.decode_steps++ == 0) start = std::chrono::steady_clock::now();
+    logits = model({&token, 1});
   }
   if (!filter.stopped()) emit(filter.flush());
-  result.decode_seconds = seconds_since(start);
+  if (result.decode_steps > 0) result.decode_seconds = seconds_since(start);
   return result;
 }
 

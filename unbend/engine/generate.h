@@ -27,7 +27,9 @@ struct Generation {
   std::vector<TokenId> ids;
   std::string reason;  ///< "end" (the model ended), "stop" (a stop text), "length", "interrupted"
   std::int64_t prompt_tokens = 0;
-  double prefill_seconds = 0, decode_seconds = 0;
+  std::int64_t decode_steps = 0;  ///< calls of the model after the prompt's, which gives the first token
+  double prefill_seconds = 0;
+  double decode_seconds = 0;     ///< of those steps, with the choice of tokens
   std::int64_t state_bytes = 0;  ///< memory of the mixers at the end
 };
 

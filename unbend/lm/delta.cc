@@ -27,6 +27,17 @@ DeltaInfo parse_info(const std::map<std::string, std::string>& metadata, const s
           json.value("training", Json::object())};
 }
 
+/// The student as its recipe and options make it. What is wrong with these is the file's mistake, not the caller's.
+Student untrained(const DeltaInfo& info, const Decoder& teacher, const std::string& where) {
+  try {
+    const auto& recipe = find_recipe(info.recipe);
+    return convert(teacher, recipe, recipe_options(recipe, info.options), 0);
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::Computation) throw;
+    fail_input("{}: {}", where, error.what());
+  }
+}
+
 /// What a delta holds: the adapter, and the weights that the student has of its own.
 std::vector<Parameter> stored(Student& student) {
   auto all = adapter(student.decoder);
@@ -59,8 +70,7 @@ Student load_delta(const std::filesystem::path& path, const Decoder& teacher, co
   const auto info = parse_info(file.metadata, path.string());
   require(info.base_hash == base.content_hash(), "{}: made for another base model ({}, SHA-256 {}...), not for {}",
           path.string(), info.base_name, info.base_hash.substr(0, 12), base.path().string());
-  const auto& recipe = find_recipe(info.recipe);
-  auto student = convert(teacher, recipe, recipe_options(recipe, info.options), 0);
+  auto student = untrained(info, teacher, path.string());
   // Its own weights are all in the file; the others are the teacher's, whatever the recipe began with.
   student.own.clear();
   auto original = teacher;

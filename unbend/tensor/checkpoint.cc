@@ -1,6 +1,7 @@
 #include "unbend/tensor/checkpoint.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <vector>
 
 #include "unbend/base/error.h"
@@ -66,7 +67,8 @@ std::optional<fs::path> latest_checkpoint(const fs::path& folder) {
     try {
       parse_safetensors_header(MappedFile(file).bytes(), file.string());
       return file;
-    } catch (const Error&) {  // damaged by the disk, not by us: an older one is better than none
+    } catch (const Error& error) {  // damaged by the disk, not by us: an older one is better than none
+      fmt::print(stderr, "warning: a damaged checkpoint is skipped: {}\n", error.what());
     }
   }
   return std::nullopt;

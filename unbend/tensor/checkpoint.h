@@ -27,7 +27,8 @@ std::filesystem::path save_checkpoint(const std::filesystem::path& folder, std::
 /// Input error if the file is damaged or not a checkpoint.
 Checkpoint load_checkpoint(const std::filesystem::path& file);
 
-/// The checkpoint with the highest step whose file is whole; none if there is no such file or no folder.
+/// The checkpoint with the highest step whose file is whole; none if there is no such file or no folder. Says on
+/// standard error which damaged ones it skips.
 std::optional<std::filesystem::path> latest_checkpoint(const std::filesystem::path& folder);
 
 /// Entries whose name starts with `prefix`, without it; and the way back.

@@ -16,7 +16,7 @@ double warmup_cosine(std::int64_t step, std::int64_t total, double warmup_fracti
 struct PlateauSchedule {
   double factor = 0.1;
   int patience = 10;
-  double floor = 1e-3;
+  double floor = 1e-3;  ///< of the scale
 
   double scale = 1;
   double best = std::numeric_limits<double>::infinity();
