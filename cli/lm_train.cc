@@ -2,6 +2,9 @@
 #include <fmt/format.h>
 #include <torch/types.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "cli/lm_common.h"
 #include "cli/verbs.h"
 #include "unbend/base/error.h"
@@ -15,6 +18,10 @@ namespace unbend::cli {
 namespace {
 
 void set_stage_field(lm::Stage& stage, const std::string& field, double value) {
+  constexpr double kMost = 1e15;  // counts are exact
+  const bool count = field == "tokens" || field == "top_k";
+  if (!(value >= 0 && value < kMost) || (count && value != std::floor(value)) || (field == "top_k" && value < 1))
+    fail_usage("--stage: {} cannot be {}", field, value);
   if (field == "tokens")
     stage.tokens = static_cast<std::int64_t>(value);
   else if (field == "learning_rate")
@@ -40,7 +47,7 @@ void set_stage_field(lm::Stage& stage, const std::string& field, double value) {
   else
     fail_usage(
         "--stage: no field '{}' (tokens, learning_rate, mixer_learning_rate, weight_decay, warmup, floor, clip, kl, "
-        "cross_entropy, z_loss, top_k)",
+        "cross_entropy, z_loss, top_k, schedule)",
         field);
 }
 
@@ -50,25 +57,29 @@ void change_stages(std::vector<lm::Stage>& stages, const std::vector<std::string
     const auto dot = change.find('.'), equals = change.find('=');
     if (dot == std::string::npos || equals == std::string::npos || dot > equals)
       fail_usage("--stage: '{}' is not NAME.FIELD=VALUE", change);
+    const auto named = change.substr(0, dot), field = change.substr(dot + 1, equals - dot - 1),
+               text = change.substr(equals + 1);
+    const auto stage = std::ranges::find(stages, named, &lm::Stage::name);
+    if (stage == stages.end()) fail_usage("--stage: the recipe has no stage '{}'", named);
+    if (field == "schedule") {
+      if (text != "cosine" && text != "plateau") fail_usage("--stage: schedule is cosine or plateau, not '{}'", text);
+      stage->schedule = text == "cosine" ? lm::Stage::Schedule::Cosine : lm::Stage::Schedule::Plateau;
+      continue;
+    }
     double value = 0;
     try {
       std::size_t used = 0;
-      value = std::stod(change.substr(equals + 1), &used);
-      if (used != change.size() - equals - 1) throw std::invalid_argument("trailing");
+      value = std::stod(text, &used);
+      if (used != text.size()) throw std::invalid_argument("trailing");
     } catch (const std::exception&) {
-      fail_usage("--stage: '{}' is not a number", change.substr(equals + 1));
+      fail_usage("--stage: '{}' is not a number", text);
     }
-    bool found = false;
-    for (auto& stage : stages)
-      if (stage.name == change.substr(0, dot)) {
-        const auto field = change.substr(dot + 1, equals - dot - 1);
-        if (stage.schedule == lm::Stage::Schedule::Plateau && (field == "warmup" || field == "floor"))
-          fail_usage("--stage: stage {} has no {}: its rate falls where the loss on --validation does not", stage.name,
-                     field);
-        set_stage_field(stage, field, value);
-        found = true;
-      }
-    if (!found) fail_usage("--stage: the recipe has no stage '{}'", change.substr(0, dot));
+    if (stage->schedule == lm::Stage::Schedule::Plateau && (field == "warmup" || field == "floor"))
+      fail_usage(
+          "--stage: stage {} has no {}: its rate falls where the loss on --validation does not (schedule=cosine before "
+          "it changes that)",
+          named, field);
+    set_stage_field(*stage, field, value);
   }
   std::erase_if(stages, [](const lm::Stage& stage) { return stage.tokens == 0; });
   if (stages.empty()) fail_usage("nothing to train: every stage has a budget of 0 tokens");
@@ -82,13 +93,22 @@ struct ConvertArguments {
   bool options = false, json = false;
 };
 
+/// Published forms of some recipes have none.
+void warn_without_sinks(const Json& options) {
+  if (options.at("window") > 0 && options.at("sinks") == 0)
+    fmt::print(stderr,
+               "unbend: a window without sinks loses what most pretrained models need: their first tokens; try --set "
+               "sinks=4\n");
+}
+
 void convert(const ConvertArguments& a) {
   const auto& recipe = lm::find_recipe(a.recipe.recipe);
   const auto options = a.recipe.options();
   if (a.options) return print_json(options);
   if (a.out.empty()) fail_usage("convert: --out is needed");
-  check_output(a.out);
+  check_output(a.out, a.model.files());
   const auto model = open_model(a.model);
+  warn_without_sinks(options);
   const auto student = lm::convert(model.teacher, recipe, options, a.seed);
   lm::save_delta(a.out, student,
                  {recipe.name,
@@ -126,7 +146,8 @@ struct DistillArguments {
 };
 
 void distill(const DistillArguments& a) {
-  check_output(a.out);
+  check_output(a.out, {a.model.model, a.text.tokens, a.validation, a.run.log});  // an adapter may be trained on
+  for (const auto& folder : {a.run.checkpoints, a.targets}) check_folder(folder);
   a.recipe.refuse_beside(a.model.adapter);
   if (a.run.validate_every > 0 && a.validation.empty())
     fail_usage("--validate-every needs text to validate on: --validation");
@@ -140,13 +161,14 @@ void distill(const DistillArguments& a) {
   } else {
     name = a.recipe.recipe;
     options = a.recipe.options();
+    if (!a.run.quiet && !a.json) warn_without_sinks(options);
     model.student = lm::convert(model.teacher, lm::find_recipe(name), options, a.seed);
   }
   const auto& recipe = lm::find_recipe(name);
   auto stages = recipe.stages(options);
   change_stages(stages, a.stages);
 
-  const auto tokens = a.text.open(model.file, model.tokenizer);
+  const auto tokens = a.text.open(model.file, model.tokenizer, a.run.quiet || a.json);
   lm::BatchOptions batch;
   const auto window = options.at("window").get<std::int64_t>();
   batch.length = a.length > 0 ? a.length : std::max<std::int64_t>(512, 4 * window);
@@ -178,6 +200,7 @@ void distill(const DistillArguments& a) {
                                   {"learning_rate", s.learning_rate},
                                   {"mixer_learning_rate", s.mixer_learning_rate},
                                   {"weight_decay", s.weight_decay},
+                                  {"schedule", s.schedule == lm::Stage::Schedule::Cosine ? "cosine" : "plateau"},
                                   {"warmup", s.warmup},
                                   {"floor", s.floor},
                                   {"clip", s.clip},
@@ -214,7 +237,7 @@ struct TokensArguments {
 };
 
 void tokens(const TokensArguments& a) {
-  check_output(a.out);
+  check_output(a.out, {a.model});
   const auto file = lm::make_token_file({a.texts.begin(), a.texts.end()}, a.model, a.out, a.json);
   if (a.json)
     print_json(

@@ -50,6 +50,7 @@ void passkey(const StudyOptions& options, StudyResult& result) {
                          const char* published = "-") {
     record(result, "passkey: " + what, published, measured, unit, bar);
   };
+  Table gauges{"A passkey: gates of LAWCAT by layer", {}, {}};
   for (int seed = 1; seed <= options.seeds; ++seed) {
     const auto teacher = passkey_teacher(static_cast<std::uint64_t>(seed), options);
     const auto measure = [&](const std::string& name, const lm::Decoder& decoder) {
@@ -70,6 +71,7 @@ void passkey(const StudyOptions& options, StudyResult& result) {
             100 * student.error_after / student.error_before, Bar::none());
       if (variant == "LAWCAT") {
         released_error = student.error_after, released_far = tuned.back();
+        if (seed == 1) add_gauges(gauges, name, student.tuned, passkey_sequences(kPasskeyLength, 1));
         for (std::size_t i = 0; i < lengths.size(); ++i)
           claim(fmt::format("{} at {} tokens", variant, lengths[i]), tuned[i], Bar::at_least(97), "%",
                 i + 1 == lengths.size() ? "above 90 % at 22K tokens after training on 1K (Mistral-7B)" : "-");
@@ -88,6 +90,7 @@ void passkey(const StudyOptions& options, StudyResult& result) {
     }
   }
   result.tables.push_back(curves.table(1));
+  result.tables.push_back(gauges);
   result.plots.push_back(curves.plot());
   result.notes.push_back("passkey: 20 values, so chance is 5 %; transfer and LoRA see sequences of 64 tokens only");
 }

@@ -25,6 +25,28 @@ double largest_difference(const lm::Decoder& a, const lm::Decoder& b, std::int64
   return (a.logits(a.hidden(ids)) - b.logits(b.hidden(ids))).abs().max().item<double>();
 }
 
+/// Liger's peers on the same task by the same training: LoLCATs' layer, and its maps alone (Hedgehog), which are
+/// LAWCAT's without convolution and gate, after rotation and with own maps for queries and keys.
+void peers(const lm::Decoder& teacher, int seed, const StudyOptions& options, Curves& curves, StudyResult& result) {
+  const auto student = [&](const char* recipe, Json changes) {
+    changes["lora_targets"] = {"q", "k", "v"};
+    return recall_student(teacher, recipe, changes, RecallTraining::Lora, seed, options);
+  };
+  const auto judge = [&](const std::string& name, const lm::Decoder& decoder, Bar bar) {
+    const auto accuracy = recall_accuracy(decoder);
+    curves.add(name, accuracy.at_query);
+    record(result, "recall: " + name, "-", accuracy.mean(), "%", bar.for_each_seed());
+  };
+  const auto lolcats = student("lolcats", Json::object());
+  judge("LoLCATs, LoRA", lolcats.decoder, Bar::at_least(97));
+  const auto zeroed = lm::with_options(lolcats, {{"linear", false}});
+  judge("LoLCATs, LoRA, linear part switched off", zeroed.decoder, Bar::at_most(5));
+  record(result, "recall: LoLCATs, LoRA, linear part switched off: change of its logits with the stored values", "-",
+         stored_value_effect(zeroed.decoder), "", Bar::at_most(0).for_each_seed());
+  const Json hedgehog{{"conv", false}, {"gate", false}, {"rope_student", true}, {"tie_qk", false}};
+  judge("Hedgehog (softmax maps), LoRA", student("lawcat", hedgehog).decoder, Bar::at_least(97));
+}
+
 void recall(const StudyOptions& options, StudyResult& result) {
   Curves curves{"Recall, 8 pairs, 32 fillers",
                 "query",
@@ -78,6 +100,7 @@ void recall(const StudyOptions& options, StudyResult& result) {
       claim(name + ": logits chunked, recurrent and streamed differ by", streaming_error(liger.decoder),
             Bar::at_most(1e-4), "");
     }
+    if (options.full) peers(teacher, seed, options, curves, result);
     const std::string broken = "gate without the 1/16 (broken on purpose), full";
     claim(broken, measure(broken, student({{"gate_logit_normalizer", 1.}}, RecallTraining::Full).decoder).mean(),
           Bar::at_most(25));

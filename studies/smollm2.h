@@ -6,8 +6,10 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "studies/study.h"
+#include "unbend/base/json.h"
 #include "unbend/engine/gguf.h"
 #include "unbend/engine/tokenizer.h"
 #include "unbend/lm/corpus.h"
@@ -30,9 +32,16 @@ std::filesystem::path build_folder();
 /// Input error that says which part of tools/setup.sh is missing.
 SmolLM2 open_smollm2(at::ScalarType type, bool need_training_text);
 
-/// Adds a table without bars: a recipe as published, the same with sinks if it has a window, and the control, each
-/// trained on the same 16K tokens by its own stages (window 64, one seed), on held-out documentation. Recipes that
-/// train all weights need `smol` in float32.
-void add_smollm2(StudyResult& result, const SmolLM2& smol, const std::string& recipe, const StudyOptions& study);
+/// Options of a recipe that are another entrant beside its published form.
+struct SmolLM2Variant {
+  std::string name;
+  Json changes;
+};
+
+/// Adds a table without bars: a recipe as published, in its other presets, the same with sinks if it has a window,
+/// `variants` of it, and the controls, each trained on the same 16K tokens by its own stages (window 64, one seed), on
+/// held-out documentation of 512 and 2,048 tokens. Recipes that train all weights need `smol` in float32.
+void add_smollm2(StudyResult& result, const SmolLM2& smol, const std::string& recipe, const StudyOptions& study,
+                 const std::vector<SmolLM2Variant>& variants = {});
 
 }  // namespace unbend

@@ -11,6 +11,7 @@
 #include "studies/recall.h"
 #include "studies/smollm2.h"
 #include "studies/study.h"
+#include "studies/training.h"
 #include "unbend/lm/evaluate.h"
 
 namespace unbend {
@@ -98,7 +99,18 @@ void bytes(const ByteText& text, const StudyOptions& options, StudyResult& resul
     const double supra = student("SUPRA, 60 steps", Json::object(), 60);
     const double identity = student("SUPRA, identity, 60 steps", {{"kernel_init", "identity"}}, 60);
     const double t2r = student("T2R, 60 steps", kT2R, 60);
-    const double features = student("features only, 60 steps", Json::object(), 60, ByteTraining::MixersOnly);
+    // Option two_step: the features alone, then everything.
+    auto two_step =
+        byte_student(teacher, text, "supra", {{"two_step", true}}, 60, seed, options, ByteTraining::MixersOnly);
+    const double features = nats("features only, 60 steps", two_step.decoder);
+    lm::Stage all;
+    all.name = "second step";
+    all.steps = 60;
+    all.mixer_learning_rate = all.learning_rate;
+    all.also = {""};
+    const auto source = byte_source(text.training, 256, 8, static_cast<std::uint64_t>(seed) + 200);
+    train_in_study(teacher, two_step.decoder, all, *source, {}, options);
+    const double stepwise = nats("60 steps of features, then 60 of all", two_step.decoder);
     claim("teacher", of_teacher, Bar::none());
     claim("softmax after 60 steps (123K tokens) minus teacher", control - of_teacher, Bar::within(0, .03));
     claim("SUPRA before training", before, Bar::none());
@@ -108,6 +120,8 @@ void bytes(const ByteText& text, const StudyOptions& options, StudyResult& resul
     claim("SUPRA, kernel from the identity, after 60 steps", identity, Bar::at_most(1.76));
     claim("T2R minus SUPRA", t2r - supra, Bar::at_least(.35), "1B: HellaSwag 40.6 (T2R), 57.0 (SUPRA)");
     claim("only the features trained, minus SUPRA", features - supra, Bar::none(), "1B: HellaSwag 33.2 against 57.0");
+    claim("60 steps of features and then 60 of all, minus SUPRA", stepwise - supra, Bar::none(),
+          "1B: HellaSwag 56.1 against 57.0, after twice the tokens");
     for (const char* decay : {"retnet", "none"})
       claim(fmt::format("decay {} minus lightning", decay),
             student(fmt::format("decay {}, 60 steps", decay), {{"decay", decay}}, 60) - supra, Bar::none());

@@ -73,6 +73,105 @@ class Train(unittest.TestCase):
         self.assertEqual((result["questions"], result["answers"]), (3, 3))
         self.assertLessEqual(result["tokens"], 500)
 
+    def short_documents(self):
+        """A folder of texts, none of which has 512 tokens."""
+        folder = self.path / "short"
+        folder.mkdir()
+        for i in range(40):
+            (folder / f"{i}.txt").write_text(f"Note {i} says that the door {i * 37 % 101} stays shut. " * 4)
+        return folder
+
+    def test_tasks_take_short_documents(self):
+        model, _ = self.teacher()
+        text = self.short_documents()
+        for task in ("qa1", "codes", "copy"):
+            result = self.run_json("eval", model, "--task", task, "--text", text, "--count", 2)
+            self.assertEqual(result["texts"], 2)
+        refused = unbend("eval", model, "--text", text)
+        self.assertEqual(refused.returncode, 3, refused.stderr)
+        self.assertIn("no document has 512 tokens", refused.stderr)
+        # Pieces of `copy` are distinct; the seed draws them.
+        result = unbend("eval", model, "--task", "copy", "--text", text, "--count", 1000, "--json")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        few = json.loads(result.stdout)
+        self.assertLess(few["texts"], 1000)
+        self.assertIn(f"room for {few['texts']} of 1000 pieces", result.stderr)
+        nats = {self.run_json("eval", model, "--task", "copy", "--text", text, "--count", 2, "--seed", seed)["teacher"]["nats"]
+                for seed in (0, 1)}
+        self.assertEqual(len(nats), 2)
+        refused = unbend("eval", model, "--task", "words", "--text", text)
+        self.assertEqual(refused.returncode, 3, refused.stderr)
+        self.assertIn("tokens of whole words", refused.stderr)
+
+    def test_what_a_task_was_asked_is_told(self):
+        model, rest = self.teacher()
+        told = self.run_json("eval", model, "--task", "niah1", "--count", 2, "--seed", 3, "--depth", 0.5)
+        self.assertEqual([told[key] for key in ("texts", "seed", "length", "depth", "digits")], [2, 3, 1024, 0.5, 7])
+        self.assertNotIn("pairs", told)
+        self.assertNotIn("within_window", told)
+        self.assertNotIn("weight_bytes", self.run_json("eval", model, "--text", "README.md", "--windows", 1))
+        # A student is asked beyond its window and has its recipe's name, alone too.
+        delta, student = rest[-1], self.path / "student.gguf"
+        self.run_json("distill", model, "--recipe", "window", "--set", "window=300", "--set", "lora_rank=2",
+                      "--stage", "lora.tokens=64", *rest)
+        self.run_json("export", model, "--adapter", delta, "--out", student)
+        task = ["--task", "passkey", "--count", 2, "--depth", 0]
+        for source in ([model, "--adapter", delta], [student, "--teacher", model], [student]):
+            result = self.run_json("eval", *source, *task)
+            self.assertEqual((result["length"], result["window"], result["within_window"]), (1200, 300, 0))
+            self.assertEqual(result["student"]["recipe"], "window")
+            self.assertEqual("teacher" in result, len(source) > 1)
+        alone = self.run_json("eval", student, "--text", "README.md", "--windows", 1)
+        self.assertEqual([m["name"] for m in alone["models"]], ["window"])
+        near = self.run_json("eval", student, "--task", "passkey", "--count", 2, "--depth", 1, "--length", 600)
+        self.assertEqual((near["length"], near["within_window"]), (600, 1))
+        table = unbend("eval", student, *task)
+        self.assertRegex(table.stdout, r"; 0 % of the answers are told within the window of 300\n  window ")
+
+    def test_a_damaged_delta_is_an_input_error(self):
+        model, rest = self.teacher()
+        delta = rest[-1]
+        self.run_json("distill", model, *HYBRID, *rest)
+        data = delta.read_bytes()
+        size = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + size])
+        info = json.loads(header["__metadata__"]["unbend.delta"])
+        info["options"]["window"] = "wide"
+        header["__metadata__"]["unbend.delta"] = json.dumps(info)
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)
+        delta.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
+        result = unbend("eval", model, "--adapter", delta, "--task", "passkey")
+        self.assertEqual(result.returncode, 3, result.stderr)
+        self.assertIn('"window" must be an integer', result.stderr)
+
+    def test_eval_refuses_what_would_do_nothing(self):
+        model, _ = self.teacher()
+        for part, options in [("needs no text", ["--task", "mqar", "--text", "missing.txt"]),
+                              ("needs no text", ["--task", "mqar", "--windows-file", "missing"]),
+                              ("leave --windows out", ["--task", "mqar", "--windows", 3]),
+                              ("either --windows-file or --text", ["--windows-file", "missing", "--text", "README.md"]),
+                              ("task mqar has no --depth", ["--task", "mqar", "--depth", 0.5]),
+                              ("task passkey has no --digits", ["--task", "passkey", "--digits", 5]),
+                              ("task qa1 has no --pairs", ["--task", "qa1", "--pairs", 5, "--text", "docs"]),
+                              ("--depth is of a --task", ["--text", "README.md", "--depth", 0.5]),
+                              ("--count is of a --task", ["--text", "README.md", "--count", 5]),
+                              ("--seed is of a --task", ["--text", "README.md", "--seed", 5]),
+                              ("expected 0 to 1, or -1", ["--task", "niah1", "--depth", -7]),
+                              ("expected 0 to 1, or -1", ["--task", "niah1", "--depth", "nan"])]:
+            with self.subTest(options=options):
+                result = unbend("eval", model, *options)
+                self.assertEqual(result.returncode, 2, result.stderr)
+                self.assertIn(part, result.stderr)
+
+    def test_a_model_without_a_loss_is_not_written(self):
+        out = self.path / "lost.gguf"
+        result = unbend("train", "--task", "recall-ids", "--length", 40, "--rows", 4, "--tokens", 320, "--quiet",
+                        "--embedding-std", 1e39, "--out", out, *SMALL)  # beyond float: two steps, both skipped
+        self.assertEqual(result.returncode, 4, result.stderr)
+        self.assertRegex(result.stderr, r"\Aunbend: train: after 2 steps, 2 of them skipped, the loss is not finite: [^\n]+\n\Z")
+        self.assertFalse(out.exists())
+
     def test_all_weights_train(self):
         model, delta = self.path / "text.gguf", self.path / "supra.safetensors"
         self.run_json("train", "--text", "README.md", "--length", 64, "--tokens", 4096, "--quiet", "--out", model, *SMALL)
@@ -138,6 +237,10 @@ class Train(unittest.TestCase):
                 (2, "leave --recipe and --set out", ["linearize", model, *adapter, "--set", "window=8", "--text", "README.md"]),
                 (2, "stage lora has no warmup", [*distill, "--recipe", "liger", "--stage", "lora.warmup=0.2"]),
                 (2, "stage transfer has no floor", [*distill, "--recipe", "lolcats", "--stage", "transfer.floor=0.2"]),
+                (2, "schedule is cosine or plateau", [*distill, "--recipe", "liger", "--stage", "lora.schedule=step"]),
+                (2, "kl cannot be -1", [*distill, *HYBRID, "--stage", "lora.kl=-1"]),
+                (2, "top_k cannot be 0", [*distill, *HYBRID, "--stage", "lora.top_k=0"]),
+                (2, "tokens cannot be nan", [*distill, *HYBRID, "--stage", "lora.tokens=nan"]),
                 (2, "--validation", [*distill, "--validate-every", 5]),
                 (2, "--held-out", ["train", "--text", "README.md", "--out", self.path / "a.gguf", "--validate-every", 5]),
                 (2, "missing/log", [*distill, *HYBRID, "--log", self.path / "missing" / "log"]),
@@ -218,6 +321,15 @@ class Train(unittest.TestCase):
         self.assert_refused(3, "cannot share", "--task", "mqar", "--heads", "3", "--kv-heads", "2")
         self.assert_refused(3, "too short", "--task", "passkey", "--length", "20")
         self.assert_refused(2, "--tokens", "--task", "mqar", "--tokens", "0")
+        self.assert_refused(2, "task passkey-ids has no --pairs", "--task", "passkey-ids", "--pairs", "2")
+        self.assert_refused(2, "--digits is of a --task", "--text", "README.md", "--digits", "5")
+        self.assert_refused(2, "expected 0 to 1, or -1", "--task", "passkey", "--depth", "-7")
+        self.assert_refused(2, "--length must be 0 or more", "--task", "mqar", "--length", "-5")
+        self.assert_refused(2, "--length must be 0 or more", "--text", "README.md", "--length", "-5")
+        self.assert_refused(2, "--held-out is for training on text", "--task", "mqar", "--held-out", "-1")
+        for option in ("--embedding-std", "--residual-gain"):
+            for value in ("nan", "inf", "-2"):
+                self.assert_refused(2, option, "--task", "mqar", option, value)
         self.assert_refused(3, "missing.gguf", "--task", "mqar", "--tokenizer", "missing.gguf")
 
 

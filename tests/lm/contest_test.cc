@@ -53,6 +53,16 @@ TEST(Contest, GivesEachWindowAControl) {
                   "lolcats, window 16", "lolcats, window 16 + 2 sinks", "lawcat", "hybrid, window 16 + 4 sinks"));
 }
 
+TEST(Contest, HoldsEveryPresetUnderItsName) {
+  ContestOptions options;
+  options.recipes = {"lizard"};
+  options.window = 16, options.sinks = 2;
+  EXPECT_THAT(names(entrants(small_teacher(), options)),
+              ElementsAre("control, softmax", "control, window 16 + 4 sinks", "lizard, window 16",
+                          "lizard, window 16 + 2 sinks", "lizard, recommended, window 16",
+                          "lizard, recommended, window 16 + 2 sinks"));
+}
+
 TEST(Contest, HoldsEveryRecipeOnce) {
   const auto all = entrants(small_teacher(), {});
   for (const auto& recipe : recipes())
@@ -126,7 +136,7 @@ TEST(Contest, TrainsAllOnTheSameTokensAndSaysWhoCannot) {
   TrainOptions quiet;
   quiet.quiet = true;
   const auto training = train_entrants(teacher, all, text(), batch, 600, 3, quiet);
-  ASSERT_EQ(training.students.size(), 4);
+  ASSERT_EQ(training.students.size(), 5);  // two controls, Liger, and Lizard in two presets
   ASSERT_EQ(training.left_out.size(), 1);
   EXPECT_THAT(training.left_out[0], HasSubstr("misfit: lawcat: feature_dim"));
   for (const auto& trained : training.students) {
@@ -139,6 +149,20 @@ TEST(Contest, TrainsAllOnTheSameTokensAndSaysWhoCannot) {
     for (std::size_t i = 0; i < before.size(); ++i) moved |= !at::equal(*before[i].tensor, *after[i].tensor);
     EXPECT_TRUE(moved) << trained.entrant.name;
   }
+}
+
+TEST(Contest, SaysWhichStagesHadNothingToLearn) {
+  const auto teacher = small_teacher();
+  ContestOptions contest;
+  contest.recipes = {"hybrid"};
+  contest.window = 32;
+  BatchOptions batch;
+  batch.length = 24, batch.rows = 2, batch.least = 20;
+  TrainOptions quiet;
+  quiet.quiet = true;
+  const auto training = train_entrants(teacher, entrants(teacher, contest), text(), batch, 100, 3, quiet);
+  ASSERT_EQ(training.notes.size(), 1);
+  EXPECT_THAT(training.notes[0], HasSubstr("hybrid, window 32 + 4 sinks: its stage transfer trained nothing"));
 }
 
 TEST(Contest, CheckpointsBelongToTheirBatches) {

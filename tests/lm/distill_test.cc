@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <typeinfo>
 
 #include "tests/error_message.h"
 #include "tests/lm/small_training.h"
@@ -38,6 +39,56 @@ TEST(Train, TransferImprovesHeadsAndTouchesMixersOnly) {
   EXPECT_LT(head_fidelity(teacher, {&student.decoder}, ids)[0].slice(1, 8).mean().item<double>(), .9 * error_before);
   for (const auto& [name, tensor] : tensors_of(student.decoder))
     EXPECT_EQ(at::equal(tensor, before[name]), name.find(".mixer.") == std::string::npos) << name;
+}
+
+/// The same row again and again, of which only the first 20 tokens are asked for; what follows is `filler`.
+class PaddedSource : public BatchSource {
+ public:
+  explicit PaddedSource(std::int64_t filler) {
+    RandomSource random;
+    batch_ = random.next();
+    batch_.ids.slice(1, 21).fill_(filler);
+    batch_.targets.slice(1, 20).fill_(-1);
+  }
+  Batch next() override { return batch_; }
+  Json state() const override { return {}; }
+  void restore(const Json&) override {}
+
+ private:
+  Batch batch_;
+};
+
+TEST(Train, TransferLearnsNothingFromPadding) {
+  const auto teacher = small_teacher();
+  auto stage = short_stages()[0];
+  stage.tokens = 4 * 64;
+  const auto trained = [&](std::int64_t filler) {
+    auto student = hybrid_student(teacher);
+    PaddedSource source(filler);
+    train(teacher, student.decoder, {stage}, source, quiet_options());
+    return tensors_of(student.decoder);
+  };
+  const auto zeros = trained(0);
+  for (const auto& [name, tensor] : trained(7))
+    EXPECT_LT((tensor - zeros.at(name)).abs().max().item<double>(), 1e-5) << name;
+}
+
+TEST(Train, FrozenMixersDoNotDecideOverTheClippingOfOthers) {
+  const auto teacher = small_teacher();
+  const auto first_norm = [&](double mixer_rate) {
+    auto student = hybrid_student(teacher);
+    auto stage = short_stages()[1];
+    stage.tokens = 64;
+    stage.mixer_learning_rate = mixer_rate;
+    auto options = quiet_options();
+    const TemporaryFolder folder;
+    options.log = folder.path() / "log";
+    RandomSource source;
+    train(teacher, student.decoder, {stage}, source, options);
+    return parse_json(read_file(options.log), "log").at("grad_norm").get<double>();
+  };
+  EXPECT_GT(first_norm(0), 0);
+  EXPECT_LT(first_norm(0), first_norm(1e-2));  // the same gradients of corrections, and those of mixers
 }
 
 TEST(Train, EndToEndLowersTheDivergenceAndLeavesTheTeacherAlone) {
@@ -218,6 +269,39 @@ TEST(Options, ChangeAStudentsMixersAndKeepItsWeights) {
   EXPECT_GT(difference.slice(0, 10).max().item<float>(), 1e-3);
   const auto again = with_options(without, {{"linear", true}});
   EXPECT_TRUE(at::equal(again.decoder.hidden(ids), student.decoder.hidden(ids)));
+}
+
+TEST(Options, LayersThatStaySoftmax) {
+  const auto kept = [](const Json& options) { return softmax_layers(options, 4); };
+  EXPECT_EQ(kept(Json::object()), std::vector<bool>(4, false));
+  EXPECT_EQ(kept({{"keep_every", 2}}), (std::vector<bool>{false, true, false, true}));
+  EXPECT_EQ(kept({{"softmax_layers", {0, 2, 3}}}), (std::vector<bool>{true, false, true, true}));
+  for (const auto& [options, part] :
+       {std::pair<Json, std::string>{{{"softmax_layers", {4}}}, "4 is no number of a layer: 0 to 3"},
+        {{{"softmax_layers", {-1}}}, "-1"},
+        {{{"softmax_layers", {"first"}}}, "first"},
+        {{{"softmax_layers", {0, 1, 2, 3}}}, "nothing would be linear"},
+        {{{"softmax_layers", {1}}, {"keep_every", 2}}, "exclude each other"},
+        {{{"keep_every", -1}}, "-1"}})
+    EXPECT_NE(error_message([&, &options = options] { kept(options); }).find(part), std::string::npos) << part;
+  const auto teacher = small_teacher();
+  const auto& recipe = find_recipe("window");
+  const auto student = convert(teacher, recipe, recipe_options(recipe, {{"softmax_layers", {1}}, {"window", 4}}), 1);
+  EXPECT_EQ(typeid(*student.decoder.layers[1].mixer), typeid(*teacher.layers[1].mixer));
+  EXPECT_NE(typeid(*student.decoder.layers[0].mixer), typeid(*teacher.layers[0].mixer));
+}
+
+TEST(Options, ValuesThatMixersCannotHoldAreRefused) {
+  const auto teacher = small_teacher();
+  const auto refused = [&](const char* name, const Json& changes) {
+    const auto& recipe = find_recipe(name);
+    return error_message([&] { convert(teacher, recipe, recipe_options(recipe, changes), 1); });
+  };
+  EXPECT_NE(refused("hybrid", {{"gate_bias", 1e300}}).find("recipe hybrid: an option"), std::string::npos);
+  EXPECT_NE(refused("window", {{"window", 100000000000}}).find("100000000000"), std::string::npos);
+  EXPECT_NE(refused("lawcat", {{"conv_size", 100000000}}).find("conv_size"), std::string::npos);
+  EXPECT_NE(refused("lawcat", {{"gate_rank", 100000000000}}).find("gate_rank"), std::string::npos);
+  EXPECT_NE(refused("lizard", {{"meta", 1000000000000}}).find("meta"), std::string::npos);
 }
 
 TEST(Options, TargetsOfCorrectionsAreNames) {

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "tests/error_message.h"
+#include "unbend/lm/lolcats.h"
 #include "unbend/lm/projection.h"
 
 namespace unbend::lm {
@@ -27,11 +28,13 @@ std::unique_ptr<Mixer> mixer_of(const DecoderConfig& c, const Json& changes) {
   return mixer;
 }
 
-/// Heads of the mixer for q [T, H d], k and v [T, Hkv d]; the layer's input is 0, so gates stay where they start.
+/// Heads of the mixer for q [T, H d], k and v [T, Hkv d], and the layer's input x [T, hidden] (0: gates stay where they
+/// start).
 at::Tensor heads_of(const Mixer& mixer, const DecoderConfig& c, const at::Tensor& q, const at::Tensor& k,
-                    const at::Tensor& v) {
+                    const at::Tensor& v, at::Tensor x = {}) {
   const auto rope = rope_table(c, 0, q.size(0), at::kDouble);
-  const MixerInput in{c, rope, at::zeros({1, q.size(0), c.hidden}, at::kDouble), at::cat({q, k, v}, 1).unsqueeze(0), 0};
+  if (!x.defined()) x = at::zeros({q.size(0), c.hidden}, at::kDouble);
+  const MixerInput in{c, rope, x.unsqueeze(0), at::cat({q, k, v}, 1).unsqueeze(0), 0};
   return mixer.forward(in, Form::Chunked)[0];
 }
 
@@ -93,8 +96,27 @@ TEST(Lawcat, SaysHowLongItsGatesRemember) {
   EXPECT_EQ(mixer->gauges(in)[1].value, 0);
   parameter(*mixer, "gate_bias")->fill_(8);
   EXPECT_NEAR(mixer->gauges(in)[0].value, 33065, 1);
-  EXPECT_EQ(mixer->gauges(in)[2].value, 1);
-  EXPECT_TRUE(mixer_of(c, {{"gate", false}})->gauges(in).empty());
+  for (const int i : {2, 3, 4}) EXPECT_EQ(mixer->gauges(in)[i].value, 1) << i;
+  parameter(*mixer, "gate_bias")->fill_(7);
+  EXPECT_EQ(mixer->gauges(in)[3].value, 1);  // 12,168 tokens
+  EXPECT_EQ(mixer->gauges(in)[4].value, 0);
+  EXPECT_TRUE(mixer_of(c, {{"gate", false}, {"normalise", false}})->gauges(in).empty());
+}
+
+TEST(Lawcat, SaysWhereQueriesMatchNoKey) {
+  const auto c = config_of(1, 1, 2);
+  const auto mixer = mixer_of(c, {{"feature_dim", 2}, {"gate", false}});
+  const auto rope = rope_table(c, 0, 3, at::kDouble);
+  const auto gauge = [&](const at::Tensor& q) {
+    const auto k = rows({-50, 50, -50, 50, -50, 50}, 2);
+    const MixerInput in{c, rope, at::zeros({1, 3, c.hidden}, at::kDouble), at::cat({q, k, k}, 1).unsqueeze(0), 0};
+    return mixer->gauges(in).at(0);
+  };
+  EXPECT_EQ(gauge(rows({-50, 50, -50, 50, -50, 50}, 2)).value, 0);
+  EXPECT_EQ(gauge(rows({-50, 50, -50, 50, -50, 50}, 2)).warning, "");
+  const auto some = gauge(rows({-50, 50, -50, 50, 500, -500}, 2));  // the last one's features are the keys' others
+  EXPECT_NEAR(some.value, 1. / 3, 1e-12);
+  EXPECT_NE(some.warning.find("match no key"), std::string::npos);
 }
 
 TEST(Lawcat, OutputsAreMeansOfValues) {
@@ -120,6 +142,51 @@ TEST(Lawcat, WithoutConvolutionGateAndMapsIsTheRunningMean) {
   const auto y = heads_of(*mixer, c, draw(8), draw(4), v);
   const auto mean = v.cumsum(0) / at::arange(1, 21, at::kDouble).unsqueeze(1);
   EXPECT_LT((y - mean.unsqueeze(0)).abs().max().item<double>(), 1e-8);
+}
+
+TEST(Lawcat, WithoutForgettingAndBlendingIsLolcatsLinearPart) {
+  const auto c = config_of(4, 2, 8);
+  Random random(3);
+  const auto draw = [&](at::IntArrayRef shape) { return random_normal(shape, 1, random).to(at::kDouble); };
+  const auto q = draw({30, 32}), k = draw({30, 16}), v = draw({30, 16}), map = .3 * draw({4, 8, 4});
+  auto mixer = mixer_of(c, {{"conv_init", 0.}});
+  parameter(*mixer, "query_map")->copy_(map);
+  parameter(*mixer, "gate_bias")->fill_(60);  // alpha is 1 - 5e-28
+  const auto y = heads_of(*mixer, c, q, k, v);
+
+  // LoLCATs' state holds what lies before its window, here one token that weighs nothing: a query moved on by one row
+  // sees all keys up to its own. Angles of 0 rotate nothing.
+  const auto recipe = lolcats_recipe();
+  const auto lolcats = recipe.mixer(c, recipe_options(recipe, {{"window", 1}, {"window_factor", -60.}}), 0, random);
+  for (const auto& p : lolcats->parameters())
+    *p.tensor = p.name == "window_factor" ? p.tensor->to(at::kDouble) : map.clone();
+  const auto later = [](const at::Tensor& x) { return at::constant_pad_nd(x, {0, 0, 1, 0}); };
+  const auto padded = [](const at::Tensor& x) { return at::constant_pad_nd(x, {0, 0, 0, 1}); };
+  const RopeTable still{at::ones({31, 4}, at::kDouble), at::zeros({31, 4}, at::kDouble)};
+  const MixerInput in{c, still, at::zeros({1, 31, c.hidden}, at::kDouble),
+                      at::cat({later(q), padded(k), padded(v)}, 1).unsqueeze(0), 0};
+  const auto expected = lolcats->forward(in, Form::Chunked)[0].slice(1, 1);
+  EXPECT_LT((y - expected).abs().max().item<double>(), 1e-8);  // 1e-10 in the denominator
+}
+
+TEST(Lawcat, RepeatsKeyHeadsForTheirQueryHeads) {
+  const auto shared = config_of(4, 2, 8), own = config_of(4, 4, 8);
+  Random random(3);
+  const auto draw = [&](at::IntArrayRef shape) { return random_normal(shape, 1, random).to(at::kDouble); };
+  const auto q = draw({40, 32}), k = draw({40, 16}), v = draw({40, 16}), x = draw({40, 6});
+  const auto repeated = [](const at::Tensor& rows) {  // of kv heads, [T, 2 d] -> [T, 4 d]
+    return rows.view({rows.size(0), 2, -1}).repeat_interleave(2, 1).flatten(1);
+  };
+  auto few = mixer_of(shared, Json::object()), many = mixer_of(own, Json::object());
+  for (const auto& p : few->parameters()) {
+    p.tensor->add_(draw(p.tensor->sizes()) * .5);
+    const bool of_gates = p.name == "gate_up" || p.name == "gate_bias";
+    *parameter(*many, p.name) =
+        of_gates ? p.tensor->unflatten(0, {2, 8}).repeat_interleave(2, 0).flatten(0, 1) : p.tensor->clone();
+  }
+  const auto y = heads_of(*few, shared, q, k, v, x);
+  EXPECT_LT((y - heads_of(*many, own, q, repeated(k), repeated(v), x)).abs().max().item<double>(), 1e-12);
+  EXPECT_GT((y - heads_of(*few, shared, q, k, v)).abs().max().item<double>(), 1e-3);  // gates do matter
 }
 
 TEST(Lawcat, HasTheSizeOfTheBrief) {

@@ -374,6 +374,10 @@ TEST(Lizard, WarnsOfGatesAndBranchesThatDoNothing) {
   EXPECT_NE(warnings({{"gate_bias", 9.}}).find("hardly"), std::string::npos);
   EXPECT_NE(warnings({{"gate_bias", -9.}}).find("everything"), std::string::npos);
   EXPECT_NE(warnings({{"alpha", -.1}}).find("switched off"), std::string::npos);
+  auto uneven = mixer_of(c, {{"alpha_per_head", true}});
+  parameter(*uneven, "alpha")[1] = -.1;
+  EXPECT_GT(uneven->gauges(in)[1].value, 0);
+  EXPECT_NE(uneven->gauges(in)[1].warning.find("switched off"), std::string::npos);
   EXPECT_EQ(mixer_of(c, {{"branches", "anchor"}})->gauges(in)[2].value, 0);
 }
 

@@ -41,11 +41,11 @@ Json control_options(const Student& student, std::int64_t sinks) {
   if (window <= 0) {
     const auto& c = student.decoder.config;
     const auto numbers = student.decoder.embedding.options().dtype(student.decoder.residual_type());
-    const auto keep_every = student.options.at("keep_every").get<std::int64_t>();
+    const auto kept = softmax_layers(student.options, c.layers);
     const auto slot = 2 * c.kv_heads * c.head_dim * static_cast<std::int64_t>(numbers.dtype().itemsize());
     std::int64_t bytes = 0, layers = 0;
     for (std::size_t i = 0; i < student.decoder.layers.size(); ++i) {
-      if (keep_every > 0 && (static_cast<std::int64_t>(i) + 1) % keep_every == 0) continue;
+      if (kept[i]) continue;
       bytes += student.decoder.layers[i].mixer->start(c, 1, numbers)->bytes();
       ++layers;
     }
@@ -64,12 +64,16 @@ std::vector<Entrant> entrants(const Decoder& teacher, const ContestOptions& opti
   std::vector<Entrant> rivals;
   for (const auto& name : names) {
     const auto& recipe = find_recipe(name);
-    auto published = recipe.defaults;
-    if (options.window > 0 && window_of(published) > 0) published["window"] = options.window;
-    add_once(rivals, entrant_of(name, published, name));
-    if (options.sinks > 0 && window_of(published) > 0 && sinks_of(published) == 0) {
-      published["sinks"] = options.sinks;
-      add_once(rivals, entrant_of(name, published, name));
+    std::vector<std::pair<std::string, Json>> forms{{name, recipe.defaults}};
+    for (const auto& [preset, changes] : recipe.presets)
+      if (recipe.defaults.at("preset") != preset)
+        forms.emplace_back(name + ", " + preset, recipe_options(recipe, {{"preset", preset}}));
+    for (auto& [title, form] : forms) {
+      if (options.window > 0 && window_of(form) > 0) form["window"] = options.window;
+      add_once(rivals, entrant_of(name, form, title));
+      if (options.sinks == 0 || window_of(form) == 0 || sinks_of(form) > 0) continue;
+      form["sinks"] = options.sinks;
+      add_once(rivals, entrant_of(name, form, title));
     }
   }
   std::set<std::int64_t> windows;
@@ -137,6 +141,11 @@ ContestTraining train_entrants(const Decoder& teacher, const std::vector<Entrant
           train(teacher, student,
                 share_budget(recipe.stages(entrant.options), tokens, batch.rows * batch.length * options.accumulate),
                 *source, mine);
+      for (const auto& stage : report.stages)
+        if (stage.value("idle", false))
+          result.notes.push_back(fmt::format(
+              "{}: its stage {} trained nothing: no loss depended on it (texts within the window, parts that are off)",
+              entrant.name, stage.at("name").get<std::string>()));
       result.students.push_back({entrant, std::move(student), report});
       if (report.interrupted) {
         result.interrupted = true;

@@ -17,8 +17,8 @@ namespace unbend::lm {
 Json control_options(const Student& student, std::int64_t sinks);
 
 struct Entrant {
-  std::string name;  ///< "liger, window 64", "liger, window 64 + 4 sinks", "lawcat", "control, softmax", "control,
-                     ///< window 64 + 4 sinks"
+  std::string name;  ///< "liger, window 64", "liger, window 64 + 4 sinks", "lizard, recommended, window 64", "control,
+                     ///< softmax", "control, window 64 + 4 sinks"
   std::string recipe;
   Json options;  ///< all of them
 };
@@ -30,9 +30,9 @@ struct ContestOptions {
   std::int64_t control_sinks = 4;
 };
 
-/// The recipes in their published form, after their controls: recipe `softmax`, which says what adapting to the text
-/// gives, and recipe `window` with sinks for each of their windows, which says what a window gives. A window that fits
-/// the memory of the first stands in where none has one. Usage error for unknown recipes and
+/// The recipes in their published form and their other presets, after their controls: recipe `softmax`, which says what
+/// adapting to the text gives, and recipe `window` with sinks for each of their windows, which says what a window
+/// gives. A window that fits the memory of the first stands in where none has one. Usage error for unknown recipes and
 /// values out of range.
 std::vector<Entrant> entrants(const Decoder& teacher, const ContestOptions& options);
 
@@ -52,6 +52,7 @@ struct Trained {
 struct ContestTraining {
   std::vector<Trained> students;
   std::vector<std::string> left_out;  ///< "NAME: why", of those that cannot take the model or whose training failed
+  std::vector<std::string> notes;     ///< "NAME: stage S trained nothing: why", of stages that could not
   bool interrupted = false;           ///< the last student is half trained, others are missing
 };
 

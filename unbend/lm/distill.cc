@@ -28,6 +28,8 @@ namespace unbend::lm {
 namespace {
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+constexpr double kLeastRate = 1e-5;  // that a plateau leads to (HazyResearch/lolcats, Liger)
+
 double cpu_now() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
 
 bool ends_with_any(const std::string& name, const std::vector<std::string>& endings) {
@@ -37,7 +39,7 @@ bool ends_with_any(const std::string& name, const std::vector<std::string>& endi
 }
 
 /// JSON has no NaN: checkpoints have null in its place.
-double number(const Json& json) { return json.is_null() ? NAN : json.get<double>(); }
+double number(const Json& json) { return json.is_number() ? json.get<double>() : NAN; }
 
 /// Everything that a checkpoint brings back.
 struct Place {
@@ -67,17 +69,26 @@ struct Place {
             {"plateau", plateau},
             {"source", source}};
   }
-  static Place from_json(const Json& j) {
+  /// Input error that names `file` for what no run of so many stages has written.
+  static Place from_json(const Json& j, std::size_t stages, const std::string& file) {
     Place p;
-    j.at("stage").get_to(p.stage), j.at("step").get_to(p.step), j.at("tokens").get_to(p.tokens),
-        j.at("stage_tokens").get_to(p.stage_tokens);
-    j.at("total_steps").get_to(p.total_steps), j.at("skipped").get_to(p.skipped), j.at("seconds").get_to(p.seconds);
-    j.at("cpu_seconds").get_to(p.cpu_seconds), j.at("stage_seconds").get_to(p.stage_seconds);
-    p.validation = number(j.at("validation")), p.first_loss = number(j.at("first_loss"));
-    for (const auto& loss : j.at("recent"))
-      if (!loss.is_null()) p.recent.push_back(loss.get<double>());
-    p.trained = j.value("trained", true);
-    p.finished = j.at("finished"), p.plateau = j.at("plateau"), p.source = j.at("source");
+    const auto count = [&](const char* key) {
+      const auto value = json_get<std::int64_t>(j, key, file);
+      require(value >= 0, "{}: {} is {}", file, key, value);
+      return value;
+    };
+    p.stage = count("stage"), p.step = count("step"), p.tokens = count("tokens");
+    require(p.stage <= static_cast<std::int64_t>(stages), "{}: stage {} of {}", file, p.stage, stages);
+    p.stage_tokens = count("stage_tokens"), p.total_steps = count("total_steps"), p.skipped = count("skipped");
+    p.seconds = json_get<double>(j, "seconds", file), p.cpu_seconds = json_get<double>(j, "cpu_seconds", file);
+    p.stage_seconds = json_get<double>(j, "stage_seconds", file);
+    p.validation = number(json_get<Json>(j, "validation", file));
+    p.first_loss = number(json_get<Json>(j, "first_loss", file));
+    for (const auto& loss : json_get<Json>(j, "recent", file))
+      if (loss.is_number()) p.recent.push_back(loss.get<double>());
+    p.trained = json_get<bool>(j, "trained", file, true);
+    p.finished = json_get<Json>(j, "finished", file), p.plateau = json_get<Json>(j, "plateau", file);
+    p.source = json_get<Json>(j, "source", file);
     return p;
   }
 };
@@ -127,6 +138,22 @@ Projection training_only(Projection projection, const std::vector<std::string>& 
   }
   projection.weight = at::cat(rows);
   return projection;
+}
+
+/// Tokens that are no padding, bool [B, T] (those up to a row's last target and the token that it asks for); undefined
+/// where all are.
+at::Tensor real_tokens(const Batch& batch, at::Device device) {
+  const auto asked = batch.targets.ge(0);
+  if (!asked.any().item<bool>()) return {};
+  const auto places = at::arange(batch.ids.size(1), asked.options().dtype(at::kLong));
+  const auto last = asked.to(at::kLong).mul(places).amax(1, true);
+  const auto real = places.le(last + 1);
+  return real.all().item<bool>() ? at::Tensor() : real.to(device);
+}
+
+/// Mean squared difference of [B, T, ..] over the tokens in `real`.
+at::Tensor mean_square(const at::Tensor& a, const at::Tensor& b, const at::Tensor& real) {
+  return real.defined() ? at::mse_loss(a.index({real}), b.index({real})) : at::mse_loss(a, b);
 }
 
 /// The first layer whose heads are not finite, or that refuses its input, as gates do where it is not.
@@ -203,7 +230,7 @@ class Trainer {
     require(checkpoint.state.value("identity", "") == options_.identity,
             "{}: this checkpoint belongs to another run (other model, texts, recipe or options): use another folder",
             file->string());
-    place_ = Place::from_json(checkpoint.state);
+    place_ = Place::from_json(checkpoint.state, stages_.size(), file->string());
     source_.restore(place_.source);
     if (!options_.quiet) fmt::print(stderr, "going on from {} ({} tokens done)\n", file->string(), place_.tokens);
     return checkpoint;
@@ -222,8 +249,10 @@ class Trainer {
     const auto t = trainables(student_, stage.kind, own_weights(stage, options_));
     if (from) assign(changed, tensors_under(from->tensors, "student."), "checkpoint");
     std::vector<ParameterGroup> groups;
+    double largest_rate = kLeastRate;
     for (const auto& [list, rate] :
          {std::pair{&t.mixer, stage.mixer_learning_rate}, {&t.weights, stage.learning_rate}}) {
+      if (rate == 0) continue;  // frozen: their gradients must not decide over the clipping of others
       ParameterGroup matrices{{}, rate, stage.weight_decay, stage.beta1, stage.beta2},
           others{{}, rate, 0, stage.beta1, stage.beta2};
       for (const auto& p : *list) {
@@ -231,7 +260,10 @@ class Trainer {
         (p.tensor->dim() >= 2 ? matrices : others).parameters.push_back(*p.tensor);
       }
       for (auto* group : {&matrices, &others})
-        if (!group->parameters.empty()) groups.push_back(std::move(*group));
+        if (!group->parameters.empty()) {
+          largest_rate = std::max(largest_rate, rate);
+          groups.push_back(std::move(*group));
+        }
     }
     if (student_.config.tied) student_.head = student_.embedding;
     if (!student_.head.requires_grad())
@@ -239,6 +271,7 @@ class Trainer {
           student_.head.const_data_ptr() == teacher_.head.const_data_ptr() ? teacher_head_ : freeze_head(student_.head);
     AdamW optimizer(std::move(groups));
     PlateauSchedule plateau;
+    plateau.floor = kLeastRate / largest_rate;
     if (from && place_.step > 0) {
       optimizer.load_state(tensors_under(from->tensors, "adamw."));
       plateau.load_state(place_.plateau);
@@ -383,6 +416,7 @@ class Trainer {
             options_.title, batch.ids.size(1));
     double total = 0;
     std::int64_t layers = 0;
+    const auto real = real_tokens(batch, teacher_.device());
     const at::NoGradGuard no_grad;
     teacher_.hidden(
         batch.ids, Form::Chunked, [&](std::int64_t layer, const MixerInput& input, const at::Tensor& heads) {
@@ -391,8 +425,11 @@ class Trainer {
           const bool kept = typeid(mixer) == typeid(original);  // such a layer has nothing to learn
           if (mixer.parameters().empty() && (kept || stage.projections.empty())) return;
           const at::AutoGradMode grad(true);
-          const auto error = stage.projections.empty() ? at::mse_loss(mixer.forward(input, Form::Chunked), heads)
-                                                       : output_error(stage, layer, input, heads);
+          const auto error =
+              stage.projections.empty()
+                  ? mean_square(mixer.forward(input, Form::Chunked).transpose(1, 2), heads.transpose(1, 2), real)
+                  : mean_square(student_output(stage, layer, input),
+                                teacher_.layers[layer].output(heads.transpose(1, 2).flatten(2)), real);
           const auto loss = error * (stage.mse_scale / static_cast<double>(options_.accumulate));
           if (loss.requires_grad()) loss.backward(), place_.trained = true;
           total += loss.item<double>() * static_cast<double>(options_.accumulate);
@@ -401,14 +438,12 @@ class Trainer {
     return total / static_cast<double>(std::max<std::int64_t>(1, layers));
   }
 
-  /// What the layer's attention adds to the residual stream against the teacher's, with projections of the student's.
-  at::Tensor output_error(const Stage& stage, std::int64_t index, const MixerInput& input, const at::Tensor& heads) {
+  /// What the layer's attention adds to the residual stream with projections of the student's.
+  at::Tensor student_output(const Stage& stage, std::int64_t index, const MixerInput& input) {
     const auto& layer = student_.layers[index];
     const MixerInput mine{input.config, input.rope, input.x, training_only(layer.qkv, stage.projections)(input.x),
                           input.position};
-    const auto joined = [](const at::Tensor& x) { return x.transpose(1, 2).flatten(2); };
-    return at::mse_loss(layer.output(joined(layer.mixer->forward(mine, Form::Chunked))),
-                        teacher_.layers[index].output(joined(heads)));
+    return layer.output(layer.mixer->forward(mine, Form::Chunked).transpose(1, 2).flatten(2));
   }
 
   /// The teacher's likeliest tokens and their log-probabilities, [B * T, top_k]; kept in a file per batch if a folder
@@ -538,7 +573,7 @@ TrainReport train(const Decoder& teacher, Decoder& student, const std::vector<St
   }
   require(!active.empty(),
           "distill: there is nothing to train in stage {}: no converted layer has a mixer with parameters, or low-rank "
-          "corrections, that the stage trains; see the options keep_every and lora_rank",
+          "corrections, that the stage trains; see the options keep_every, softmax_layers and lora_rank",
           fmt::join(idle, ", "));
   auto report = Trainer(teacher, student, active, source, options).run();
   for (const auto& name : idle) report.stages.push_back({{"name", name}, {"tokens", 0}, {"steps", 0}, {"idle", true}});

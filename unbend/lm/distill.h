@@ -16,8 +16,10 @@ namespace unbend::lm {
 
 /// Sequences to train on.
 struct Batch {
-  at::Tensor ids;      ///< [B, T] int64
-  at::Tensor targets;  ///< [B, T] int64: the token that follows each position, or -1 where there is no loss
+  at::Tensor ids;  ///< [B, T] int64
+  /// [B, T] int64: the token that follows each position, or -1 where there is no loss. What lies behind a row's last
+  /// target and the token that it asks for is padding.
+  at::Tensor targets;
 };
 
 /// An endless supply of batches whose place can be stored.

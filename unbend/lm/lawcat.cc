@@ -15,6 +15,7 @@ namespace unbend::lm {
 namespace {
 
 constexpr double kSmallestFeature = 1e-12, kSmallestMass = 1e-10;
+constexpr double kSmallSum = 1e-8;  // of a denominator: kSmallestMass takes 1 % of the result from there on
 
 struct LawcatState : MixerState {
   std::optional<WindowCache> window;
@@ -50,7 +51,7 @@ class LawcatMixer : public Mixer {
     require(window_ > 0 || sinks_ == 0, "lawcat: {} sinks without a window", sinks_);
     conv_ = o.at("conv").get<bool>();
     size_ = o.at("conv_size").get<std::int64_t>();
-    require(size_ >= 1, "lawcat: conv_size must be at least 1, not {}", size_);
+    require(size_ >= 1 && size_ <= 4096, "lawcat: conv_size must be 1 to 4096, not {}", size_);
     const auto act = o.at("conv_act").get<std::string>();
     require(act == "none" || act == "silu", "lawcat: conv_act must be none or silu, not '{}'", act);
     silu_ = act == "silu";
@@ -67,7 +68,7 @@ class LawcatMixer : public Mixer {
             f);
     if (f == 0) f = c.head_dim / 2;
     const std::int64_t rank = o.at("gate_rank").get<std::int64_t>();
-    require(rank >= 0, "lawcat: gate_rank must be 0 (full) or more, not {}", rank);
+    require(rank >= 0 && rank <= 65536, "lawcat: gate_rank must be 0 (full) to 65536, not {}", rank);
 
     const auto taps = [&](std::int64_t heads) {
       auto t = at::full({heads, c.head_dim, size_}, o.at("conv_init").get<double>());
@@ -139,13 +140,25 @@ class LawcatMixer : public Mixer {
   }
 
   std::vector<Gauge> gauges(const MixerInput& in) const override {
-    if (!gated_) return {};
-    const auto half_life =
-        std::log(.5) / log_decay(in).to(at::kDouble).mean(at::IntArrayRef({0, 2})).flatten();  // of each feature
-    const auto above = [&](double tokens) { return half_life.gt(tokens).to(at::kDouble).mean().item<double>(); };
-    return {{"median half-life of features (tokens)", half_life.median().item<double>(), ""},
-            {"share above 100", above(100), ""},
-            {"share above 1,000", above(1000), ""}};
+    const auto share = [](const at::Tensor& which) { return which.to(at::kDouble).mean().item<double>(); };
+    std::vector<Gauge> all;
+    if (gated_) {
+      const auto half_life =
+          std::log(.5) / log_decay(in).to(at::kDouble).mean(at::IntArrayRef({0, 2})).flatten();  // of each feature
+      all = {{"median half-life of features (tokens)", half_life.median().item<double>(), ""},
+             {"share above 100", share(half_life.gt(100)), ""},
+             {"share above 1,000", share(half_life.gt(1000)), ""},
+             {"share above 10,000", share(half_life.gt(10000)), ""},
+             {"share above 30,000", share(half_life.gt(30000)), ""}};
+    }
+    if (normalise_ && window_ == 0) {  // a window's own sum keeps a common denominator away from 0
+      LawcatState none;
+      const auto sums = recurrence(in, none, Form::Chunked);
+      const double small = share(sums.select(-1, sums.size(-1) - 1).lt(kSmallSum));
+      all.push_back({"share of denominators below 1e-8", small, ""});
+      if (small > 0) all.back().warning = "some queries match no key: their results shrink towards 0";
+    }
+    return all;
   }
 
   std::unique_ptr<Mixer> clone() const override {

@@ -70,6 +70,9 @@ class LigerMixer : public Mixer {
     require(source_ == "k" || source_ == "q" || source_ == "v" || source_ == "projection",
             "liger: gate_source must be k, q, v or projection, not '{}'", source_);
     gated_ = o.at("gate").get<bool>();
+    require(gated_ || (name_ != "hgrn2" && name_ != "gsa"),
+            "liger: variant {} writes with 1 - alpha, so that gate false (alpha = 1) would leave its state 0 forever",
+            name_);
     normalizer_ = o.at("gate_logit_normalizer").get<double>();
     require(normalizer_ > 0 && std::isfinite(normalizer_), "liger: gate_logit_normalizer must be above 0, not {}",
             normalizer_);
@@ -86,6 +89,8 @@ class LigerMixer : public Mixer {
             "liger: mix_linear {} and mix_window {} must be finite", mix_linear_, mix_window_);
     const auto map = o.at("feature_map").get<std::string>();
     require(map == "softmax" || map == "learned", "liger: feature_map must be softmax or learned, not '{}'", map);
+    require(map == "softmax" || name_ != "gsa",
+            "liger: variant gsa has no features: its feature_map must be softmax, not '{}'", map);
     if (map == "learned") {
       query_map_ = softmax_pair_map_start(c.heads, c.head_dim);
       key_map_ = softmax_pair_map_start(c.kv_heads, c.head_dim);

@@ -12,13 +12,15 @@
 namespace unbend::lm {
 
 /// Options beside the common ones:
-///   variant               gla, hgrn2, gsa, mamba2, mlstm, rwkv6 or gated_deltanet (table 1)
-///   gate_source           k (the paper's choice), q, v (table 8) or projection (a trained linear map of the layer's
-///   input) gate                  false: alpha = 1 gate_logit_normalizer divides log alpha where the official code does
-///   (gla, gsa, gated_deltanet) pool_size             entries that one pooling output covers (1 = none; must divide the
-///   source's width) feature_map           softmax (no weights) or learned ([softmax(x M), softmax(-x M)] per head)
-///   slots                 M of gsa; 0 = head width
-///   mix_linear, mix_window weights a and b (0.5 each; 0 switches a branch off)
+///   variant                  gla, hgrn2, gsa, mamba2, mlstm, rwkv6 or gated_deltanet (table 1)
+///   gate_source              k (the paper's choice), q, v (table 8) or projection (a trained map of the layer's input)
+///   gate                     false: alpha = 1; not for hgrn2 and gsa, which write with 1 - alpha
+///   gate_logit_normalizer    divides log alpha where the official code does (gla, gsa, gated_deltanet)
+///   pool_size                entries that one pooling output covers (1: none; must divide the source's width)
+///   feature_map              softmax (no weights) or learned ([softmax(x M), softmax(-x M)] per head; not for gsa,
+///                            which has no features)
+///   slots                    M of gsa; 0: the head width
+///   mix_linear, mix_window   weights a and b (0.5 each; 0 switches a branch off)
 Recipe liger_recipe();
 
 }  // namespace unbend::lm

@@ -86,7 +86,7 @@ class LizardMixer : public Mixer {
     require(tau_ > 0, "lizard: gate_tau must be above 0, not {}", tau_);
     const double bias = finite(o, "gate_bias");
     const auto rank = o.at("gate_rank").get<std::int64_t>();
-    require(rank >= 1, "lizard: gate_rank must be at least 1, not {}", rank);
+    require(rank >= 1 && rank <= 65536, "lizard: gate_rank must be 1 to 65536, not {}", rank);
     if (gate_ == "gla") {
       const double bound = 1 / std::sqrt(static_cast<double>(c.hidden));
       gate_down_ = random_uniform({rank, c.hidden}, -bound, bound, random);
@@ -99,7 +99,7 @@ class LizardMixer : public Mixer {
     }
 
     const auto meta = o.at("meta").get<std::int64_t>();
-    require(meta >= 0, "lizard: meta must be 0 (no sinks) or more, not {}", meta);
+    require(meta >= 0 && meta <= 65536, "lizard: meta must be 0 (no sinks) to 65536, not {}", meta);
     const double start = finite(o, "meta_start"), spread = finite(o, "meta_spread");
     if (meta > 0) meta_ = at::linspace(start - spread / 2, start + spread / 2, meta);
     alpha_ = at::full({o.at("alpha_per_head").get<bool>() ? c.heads : 1}, finite(o, "alpha"));
@@ -165,7 +165,8 @@ class LizardMixer : public Mixer {
     if (meta_.defined()) all.push_back({"share of the meta memory", 1 - mean(window_share(window)), ""});
     if (gates.defined() && gamma > .999) all[0].warning = "the gates hardly forget anything";
     if (gamma < .01) all[0].warning = "the gates forget everything at once";
-    if (alpha <= 0) all[1].warning = "the window's branch is switched off or turned around";
+    // Its mean would hide a head whose window is switched off.
+    if (alpha_.min().item<double>() <= 0) all[1].warning = "the window's branch is switched off or turned around";
     return all;
   }
 

@@ -12,11 +12,12 @@
 //
 // The paper trains with gates inside the exponents, exp(z M + log C) for queries and exp(z M - log C) for keys with
 // C_t = gamma_1 ... gamma_t, so that a chunk is one product of matrices. Our gated_scan() gets features and log gamma
-// apart and weighs the product of each pair by exp(log C_i - log C_j): the same number by the laws of exponents, but
-// never an exponential of a positive number, for any gate and any length, and it holds for softmax features too, where
-// a gate added before the softmax would cancel. Features exp(z M) may overflow by themselves: keys are kept relative to
-// the largest exponent that the state still holds, r_t = max(r_{t-1} + log gamma_t, max(k_t M)), whose change is one
-// more decay of the state, and queries relative to their own largest; both cancel in n_t / z_t.
+// apart, which holds for softmax features too, where a gate added before the softmax would cancel. Its kernel for CPUs
+// does the same as the paper, chunk by chunk: queries are multiplied by P, the product of the gates since the chunk's
+// first token, and keys by 1/P, and a chunk ends where P would fall below 2^-60, so that no factor overflows for any
+// gate and any length (unbend/attention/gated_scan_chunk.h). Features exp(z M) may overflow by themselves: keys are
+// kept relative to the largest exponent that the state still holds, r_t = max(r_{t-1} + log gamma_t, max(k_t M)), whose
+// change is one more decay of the state, and queries relative to their own largest; both cancel in n_t / z_t.
 #pragma once
 
 #include "unbend/lm/recipe.h"

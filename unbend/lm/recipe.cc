@@ -14,6 +14,7 @@
 #include "unbend/lm/lora.h"
 #include "unbend/lm/regla.h"
 #include "unbend/lm/supra.h"
+#include "unbend/tensor/check.h"
 
 namespace unbend::lm {
 namespace {
@@ -46,8 +47,30 @@ const Recipe& find_recipe(std::string_view name) {
 }
 
 Json common_options(std::int64_t window, std::int64_t sinks) {
-  return {{"window", window}, {"sinks", sinks},    {"keep_every", 0},
-          {"lora_rank", 8},   {"lora_alpha", 8.0}, {"lora_targets", {"q", "k", "v"}}};
+  return {{"window", window},
+          {"sinks", sinks},
+          {"keep_every", 0},
+          {"softmax_layers", Json::array()},
+          {"lora_rank", 8},
+          {"lora_alpha", 8.0},
+          {"lora_targets", {"q", "k", "v"}}};
+}
+
+std::vector<bool> softmax_layers(const Json& options, std::int64_t layers) {
+  std::vector<bool> kept(static_cast<std::size_t>(layers));
+  const auto every = options.value("keep_every", std::int64_t{0});
+  const auto list = options.value("softmax_layers", Json::array());  // older files have none
+  require(every >= 0, "keep_every must be at least 0, not {}", every);
+  require(every == 0 || list.empty(), "keep_every and softmax_layers exclude each other");
+  for (std::int64_t i = 1; every > 0 && i <= layers; ++i) kept[static_cast<std::size_t>(i - 1)] = i % every == 0;
+  for (const auto& layer : list) {
+    require(layer.is_number_integer() && layer.get<std::int64_t>() >= 0 && layer.get<std::int64_t>() < layers,
+            "softmax_layers: {} is no number of a layer: 0 to {}", layer.dump(), layers - 1);
+    kept[layer.get<std::size_t>()] = true;
+  }
+  require(list.empty() || std::ranges::find(kept, false) != kept.end(),
+          "softmax_layers lists all layers: nothing would be linear");
+  return kept;
 }
 
 Json recipe_options(const Recipe& recipe, const Json& changes) {
@@ -86,18 +109,31 @@ Student convert(const Decoder& teacher, const Recipe& recipe, const Json& option
   const auto least = std::min<std::int64_t>(1, recipe.defaults.at("window").get<std::int64_t>());  // 0: none needed
   require(window >= least, "recipe {}: window must be at least {}, not {}", recipe.name, least, window);
   require(sinks >= 0, "recipe {}: sinks must be at least 0, not {}", recipe.name, sinks);
-  const auto keep_every = options.at("keep_every").get<std::int64_t>(),
-             rank = options.at("lora_rank").get<std::int64_t>();
+  constexpr std::int64_t kMost = std::int64_t{1} << 20;
+  require(window <= kMost && sinks <= kMost,
+          "recipe {}: a window of {} and {} sinks are more than the {} that are possible", recipe.name, window, sinks,
+          kMost);
+  const auto kept = softmax_layers(options, teacher.config.layers);
+  const auto rank = options.at("lora_rank").get<std::int64_t>();
   require(rank >= 0, "recipe {}: lora_rank must be at least 0, not {}", recipe.name, rank);
   const auto alpha = options.at("lora_alpha").get<double>();
   const auto targets = lora_targets(options);
   const auto residual = student.decoder.residual_type();
   for (std::size_t i = 0; i < student.decoder.layers.size(); ++i) {
     auto& layer = student.decoder.layers[i];
-    if (keep_every > 0 && (i + 1) % keep_every == 0) continue;
-    layer.mixer = recipe.mixer(teacher.config, options, static_cast<std::int64_t>(i), random);
-    for (const auto& parameter : layer.mixer->parameters())
+    if (kept[i]) continue;
+    try {
+      layer.mixer = recipe.mixer(teacher.config, options, static_cast<std::int64_t>(i), random);
+    } catch (const Error&) {
+      throw;
+    } catch (const std::exception& error) {  // numbers beyond float32, tensors beyond the memory
+      const std::string why = error.what();
+      fail_input("recipe {}: an option is too large: {}", recipe.name, why.substr(0, why.find('\n')));
+    }
+    for (const auto& parameter : layer.mixer->parameters()) {
+      check_finite(*parameter.tensor, fmt::format("recipe {}, these options: {}", recipe.name, parameter.name));
       *parameter.tensor = parameter.tensor->to(teacher.device(), residual);
+    }
     if (recipe.weights) recipe.weights(layer, options, random);
     if (rank == 0) continue;
     for (auto* projection : {&layer.qkv, &layer.output, &layer.gate_up, &layer.down}) {
@@ -121,10 +157,10 @@ Student with_options(const Student& student, const Json& changes) {
   Json wanted = student.options;
   wanted.update(changes);
   Student changed{student.decoder.fork(), student.recipe, recipe_options(recipe, wanted), student.own};
-  const auto keep_every = student.options.at("keep_every").get<std::int64_t>();
+  const auto kept = softmax_layers(student.options, student.decoder.config.layers);
   Random random(0);  // what it draws is overwritten
   for (std::size_t i = 0; i < changed.decoder.layers.size(); ++i) {
-    if (keep_every > 0 && (i + 1) % keep_every == 0) continue;
+    if (kept[i]) continue;
     auto& mixer = changed.decoder.layers[i].mixer;
     std::map<std::string, at::Tensor> tensors;
     for (const auto& parameter : mixer->parameters()) tensors[parameter.name] = *parameter.tensor;

@@ -29,12 +29,12 @@ struct Stage {
   double mixer_learning_rate = 1e-2;
   double beta1 = .9, beta2 = .95;
   double weight_decay = 0;  ///< of tensors with two or more dimensions; norms, biases and scalars have none
-  Schedule schedule = Schedule::Cosine;
-  double warmup = .1, floor = .1;    ///< fractions of the stage, of the peak rate
-  double clip = 1;                   ///< global gradient norm; 0 = none
-  double mse_scale = 1000;           ///< Transfer
-  double kl = 0, cross_entropy = 1;  ///< EndToEnd: weights of KL(teacher || student) and of the next-token loss
-  std::int64_t top_k = 64;           ///< teacher probabilities kept per token; the rest is one bucket
+  Schedule schedule = Schedule::Cosine;  ///< Plateau: a tenth after ten validations without gain, to 1e-5 at least
+  double warmup = .1, floor = .1;        ///< fractions of the stage, of the peak rate
+  double clip = 1;                       ///< global gradient norm; 0 = none
+  double mse_scale = 1000;               ///< Transfer
+  double kl = 0, cross_entropy = 1;      ///< EndToEnd: weights of KL(teacher || student) and of the next-token loss
+  std::int64_t top_k = 64;               ///< teacher probabilities kept per token; the rest is one bucket
   /// EndToEnd: the decoder's own weights that train too, by the endings of their names in weights() ("" for all).
   /// If its head is among them, kl must be 0.
   std::vector<std::string> also;
@@ -67,9 +67,13 @@ const Recipe& find_recipe(std::string_view name);
 /// preset, or a value of another type.
 Json recipe_options(const Recipe& recipe, const Json& changes);
 
-/// Options that every recipe has: window w, sinks, LoRA rank, alpha and targets, and `keep_every` (n > 0 leaves every
-/// n-th layer softmax: the layer-wise hybrids of the papers).
+/// Options that every recipe has: window w, sinks, LoRA rank, alpha and targets, and which layers stay softmax, as in
+/// the papers' layer-wise hybrids: `keep_every` (n > 0: every n-th one) or `softmax_layers` (their numbers, from 0).
 Json common_options(std::int64_t window, std::int64_t sinks);
+
+/// Which of `layers` layers those options leave softmax. Input error for numbers that are no layer's, for both options
+/// at once, and for a list of all layers.
+std::vector<bool> softmax_layers(const Json& options, std::int64_t layers);
 
 /// A model that came out of a recipe, with what is needed to store it as a delta.
 struct Student {

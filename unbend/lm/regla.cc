@@ -5,13 +5,14 @@
 #include <cmath>
 #include <numbers>
 
+#include "unbend/attention/feature_map.h"
 #include "unbend/attention/recurrences.h"
 #include "unbend/base/error.h"
 
 namespace unbend::lm {
 namespace {
 
-constexpr double kSmallestHead = 1e-30;  // heads and sums below count as 0
+constexpr double kSmallestHead = 1e-37;  // heads and sums below count as 0
 constexpr double kLargestSpan = 80;      // exp(-88) is no normal float any more
 
 void check_choice(const char* option, const std::string& value, const std::vector<std::string>& choices) {
@@ -49,9 +50,9 @@ class ReglaMixer : public Mixer {
       check_choice(option, value, choices);
       return value;
     };
-    feature_ = choice("feature", {"safe_exp", "relu", "elu1", "none"});
+    feature_ = choice("feature", {"safe_exp", "relu", "elu1", "hedgehog", "none"});
     shift_ = choice("shift", {"running", "global", "none"});
-    gate_ = choice("gate", {"refined", "sigmoid", "scalar", "fast_decay", "none"});
+    gate_ = choice("gate", {"refined", "sigmoid", "scalar", "delta", "fast_decay", "none"});
     axis_ = choice("gate_axis", {"value", "key"}) == "value" ? DecayAxis::Value : DecayAxis::Key;
     norm_ = choice("norm", {"rms", "layer", "none"});
     const bool anew = choice("init", {"teacher", "random"}) == "random";
@@ -62,16 +63,22 @@ class ReglaMixer : public Mixer {
     scale_ = o.at("scale_s").get<bool>() && feature_ == "safe_exp" ? feature_scale(c.head_dim) : 1;
     denominator_ = o.at("denominator").get<bool>();
     require(!denominator_ || feature_ != "none", "regla: a denominator needs features that are not negative");
+    require(!denominator_ || gate_ != "delta", "regla: gate=delta corrects the state and has no denominator");
     rotate_ = o.at("rope").get<bool>();
     const auto rank = o.at("gate_rank").get<std::int64_t>();
-    require(rank >= 0, "regla: gate_rank must be 0 (full) or more, not {}", rank);
+    require(rank >= 0 && rank <= 65536, "regla: gate_rank must be 0 (full) to 65536, not {}", rank);
     const auto bias = o.at("gate_bias").get<double>();
     require(std::isfinite(bias), "regla: gate_bias must be finite, not {}", bias);
 
+    if (feature_ == "hedgehog") {
+      query_map_ = softmax_pair_map_start(c.heads, c.head_dim);
+      key_map_ = softmax_pair_map_start(c.kv_heads, c.head_dim);
+    }
     if (norm_ != "none") norm_gain_ = at::ones({c.heads, c.head_dim});
     if (gate_ == "none") return;
     constexpr double kDeviation = .02;
-    const std::int64_t each = gate_ == "scalar" ? c.heads : c.heads * c.head_dim, rows = each * gates();
+    const std::int64_t each = gate_ == "scalar" || gate_ == "delta" ? c.heads : c.heads * c.head_dim,
+                       rows = each * gates();
     if (rank > 0) gate_down_ = random_normal({rank, c.hidden}, kDeviation, random);
     gate_weight_ = random_normal({rows, rank > 0 ? rank : c.hidden}, kDeviation, random);
     gate_bias_ = at::zeros({rows});
@@ -103,7 +110,9 @@ class ReglaMixer : public Mixer {
     for (const auto& [name, tensor] : {std::pair{"gate_down", &gate_down_},
                                        {"gate_weight", &gate_weight_},
                                        {"gate_bias", &gate_bias_},
-                                       {"norm_gain", &norm_gain_}})
+                                       {"norm_gain", &norm_gain_},
+                                       {"query_map", &query_map_},
+                                       {"key_map", &key_map_}})
       if (tensor->defined()) all.push_back({name, tensor});
     return all;
   }
@@ -142,6 +151,7 @@ class ReglaMixer : public Mixer {
   at::Tensor query_features(const at::Tensor& q) const {
     if (feature_ == "relu") return at::relu(q);
     if (feature_ == "elu1") return at::elu(q) + 1;
+    if (feature_ == "hedgehog") return softmax_pair_map(q, query_map_.to(q.scalar_type()));
     if (feature_ == "none") return q;
     const auto largest = q.amax(-1, true);
     return (q - (scale_free() ? largest.detach() : largest)).exp() * scale_;
@@ -151,6 +161,7 @@ class ReglaMixer : public Mixer {
   std::pair<at::Tensor, at::Tensor> key_features(const at::Tensor& k, ReglaState& state) const {
     if (feature_ == "relu") return {at::relu(k), {}};
     if (feature_ == "elu1") return {at::elu(k) + 1, {}};
+    if (feature_ == "hedgehog") return {softmax_pair_map(k, key_map_.to(k.scalar_type())), {}};
     if (feature_ == "none") return {k, {}};
     if (shift_ == "none") return {k.exp(), {}};
     auto largest = k.amax(-1, true);
@@ -178,6 +189,15 @@ class ReglaMixer : public Mixer {
     if (denominator_)
       values = decays_values() ? at::cat({values, at::ones_like(values)}, -1) : at::constant_pad_nd(values, {0, 1}, 1);
 
+    ScanOptions options;
+    options.form = form;
+    if (gate_ == "delta") {  // of unit keys, whose scale is no matter
+      const auto unit = keys / at::linalg_vector_norm(keys, 2, {-1}, true).clamp_min(kSmallestHead);
+      const Scan scan =
+          gated_delta_rule(queries, unit, values, {}, gate_logits(in)[0].sigmoid().squeeze(-1), state.scan, options);
+      state.scan = scan.state;
+      return normed(scan.out);
+    }
     at::Tensor log_decay = repeated(shrink), log_key_decay;
     if (gate_ != "none") {
       const auto z = gate_logits(in);
@@ -187,8 +207,6 @@ class ReglaMixer : public Mixer {
       if (denominator_ && decays_values()) log_gate = at::cat({log_gate, log_gate}, -1);
       log_decay = log_decay.defined() ? log_decay + log_gate : log_gate;
     }
-    ScanOptions options;
-    options.form = form;
     options.axis = decays_values() ? DecayAxis::Value : DecayAxis::Key;
     const Scan scan = log_key_decay.defined()
                           ? doubly_gated_scan(queries, keys, values, log_key_decay, log_decay, state.scan, options)
@@ -216,6 +234,7 @@ class ReglaMixer : public Mixer {
   bool denominator_, rotate_;
   at::Tensor gate_down_, gate_weight_, gate_bias_;  // [r, hidden], [gates H d (scalar: H), hidden or r], [gates H d]
   at::Tensor norm_gain_;                            // [H, d]
+  at::Tensor query_map_, key_map_;                  // [H, d, d/2], [Hkv, d, d/2]; hedgehog only
 };
 
 }  // namespace

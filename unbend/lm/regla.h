@@ -17,10 +17,11 @@
 namespace unbend::lm {
 
 /// Options beside the common ones (it has no window; LoRA rank 0, since all weights train):
-///   feature       safe_exp (above), relu, elu1 (elu + 1) or none
+///   feature       safe_exp (above), relu, elu1 (elu + 1), hedgehog (learned softmax pairs, feature_map.h) or none
 ///   shift         of safe_exp keys: running, global (over the whole sequence: no streaming) or none
 ///   scale_s       s with safe_exp (false: 1)
 ///   gate          refined (above), sigmoid (f = g), scalar (one g per head; S_t = g S + (1 - g) phi_k^T v_t),
+///                 delta (one g per head; S_t = S - g phi_k^T phi_k S + g phi_k^T v_t with unit phi_k),
 ///                 fast_decay (two gates, S decays by g_value along one axis and by g_key along the other) or none
 ///   gate_axis     of refined and sigmoid: value, or key as in flash-linear-attention's GLA
 ///   gate_rank     r > 0: gates from r numbers per token (0: from all of x_t)
@@ -32,7 +33,8 @@ namespace unbend::lm {
 ///   warm_start    before all weights train: gates (gates and gains, to the teacher's heads), projections (the same and
 ///                 W_q, W_k, W_o, with init=random W_v too, to the outputs of the teacher's attention) or none
 /// Baselines: feature=relu gate=none norm=none denominator=true is linear attention; feature=none gate=fast_decay is
-/// Mao 2022 (arXiv 2210.04243); gate=scalar is RFA's gate.
+/// Mao 2022 (arXiv 2210.04243); gate=scalar is RFA's gate, gate=delta the delta rule (Schlag et al. 2021,
+/// arXiv 2102.11174).
 /// A gauge says how far the largest entries of keys lie apart: below 80 or so, none of them underflows.
 Recipe regla_recipe();
 
