@@ -7,26 +7,14 @@
 #include <cmath>
 
 #include "tests/error_message.h"
+#include "tests/lm/one_mixer.h"
 #include "unbend/lm/lolcats.h"
 #include "unbend/lm/projection.h"
 
 namespace unbend::lm {
 namespace {
 
-DecoderConfig config_of(std::int64_t heads, std::int64_t kv_heads, std::int64_t width) {
-  DecoderConfig c;
-  c.layers = 1, c.hidden = 6, c.heads = heads, c.kv_heads = kv_heads, c.head_dim = width, c.ffn = 8, c.vocab = 10;
-  c.context = 64;
-  return c;
-}
-
-std::unique_ptr<Mixer> mixer_of(const DecoderConfig& c, const Json& changes) {
-  const auto recipe = lawcat_recipe();
-  Random random(4);
-  auto mixer = recipe.mixer(c, recipe_options(recipe, changes), 0, random);
-  for (const auto& p : mixer->parameters()) *p.tensor = p.tensor->to(at::kDouble);
-  return mixer;
-}
+std::unique_ptr<Mixer> mixer_of(const DecoderConfig& c, const Json& changes) { return one_mixer("lawcat", c, changes); }
 
 /// Heads of the mixer for q [T, H d], k and v [T, Hkv d], and the layer's input x [T, hidden] (0: gates stay where they
 /// start).
@@ -42,10 +30,6 @@ at::Tensor* parameter(Mixer& mixer, const std::string& name) {
   for (const auto& p : mixer.parameters())
     if (p.name == name) return p.tensor;
   return nullptr;
-}
-
-at::Tensor rows(const std::vector<double>& values, std::int64_t width) {
-  return at::tensor(values, at::kDouble).view({-1, width});
 }
 
 TEST(Lawcat, WorkedExample) {

@@ -5,25 +5,13 @@
 #include <torch/types.h>
 
 #include "tests/error_message.h"
+#include "tests/lm/one_mixer.h"
 #include "unbend/lm/projection.h"
 
 namespace unbend::lm {
 namespace {
 
-DecoderConfig config_of(std::int64_t heads, std::int64_t kv_heads, std::int64_t width) {
-  DecoderConfig c;
-  c.layers = 1, c.hidden = 6, c.heads = heads, c.kv_heads = kv_heads, c.head_dim = width, c.ffn = 8, c.vocab = 10;
-  c.context = 64;
-  return c;
-}
-
-std::unique_ptr<Mixer> mixer_of(const DecoderConfig& c, const Json& changes) {
-  const auto recipe = liger_recipe();
-  Random random(4);
-  auto mixer = recipe.mixer(c, recipe_options(recipe, changes), 0, random);
-  for (const auto& p : mixer->parameters()) *p.tensor = p.tensor->to(at::kDouble);
-  return mixer;
-}
+std::unique_ptr<Mixer> mixer_of(const DecoderConfig& c, const Json& changes) { return one_mixer("liger", c, changes); }
 
 /// Heads [H, T, d] of the mixer for q [T, H d], k and v [T, Hkv d]; streamed token by token or in one piece.
 at::Tensor heads_of(const Mixer& mixer, const DecoderConfig& c, const at::Tensor& q, const at::Tensor& k,
@@ -41,12 +29,6 @@ at::Tensor heads_of(const Mixer& mixer, const DecoderConfig& c, const at::Tensor
   }
   return at::cat(pieces, 2)[0];
 }
-
-at::Tensor rows(const std::vector<double>& values, std::int64_t width) {
-  return at::tensor(values, at::kDouble).view({-1, width});
-}
-
-double difference(const at::Tensor& a, const at::Tensor& b) { return (a - b).abs().max().item<double>(); }
 
 TEST(Liger, WorkedExample) {
   const auto c = config_of(1, 1, 2);

@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "tests/error_message.h"
+#include "tests/lm/one_mixer.h"
 #include "unbend/attention/window.h"
 #include "unbend/lm/delta.h"
 #include "unbend/lm/distill.h"
@@ -17,19 +18,8 @@
 namespace unbend::lm {
 namespace {
 
-DecoderConfig config_of(std::int64_t heads, std::int64_t kv_heads, std::int64_t width) {
-  DecoderConfig c;
-  c.layers = 2, c.hidden = 6, c.heads = heads, c.kv_heads = kv_heads, c.head_dim = width, c.ffn = 8, c.vocab = 10;
-  c.context = 512;
-  return c;
-}
-
 std::unique_ptr<Mixer> mixer_of(const DecoderConfig& c, const Json& changes, at::ScalarType type = at::kDouble) {
-  const auto recipe = lizard_recipe();
-  Random random(4);
-  auto mixer = recipe.mixer(c, recipe_options(recipe, changes), 0, random);
-  for (const auto& p : mixer->parameters()) *p.tensor = p.tensor->to(type);
-  return mixer;
+  return one_mixer("lizard", c, changes, type);
 }
 
 at::Tensor& parameter(Mixer& mixer, const std::string& name) {
@@ -64,8 +54,6 @@ at::Tensor heads_of(const Mixer& mixer, const DecoderConfig& c, const Rows& rows
 at::Tensor rows_of(const std::vector<double>& values, std::int64_t width) {
   return at::tensor(values, at::kDouble).view({-1, width});
 }
-
-double difference(const at::Tensor& a, const at::Tensor& b) { return (a - b).abs().max().item<double>(); }
 
 // ---- The gated branch in the brief's three forms, of one head: log-features lq, lk [T, F], v [T, d], log gamma [T]
 

@@ -9,28 +9,24 @@
 #include <numbers>
 
 #include "tests/error_message.h"
+#include "tests/lm/one_mixer.h"
 #include "unbend/lm/distill.h"
 
 namespace unbend::lm {
 namespace {
 
-DecoderConfig config_of(std::int64_t heads, std::int64_t kv_heads, std::int64_t width) {
-  DecoderConfig c;
-  c.layers = 1, c.hidden = 2 * heads * width, c.heads = heads, c.kv_heads = kv_heads, c.head_dim = width, c.ffn = 8,
-  c.vocab = 10, c.context = 512;
+/// Gates can be the layer's input.
+DecoderConfig wide_config(std::int64_t heads, std::int64_t kv_heads, std::int64_t width) {
+  auto c = config_of(heads, kv_heads, width);
+  c.hidden = 2 * heads * width;
   return c;
 }
 
 std::unique_ptr<Mixer> mixer_of(const DecoderConfig& c, Json changes, at::ScalarType type = at::kDouble) {
   if (!changes.contains("rope")) changes["rope"] = false;
-  const auto recipe = regla_recipe();
-  Random random(4);
-  auto mixer = recipe.mixer(c, recipe_options(recipe, changes), 0, random);
-  for (const auto& p : mixer->parameters()) {
-    *p.tensor = p.tensor->to(type);
-    // Gates that are the layer's input.
+  auto mixer = one_mixer("regla", c, changes, type);
+  for (const auto& p : mixer->parameters())
     if (p.name == "gate_weight" && p.tensor->size(0) == c.hidden) p.tensor->copy_(at::eye(c.hidden));
-  }
   return mixer;
 }
 
@@ -42,14 +38,8 @@ at::Tensor heads_of(const Mixer& mixer, const DecoderConfig& c, const at::Tensor
   return mixer.forward(in, form)[0];
 }
 
-at::Tensor rows(const std::vector<double>& values, std::int64_t width) {
-  return at::tensor(values, at::kDouble).view({-1, width});
-}
-
-double difference(const at::Tensor& a, const at::Tensor& b) { return (a - b).abs().max().item<double>(); }
-
 struct Example {
-  DecoderConfig c = config_of(1, 1, 2);
+  DecoderConfig c = wide_config(1, 1, 2);
   at::Tensor q = rows({0, 1, 2, 0, 1, 1}, 2), k = rows({0, 0, 1, 3, 0, 2}, 2), v = rows({1, 0, 0, 1, 1, 1}, 2),
              z = rows({0, 2, 0, 0, 1, -1, 2, 2, 2, 0, -2, 1}, 4);
   at::Tensor of(const Json& changes, Form form = Form::Chunked) const {
@@ -59,7 +49,7 @@ struct Example {
 
 /// Random inputs of more heads.
 struct Draw {
-  DecoderConfig c = config_of(4, 2, 8);
+  DecoderConfig c = wide_config(4, 2, 8);
   std::int64_t tokens = 70;
   at::Tensor q = draw(32, 1), k = draw(16, 2), v = draw(16, 3), z = draw(64, 4) + 1;
   at::Tensor draw(std::int64_t width, std::uint64_t seed) const {
@@ -204,7 +194,7 @@ TEST(Regla, ZeroValuesGiveZeroAndNoGradient) {
 }
 
 TEST(Regla, HasTheSizesOfTheBrief) {
-  auto c = config_of(9, 3, 64);
+  auto c = wide_config(9, 3, 64);
   c.hidden = 576;
   const auto count = [&](const Json& changes) {
     std::int64_t values = 0;
@@ -233,7 +223,7 @@ TEST(Regla, WarnsOfKeysTooFarApart) {
 }
 
 Decoder small_teacher() {
-  auto c = config_of(4, 2, 8);
+  auto c = wide_config(4, 2, 8);
   c.layers = 2, c.hidden = 32, c.ffn = 48, c.vocab = 40;
   Random random(1);
   return random_decoder(c, 1, .5, random);
@@ -365,7 +355,7 @@ TEST(Regla, Stages) {
 }
 
 TEST(Regla, RefusesWhatCannotBe) {
-  const auto c = config_of(4, 2, 4);
+  const auto c = wide_config(4, 2, 4);
   const auto refused = [&](const Json& changes) { return error_message([&] { mixer_of(c, changes); }); };
   for (const char* option : {"feature", "shift", "gate", "gate_axis", "norm"})
     EXPECT_NE(refused({{option, "other"}}).find(option), std::string::npos);

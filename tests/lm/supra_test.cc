@@ -7,24 +7,12 @@
 #include <cmath>
 
 #include "tests/error_message.h"
+#include "tests/lm/one_mixer.h"
 
 namespace unbend::lm {
 namespace {
 
-DecoderConfig config_of(std::int64_t heads, std::int64_t kv_heads, std::int64_t width) {
-  DecoderConfig c;
-  c.layers = 1, c.hidden = 6, c.heads = heads, c.kv_heads = kv_heads, c.head_dim = width, c.ffn = 8, c.vocab = 10;
-  c.context = 64;
-  return c;
-}
-
-std::unique_ptr<Mixer> mixer_of(const DecoderConfig& c, const Json& changes) {
-  const auto recipe = supra_recipe();
-  Random random(4);
-  auto mixer = recipe.mixer(c, recipe_options(recipe, changes), 0, random);
-  for (const auto& p : mixer->parameters()) *p.tensor = p.tensor->to(at::kDouble);
-  return mixer;
-}
+std::unique_ptr<Mixer> mixer_of(const DecoderConfig& c, const Json& changes) { return one_mixer("supra", c, changes); }
 
 void set(Mixer& mixer, const std::string& name, const at::Tensor& value) {
   for (const auto& p : mixer.parameters())
@@ -39,16 +27,10 @@ at::Tensor heads_of(const Mixer& mixer, const DecoderConfig& c, const at::Tensor
   return mixer.forward(in, form)[0];
 }
 
-at::Tensor rows(const std::vector<double>& values, std::int64_t width) {
-  return at::tensor(values, at::kDouble).view({-1, width});
-}
-
 at::Tensor normal(at::IntArrayRef shape, std::uint64_t seed) {
   Random random(seed);
   return random_normal(shape, 1, random).to(at::kDouble);
 }
-
-double difference(const at::Tensor& a, const at::Tensor& b) { return (a - b).abs().max().item<double>(); }
 
 /// u itself: with tiny features every sum of weights is below the floor of the denominator, 1e-7.
 constexpr double kTiny = 1e-5;
