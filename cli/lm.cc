@@ -198,6 +198,13 @@ std::string summary(const lm::TrainReport& report, const RunOptions& run) {
   return text;
 }
 
+std::vector<std::string> given(const std::vector<const CLI::Option*>& options) {
+  std::vector<std::string> names;
+  for (const auto* option : options)
+    if (option->count() > 0) names.push_back(option->get_single_name());
+  return names;
+}
+
 std::string mib(std::int64_t bytes) { return fmt::format("{:.1f} MB", static_cast<double>(bytes) / 1e6); }
 
 }  // namespace unbend::cli

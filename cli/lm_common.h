@@ -98,6 +98,9 @@ Json to_json(const lm::TrainReport& report);
 /// interrupted.
 std::string summary(const lm::TrainReport& report, const RunOptions& run);
 
+/// The names of those options that the command line has.
+std::vector<std::string> given(const std::vector<const CLI::Option*>& options);
+
 at::ScalarType scalar_type(const std::string& name);
 std::string mib(std::int64_t bytes);  ///< "94.1 MB"
 

@@ -195,14 +195,6 @@ void eval_models(const EvalArguments& a, const EvalModels& models, const EvalDat
   fmt::print("{}", to_text(lm::comparison_table(comparison)));
 }
 
-/// The names of those options that the command line has.
-std::vector<std::string> given(const std::vector<const CLI::Option*>& options) {
-  std::vector<std::string> names;
-  for (const auto* option : options)
-    if (option->count() > 0) names.push_back(option->get_single_name());
-  return names;
-}
-
 /// Options that would do nothing.
 void check_options(const EvalArguments& a) {
   const auto* task = a.task.empty() ? nullptr : &lm::find_task(a.task);

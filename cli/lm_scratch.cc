@@ -138,10 +138,7 @@ lm::DecoderConfig complete_config(const ScratchArguments& a, const Vocabulary& v
 }
 
 void check_options(const ScratchArguments& a) {
-  std::vector<std::string> given;
-  for (const auto* option : a.of_some_tasks)
-    if (option->count() > 0) given.push_back(option->get_single_name());
-  lm::check_options(a.task.empty() ? nullptr : &lm::find_task(a.task), a.task_options, given);
+  lm::check_options(a.task.empty() ? nullptr : &lm::find_task(a.task), a.task_options, given(a.of_some_tasks));
   if (a.task_options.size < 0) fail_usage("--length must be 0 or more, not {}", a.task_options.size);
   for (const auto& [name, value] :
        {std::pair{"--embedding-std", a.embedding_std}, {"--residual-gain", a.residual_gain}})

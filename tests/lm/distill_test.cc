@@ -12,6 +12,7 @@
 #include "unbend/base/files.h"
 #include "unbend/lm/delta.h"
 #include "unbend/lm/evaluate.h"
+#include "unbend/tensor/checkpoint.h"
 
 namespace unbend::lm {
 namespace {
@@ -189,6 +190,49 @@ TEST(Train, RefusesTheCheckpointOfAnotherRun) {
   options.identity = "another";
   EXPECT_THROW(train(teacher, student.decoder, short_stages(), source, options), Error);
   std::filesystem::remove_all(folder);
+}
+
+TEST(Train, RefusesACheckpointWhoseStateNoRunHasWritten) {
+  const auto teacher = small_teacher();
+  const TemporaryFolder folder;
+  auto options = quiet_options();
+  options.checkpoints = folder.path();
+  auto student = hybrid_student(teacher);
+  RandomSource source;
+  train(teacher, student.decoder, short_stages(), source, options);
+  const auto file = *latest_checkpoint(folder.path());
+  const auto whole = load_checkpoint(file);
+  const auto step = whole.state.at("total_steps").get<std::int64_t>();
+  for (const auto& [change, part] : {std::pair<Json, std::string>{{{"stage", -1}}, "stage is -1"},
+                                     {{{"stage", 3}}, "stage 3 of 2"},
+                                     {{{"tokens", "many"}}, "tokens"},
+                                     {{{"source", nullptr}, {"recent", nullptr}}, "recent"}}) {
+    auto damaged = whole;
+    damaged.state.merge_patch(change);
+    save_checkpoint(folder.path(), step, damaged);
+    const auto said = error_message([&] { train(teacher, student.decoder, short_stages(), source, options); });
+    EXPECT_NE(said.find(file.filename().string()), std::string::npos) << said;
+    EXPECT_NE(said.find(part), std::string::npos) << said;
+  }
+}
+
+TEST(Train, PlateausEndAtARateOfTheirOwn) {
+  const auto teacher = small_teacher();
+  auto student = hybrid_student(teacher);
+  auto stage = short_stages()[1];
+  stage.tokens = 40 * 64;
+  stage.schedule = Stage::Schedule::Plateau;
+  stage.learning_rate = 1e-4, stage.mixer_learning_rate = 0;
+  auto options = quiet_options();
+  const TemporaryFolder folder;
+  options.log = folder.path() / "log";
+  options.validate_every = 1;
+  options.validate = [](const Decoder&) { return 1.; };  // never a gain
+  RandomSource source;
+  train(teacher, student.decoder, {stage}, source, options);
+  const auto log = read_file(options.log);
+  const auto last = log.rfind('\n', log.size() - 2) + 1;
+  EXPECT_NEAR(parse_json(log.substr(last), "log").at("rate").get<double>() * 1e-4, 1e-5, 1e-12);
 }
 
 TEST(Train, KeepsThePredictionsOfTeachersApart) {

@@ -219,7 +219,8 @@ TEST(SmallExportErrors, OptionsThatTheEngineDoesNotRunAreRefused) {
 INSTANTIATE_TEST_SUITE_P(
     Recipes, SmallExport,
     testing::Values(
-        Case{"softmax", Json::object()}, Case{"window", {{"window", 9}, {"sinks", 2}}},
+        Case{"softmax", Json::object()}, Case{"lawcat", {{"softmax_layers", {1}}}},
+        Case{"window", {{"window", 9}, {"sinks", 2}}},
         Case{"hybrid", {{"window", 9}, {"sinks", 2}, {"state_heads", "query"}}}, Case{"lolcats", {{"window", 16}}},
         Case{"lolcats", {{"window", 7}, {"terraced", true}}},
         Case{"lolcats", {{"window", 4}, {"sinks", 3}, {"terraced", true}}},

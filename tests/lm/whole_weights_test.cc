@@ -31,6 +31,19 @@ Decoder tied_or_not(bool tied) {
   return random_decoder(config, 1, .5, random);
 }
 
+/// A small model in a file, and where its student's goes.
+struct StoredTeacher {
+  TemporaryFolder folder;
+  std::filesystem::path delta = folder.path() / "delta.safetensors";
+  engine::Gguf base = stored(folder.path() / "base.gguf");
+  Decoder teacher = load_decoder(base, at::kFloat);
+
+  static engine::Gguf stored(const std::filesystem::path& path) {
+    export_decoder(small_teacher(), {}, path);
+    return engine::Gguf::open(path);
+  }
+};
+
 TEST(WholeWeights, StagesSayWhatTrains) {
   auto teacher = small_teacher();
   const auto before = tensors_of(teacher);
@@ -138,11 +151,8 @@ TEST(WholeWeights, ThoseThatBeganAtRandomStayInTheMergedModel) {
 }
 
 TEST(WholeWeights, OnlyThoseThatTrainedAreStored) {
-  const TemporaryFolder folder;
-  const auto path = folder.path() / "base.gguf", delta = folder.path() / "delta.safetensors";
-  export_decoder(small_teacher(), {}, path);
-  const auto base = engine::Gguf::open(path);
-  const auto teacher = load_decoder(base, at::kFloat);
+  const StoredTeacher stored;
+  const auto& [folder, delta, base, teacher] = stored;
   auto student = hybrid_student(teacher);
   auto stages = short_stages();
   stages[1].also = {"output.weight", "norm"};
@@ -170,11 +180,8 @@ TEST(WholeWeights, OnlyThoseThatTrainedAreStored) {
 }
 
 TEST(WholeWeights, MetadataThatClashAreTheFilesMistake) {
-  const TemporaryFolder folder;
-  const auto path = folder.path() / "base.gguf", delta = folder.path() / "delta.safetensors";
-  export_decoder(small_teacher(), {}, path);
-  const auto base = engine::Gguf::open(path);
-  const auto teacher = load_decoder(base, at::kFloat);
+  const StoredTeacher stored;
+  const auto& [folder, delta, base, teacher] = stored;
   auto student = hybrid_student(teacher);
   save_delta(delta, student, {"", {}, "base", base.content_hash(), Json::object()});
   const auto written = load_safetensors(delta);
