@@ -53,8 +53,7 @@ struct Rows {
       T* HWY_RESTRICT target = to.row(first_row + i);
       const T* scale = factor ? factor->row(i) : nullptr;
       for (int64_t m = 0; m < width; m += kLanes<T>) {
-        const auto x = width - m >= kLanes<T> ? hn::LoadU(d, from + m)
-                                              : hn::MaskedLoad(hn::FirstN(d, size_t(width - m)), d, from + m);
+        const auto x = width - m >= kLanes<T> ? hn::LoadU(d, from + m) : load_first(from + m, width - m);
         hn::StoreU(scale ? hn::Mul(x, hn::LoadU(d, scale + m)) : x, d, target + m);
       }
     }
@@ -79,7 +78,7 @@ struct Rows {
         else if (width - m >= kLanes<T>)
           hn::StoreU(y, d, to + m);
         else
-          hn::BlendedStore(y, hn::FirstN(d, size_t(width - m)), d, to + m);
+          store_first(y, to + m, width - m);
       }
     }
   }

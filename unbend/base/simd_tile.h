@@ -23,6 +23,30 @@ int64_t padded(int64_t width) {
   return (width + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
 }
 
+/// The first n < kLanes<T> numbers from p on, and zeros; nothing behind them is touched.
+template <class T>
+HWY_INLINE hn::Vec<Lanes<T>> load_first(const T* p, int64_t n) {
+  const Lanes<T> d;
+#if HWY_MEM_OPS_MIGHT_FAULT  // where masked operations are whole, aligned ones
+  T all[kLanes<T>] = {};
+  std::copy_n(p, n, all);
+  return hn::LoadU(d, all);
+#else
+  return hn::MaskedLoad(hn::FirstN(d, size_t(n)), d, p);
+#endif
+}
+template <class T>
+HWY_INLINE void store_first(hn::Vec<Lanes<T>> v, T* p, int64_t n) {
+  const Lanes<T> d;
+#if HWY_MEM_OPS_MIGHT_FAULT
+  T all[kLanes<T>];
+  hn::StoreU(v, d, all);
+  std::copy_n(all, n, p);
+#else
+  hn::BlendedStore(v, hn::FirstN(d, size_t(n)), d, p);
+#endif
+}
+
 /// A(i, k) = data[i * row + k * column]: a matrix or its transpose.
 template <class T>
 struct Left {
