@@ -14,6 +14,9 @@ namespace unbend::cuda {
 __device__ inline int lane_row() { return (threadIdx.x & 31) >> 2; }
 __device__ inline int lane_column() { return threadIdx.x & 3; }
 
+/// Where the other operand of a contraction comes from, which decides what its positions stand for.
+enum class Besides { Accumulators, Tile };
+
 /// Operands of bfloat16.
 struct BFloat16Math {
   using T = __nv_bfloat16;
@@ -68,6 +71,7 @@ struct BFloat16Math {
     low = {x[0], x[1]}, high = {x[2], x[3]};
   }
   /// B[k, n] = tile[k, n], for n of 0..7 and of 8..15.
+  template <Besides>
   __device__ static void b(B& low, B& high, const T* tile, int stride) {
     uint32_t x[4];
     load<true>(x, tile + (low_half() + first_bit()) * stride + second_bit());
@@ -82,8 +86,11 @@ struct BFloat16Math {
     rows_low = {{pack(low[0], low[1]), pack(high[0], high[1])}};
     rows_high = {{pack(low[2], low[3]), pack(high[2], high[3])}};
   }
-  /// Columns 2c, 2c + 1, 2c + 8 and 2c + 9 of A times f.
-  __device__ static void scale_columns(A& a, const float (&f)[4]) {
+  /// Columns of an A that `a_transposed` gave, times f: f(j) for column j.
+  template <class F>
+  __device__ static void scale_columns(A& a, F&& factor) {
+    const int c = 2 * lane_column();
+    const float f[4] = {factor(c), factor(c + 1), factor(c + 8), factor(c + 9)};
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const float2 x = __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(a.x[i]));
@@ -101,7 +108,8 @@ struct BFloat16Math {
 
 /// Operands of float32, each as the sum of two numbers of tf32: three products give float32's accuracy but for the last
 /// two bits. Positions c and c + 4 of a contraction over eight stand for its numbers 2c and 2c + 1, so that
-/// accumulators are operands as they are.
+/// accumulators are operands as they are; where both operands come from rows of tiles they stand for c and c + 4, which
+/// lie in banks of their own.
 struct Float32Math {
   using T = float;
   static constexpr bool kAddsExactly = false;  ///< tensor cores cut off what they add: long sums are ours
@@ -126,11 +134,11 @@ struct Float32Math {
   }
   __device__ static A a_transposed(const T* tile, int stride) {
     A r;
-    const T* at = tile + 2 * lane_column() * stride + lane_row();
+    const T* at = tile + lane_column() * stride + lane_row();
 #pragma unroll
     for (int g = 0; g < 2; ++g) {
       r.x[g][0] = at[8 * g * stride], r.x[g][1] = at[8 * g * stride + 8];
-      r.x[g][2] = at[(8 * g + 1) * stride], r.x[g][3] = at[(8 * g + 1) * stride + 8];
+      r.x[g][2] = at[(8 * g + 4) * stride], r.x[g][3] = at[(8 * g + 4) * stride + 8];
     }
     return r;
   }
@@ -143,12 +151,15 @@ struct Float32Math {
       low.x[g][0] = first.x, low.x[g][1] = first.y, high.x[g][0] = second.x, high.x[g][1] = second.y;
     }
   }
+  template <Besides kBesides>
   __device__ static void b(B& low, B& high, const T* tile, int stride) {
-    const T* at = tile + 2 * lane_column() * stride + lane_row();
+    constexpr int kFirst = kBesides == Besides::Accumulators ? 2 : 1,
+                  kSecond = kBesides == Besides::Accumulators ? 1 : 4;
+    const T* at = tile + kFirst * lane_column() * stride + lane_row();
 #pragma unroll
     for (int g = 0; g < 2; ++g) {
-      low.x[g][0] = at[8 * g * stride], low.x[g][1] = at[(8 * g + 1) * stride];
-      high.x[g][0] = at[8 * g * stride + 8], high.x[g][1] = at[(8 * g + 1) * stride + 8];
+      low.x[g][0] = at[8 * g * stride], low.x[g][1] = at[(8 * g + kSecond) * stride];
+      high.x[g][0] = at[8 * g * stride + 8], high.x[g][1] = at[(8 * g + kSecond) * stride + 8];
     }
   }
   __device__ static A a(const float (&low)[4], const float (&high)[4]) {
@@ -158,11 +169,15 @@ struct Float32Math {
     rows_low = {{{low[0], low[1]}, {high[0], high[1]}}};
     rows_high = {{{low[2], low[3]}, {high[2], high[3]}}};
   }
-  __device__ static void scale_columns(A& a, const float (&f)[4]) {
+  template <class F>
+  __device__ static void scale_columns(A& a, F&& factor) {
 #pragma unroll
     for (int g = 0; g < 2; ++g) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) a.x[g][i] *= f[2 * g + (i >> 1)];
+      for (int half = 0; half < 2; ++half) {
+        const float f = factor(8 * g + 4 * half + lane_column());
+        a.x[g][2 * half] *= f, a.x[g][2 * half + 1] *= f;
+      }
     }
   }
   __device__ static void multiply_parts(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {

@@ -6,6 +6,7 @@
 #include <torch/types.h>
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -20,23 +21,26 @@ using kernel::ScanArguments;
 static_assert(kWidest == kWidestScan);
 constexpr int64_t kAlignment = 16;
 
+// The kernels count the numbers from one token to the next as an int.
+bool near(const at::Tensor& x) { return x.stride(2) <= std::numeric_limits<int>::max(); }
+
 // Rows as the kernels read them: aligned, their width a multiple of 16 bytes (zeros to the right).
 at::Tensor aligned(at::Tensor x) {
   const int64_t each = kAlignment / x.element_size(), over = x.size(3) % each;
   if (over) x = at::constant_pad_nd(x, {0, each - over});
   const bool fits = x.stride(3) == 1 && x.stride(0) % each == 0 && x.stride(1) % each == 0 && x.stride(2) % each == 0 &&
-                    reinterpret_cast<std::uintptr_t>(x.data_ptr()) % kAlignment == 0;
+                    reinterpret_cast<std::uintptr_t>(x.data_ptr()) % kAlignment == 0 && near(x);
   return fits ? x : x.clone(at::MemoryFormat::Contiguous);
 }
 // Decays may be one number each, which need no alignment.
 at::Tensor aligned_decay(const at::Tensor& x) {
-  if (!x.defined() || x.size(3) == 1) return x;
-  return aligned(x);
+  if (!x.defined()) return x;
+  return x.size(3) > 1 ? aligned(x) : near(x) ? x : x.contiguous();
 }
 
 Rows rows(const at::Tensor& x, int64_t heads = 0) {
   if (!x.defined()) return {};
-  return {x.data_ptr(), x.stride(0), x.stride(1), x.stride(2), int(x.size(3)), heads ? int(heads / x.size(1)) : 1};
+  return {x.data_ptr(), x.stride(0), x.stride(1), int(x.stride(2)), int(x.size(3)), heads ? int(heads / x.size(1)) : 1};
 }
 
 // Room for results, aligned; zeros to the right of the width.
@@ -61,12 +65,14 @@ States once(States states) {
 struct Pieces {
   int count, length;
 };
-// Time is cut where heads alone would leave multiprocessors idle.
-Pieces pieces(int64_t blocks, int64_t length) {
+// Time is cut where heads alone would leave multiprocessors idle: each works on about 16 warps at a time, of which a
+// head needs one for 16 columns.
+Pieces pieces(int64_t heads_in_all, int64_t width, int64_t length) {
   int multiprocessors = 1;
   cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, c10::cuda::current_device());
+  const int64_t warps = heads_in_all * ((width + 15) / 16);
   const int64_t most = std::max<int64_t>(length / (2 * kBoundary), 1);
-  const int64_t count = std::clamp<int64_t>(2 * multiprocessors / blocks, 1, most);  // two at a time on each
+  const int64_t count = std::clamp<int64_t>(16 * multiprocessors / warps, 1, most);
   const int64_t each = ((length + count - 1) / count + kBoundary - 1) / kBoundary * kBoundary;
   return {int((length + each - 1) / each), int(each)};
 }
@@ -101,7 +107,7 @@ ScanLaunch launch(const at::Tensor& q, bool backwards, const at::Tensor& queries
   scan.log_decay = rows(log_decay, heads);
   scan.invalid = wrong_decays();
   // By what does not depend on the roles, so that all scans of a call cut alike.
-  const auto [count, each] = pieces(q.size(0) * heads, length);
+  const auto [count, each] = pieces(q.size(0) * heads, std::max(dk, dv), length);
   scan.segments = count, scan.segment = each;
   return scan;
 }

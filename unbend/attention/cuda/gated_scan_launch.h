@@ -20,8 +20,8 @@ enum class Decays { None, Scalar, Key, Value };  ///< one number for all, or one
 /// The head h of the scan reads its head h / group.
 struct Rows {
   void* data = nullptr;
-  int64_t batch = 0, head = 0, time = 0;
-  int width = 0, group = 1;
+  int64_t batch = 0, head = 0;
+  int time = 0, width = 0, group = 1;
 };
 
 /// States [batch, heads / group, dk, dv] of float32: entry (m, n) is m * row + n * column numbers from a state's first.

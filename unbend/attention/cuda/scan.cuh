@@ -38,6 +38,8 @@ struct Scan {
   const int column0 = blockIdx.y * a.warps * kBlock;  // of the values, the first of these warps
   const int column = column0 + warp * kBlock;         // the first of this warp
   const int begin = segment * a.segment, end = min(begin + a.segment, a.length);
+  const T *const q = of_head<T>(a.q), *const k = of_head<T>(a.k), *const v = of_head<T>(a.v);  // this head's token 0
+  const float* const log_decay = of_head<float>(a.log_decay);
   float state[kKeys / 8][4];  // transposed: 16 columns of the values by all of the keys
 
   __device__ Scan(const ScanStart& a, char* memory) : a(a), at(a.warps), memory(memory) {}
@@ -49,51 +51,54 @@ struct Scan {
   __device__ float* pre() const { return reinterpret_cast<float*>(memory + at.pre); }
   __device__ float* post() const { return reinterpret_cast<float*>(memory + at.post); }
   __device__ float* sums() const { return reinterpret_cast<float*>(memory + at.sums); }
-  __device__ float* out_factors() const { return sums() + 1; }  // of a scalar decay, by token of the tile
-  __device__ float* in_factors() const { return out_factors() + kTile; }
 
   // ---- Rows from memory
 
   template <class U>
-  __device__ const U* row_of(const Rows& rows, int time) const {
-    return static_cast<const U*>(rows.data) + batch * rows.batch + (head / rows.group) * rows.head + time * rows.time;
+  __device__ U* of_head(const Rows& rows) const {
+    return static_cast<U*>(rows.data) + batch * rows.batch + (head / rows.group) * rows.head;
   }
 
-  // 16 bytes of the row time + row, from column first + x on; zeros outside of the tensor.
+  // From token `time` of a head on; zeros outside of the tensor. 2^shift lanes share a row, 16 bytes each.
   template <class U>
-  __device__ void fetch_piece(const Rows& rows, int time, int row, int first, int x, U* tile, int stride) const {
-    const bool valid = time + row < end && first + x < rows.width;
-    copy_async_16(tile + row * stride + x, row_of<U>(rows, valid ? time + row : begin) + (valid ? first + x : 0),
-                  valid);
+  __device__ void fetch_rows(const U* rows, const Rows& of, int time, int first, int columns, int shift, U* tile,
+                             int stride) const {
+    const int first_row = threadIdx.x >> shift, step = (32 * a.warps) >> shift,
+              x = (threadIdx.x & ((1 << shift) - 1)) * int(16 / sizeof(U));
+    if (x >= columns) return;
+    const bool inside = first + x < of.width;
+    rows += int64_t(time + first_row) * of.time + first + x, tile += first_row * stride + x;
+#pragma unroll 1
+    for (int row = first_row; row < kTile; row += step) {
+      copy_async_16(tile, rows, inside && time + row < end);
+      rows += int64_t(step) * of.time, tile += step * stride;
+    }
   }
   // All of the keys' columns.
   template <class U>
-  __device__ void fetch_keys(const Rows& rows, int time, U* tile, int stride) const {
-    constexpr int kEach = 16 / sizeof(U), kPieces = kKeys / kEach;
-    for (int i = threadIdx.x; i < kTile * kPieces; i += blockDim.x)
-      fetch_piece(rows, time, i / kPieces, 0, i % kPieces * kEach, tile, stride);
+  __device__ void fetch_keys(const U* rows, const Rows& of, int time, U* tile, int stride) const {
+    constexpr int kEach = 16 / sizeof(U), kLanes = kKeys / kEach < 32 ? kKeys / kEach : 32;
+    constexpr int kShift = kLanes == 32 ? 5 : kLanes == 16 ? 4 : kLanes == 8 ? 3 : 2;
+#pragma unroll
+    for (int first = 0; first < kKeys; first += kLanes * kEach)
+      fetch_rows(rows, of, time, first, kLanes * kEach, kShift, tile + first, stride);
   }
   // The columns of the values of these warps.
   template <class U>
-  __device__ void fetch_values(const Rows& rows, int time, U* tile, int stride) const {
-    constexpr int kEach = 16 / sizeof(U),
-                  kRows = 32 * kEach / kBlock;  // as many rows at a time as threads are there for
-    const int pieces = a.warps * (kBlock / kEach), first_row = threadIdx.x / pieces,
-              x = (threadIdx.x - first_row * pieces) * kEach;
-    for (int row = first_row; row < kTile; row += kRows) fetch_piece(rows, time, row, column0, x, tile, stride);
+  __device__ void fetch_values(const U* rows, const Rows& of, int time, U* tile, int stride) const {
+    const int lanes = a.warps * (kBlock * int(sizeof(U)) / 16);
+    fetch_rows(rows, of, time, column0, a.warps * kBlock, 32 - __clz(lanes - 1), tile, stride);
   }
   __device__ void fetch(int tile, int stage) const {
     const int time = begin + tile * kTile;
-    if (a.q.data) fetch_keys(a.q, time, queries(stage), kKeyStride);
-    fetch_keys(a.k, time, keys(stage), kKeyStride);
-    fetch_values(a.v, time, values(stage), at.value_stride);
-    if constexpr (kDecays == Decays::Key) fetch_keys(a.log_decay, time, decays(stage), at.decay_width);
-    if constexpr (kDecays == Decays::Value) fetch_values(a.log_decay, time, decays(stage), at.decay_width);
+    if (a.q.data) fetch_keys(q, a.q, time, queries(stage), kKeyStride);
+    fetch_keys(k, a.k, time, keys(stage), kKeyStride);
+    fetch_values(v, a.v, time, values(stage), at.value_stride);
+    if constexpr (kDecays == Decays::Key) fetch_keys(log_decay, a.log_decay, time, decays(stage), at.decay_width);
+    if constexpr (kDecays == Decays::Value) fetch_values(log_decay, a.log_decay, time, decays(stage), at.decay_width);
     if constexpr (kDecays == Decays::Scalar) {
-      for (int row = threadIdx.x; row < kTile; row += blockDim.x) {
-        const bool valid = time + row < end;
-        copy_async_4(decays(stage) + row, row_of<float>(a.log_decay, valid ? time + row : begin), valid);
-      }
+      for (int row = threadIdx.x; row < kTile; row += blockDim.x)
+        copy_async_4(decays(stage) + row, log_decay + int64_t(time + row) * a.log_decay.time, time + row < end);
     }
   }
 
@@ -199,16 +204,16 @@ struct Scan {
     return x + __shfl_xor_sync(0xffffffffu, x, 2);
   }
 
+  __device__ void scale_state(float f) {
+#pragma unroll
+    for (int t = 0; t < kKeys / 8; ++t) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) state[t][i] *= f;
+    }
+  }
   // By the factors of a block, which belong to the decays' columns.
   __device__ void scale_state(const float* factors) {
-    if constexpr (kDecays == Decays::Scalar) {
-      const float f = factors[0];
-#pragma unroll
-      for (int t = 0; t < kKeys / 8; ++t) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) state[t][i] *= f;
-      }
-    } else if constexpr (kDecays == Decays::Key) {
+    if constexpr (kDecays == Decays::Key) {
 #pragma unroll
       for (int t = 0; t < kKeys / 8; ++t) {
         const float2 f = *reinterpret_cast<const float2*>(factors + 8 * t + 2 * lane_column());
@@ -224,10 +229,9 @@ struct Scan {
 
   // ---- Decays
 
-  // Turns the tile's decays into factors; true where it must go token by token, and then nothing has changed. Every
-  // thread gets the same answer.
-  __device__ bool apply_decays(int stage) const {
-    if constexpr (kDecays == Decays::Scalar) return apply_scalar(stage);
+  // Turns the tile's vectors of decays into factors; true where it must go token by token, and then nothing has
+  // changed. Every thread gets the same answer.
+  __device__ bool apply_vectors(int stage) const {
     const bool tokens = __syncthreads_or(strong(stage));
     if (!tokens) {
       apply_vector(stage);
@@ -236,34 +240,33 @@ struct Scan {
     return tokens;
   }
 
-  // Lane by token, in the first warp.
-  __device__ bool apply_scalar(int stage) const {
-    bool tokens = a.recurrent;
-    if (warp == 0) {
-      const int lane = threadIdx.x, t = lane % kBlock;
-      const float g = lane < kTile ? decays(stage)[lane] : 0;
-      if (!(g <= 0)) *a.invalid = 1;
-      float c = t == 0 ? 0 : g;  // the sum of the decays after token 0
+  // Factors of a tile's scalar decays, lane by token. Every warp makes its own: that takes less than waiting for one.
+  struct Factors {
+    bool tokens = false;         // it must go token by token
+    float out = 0, in = 0;       // of a token's query and key
+    float before = 0, rest = 0;  // of the state, before the middle of the token's block and after it
+  };
+  __device__ Factors scalar_factors(int stage) const {
+    Factors f;
+    const int lane = threadIdx.x % 32, t = lane % kBlock;
+    const float g = lane < kTile ? decays(stage)[lane] : 0;
+    if (!(g <= 0)) *a.invalid = 1;
+    float c = t == 0 ? 0 : g;  // the sum of the decays after token 0
 #pragma unroll
-      for (int step = 1; step < kBlock; step *= 2) {
-        const float before = __shfl_up_sync(0xffffffffu, c, step, kBlock);
-        if (t >= step) c += before;
-      }
-      const float middle = __shfl_sync(0xffffffffu, c, kBlock / 2 - 1, kBlock),
-                  last = __shfl_sync(0xffffffffu, c, kBlock - 1, kBlock), after = last - middle;
-      const float first = __shfl_sync(0xffffffffu, g, 0, kBlock);
-      tokens |= !(middle >= kStrong && after >= kStrong);
-      if (lane < kTile) {
-        const float x = kBackwards ? middle - c : c - middle;
-        out_factors()[lane] = __expf(x), in_factors()[lane] = __expf(-x);
-        if (t == 0) {
-          const float before = __expf(first + middle), rest = __expf(after);
-          pre()[lane / kBlock] = kBackwards ? rest : before, post()[lane / kBlock] = kBackwards ? before : rest;
-          if (a.decay_sums) atomicAdd(sums(), first + last);  // where the middle is -inf, after is NaN
-        }
-      }
+    for (int step = 1; step < kBlock; step *= 2) {
+      const float before = __shfl_up_sync(0xffffffffu, c, step, kBlock);
+      if (t >= step) c += before;
     }
-    return __syncthreads_or(tokens);
+    const float middle = __shfl_sync(0xffffffffu, c, kBlock / 2 - 1, kBlock),
+                last = __shfl_sync(0xffffffffu, c, kBlock - 1, kBlock), after = last - middle,
+                first = __shfl_sync(0xffffffffu, g, 0, kBlock);
+    f.tokens = __any_sync(0xffffffffu, a.recurrent || !(middle >= kStrong && after >= kStrong));
+    const float x = kBackwards ? middle - c : c - middle, begun = __expf(first + middle), left = __expf(after);
+    f.out = __expf(x), f.in = __expf(-x);
+    f.before = kBackwards ? left : begun, f.rest = kBackwards ? begun : left;
+    if (a.decay_sums && warp == 0 && t == 0 && lane < kTile)
+      atomicAdd(sums(), first + last);  // where the middle is -inf, after is NaN
+    return f;
   }
 
   // Work on vectors of decays is shared out by halves of blocks and pairs of columns: token 7 is in the middle.
@@ -335,7 +338,9 @@ struct Scan {
 
   // ---- Tokens
 
-  __device__ int64_t out_place(int time) const { return batch * a.out.batch + head * a.out.head + time * a.out.time; }
+  __device__ int64_t out_place(int time) const {
+    return batch * a.out.batch + head * a.out.head + int64_t(time) * a.out.time;
+  }
 
   __device__ static void add_product(float (&sum)[4], const typename Math::A& x, const typename Math::B& y) {
     if constexpr (Math::kAddsExactly) return Math::multiply(sum, x, y);
@@ -345,7 +350,8 @@ struct Scan {
     for (int i = 0; i < 4; ++i) sum[i] += product[i];
   }
 
-  __device__ void by_blocks(int tile, int stage) {
+  __device__ void by_blocks(int tile, int stage, const Factors& factors) {
+    constexpr bool kScalar = kDecays == Decays::Scalar, kVectors = kDecays != Decays::None && !kScalar;
     const int r = lane_row(), c = 2 * lane_column();
 #pragma unroll(kKeys <= 64 ? kBlocks : 1)
     for (int step = 0; step < kBlocks; ++step) {
@@ -353,7 +359,10 @@ struct Scan {
       if (time >= end) continue;
       const T *q = queries(stage) + row * kKeyStride, *k = keys(stage) + row * kKeyStride,
               *v = values(stage) + row * at.value_stride + warp * kBlock;
-      if constexpr (kDecays != Decays::None) scale_state(pre() + block * at.decay_width);
+      const auto of = [&](float factor, int token) { return __shfl_sync(0xffffffffu, factor, row + token); };
+      float before, rest;
+      if constexpr (kScalar) before = of(factors.before, 0), rest = of(factors.rest, 0);
+      if constexpr (kVectors) scale_state(pre() + block * at.decay_width);
       if (a.out.data) {
         float scores[2][4] = {}, out[2][4] = {};
 #pragma unroll
@@ -367,26 +376,31 @@ struct Scan {
           Math::multiply(out[0], query, low);
           Math::multiply(out[1], query, high);
         }
+        if constexpr (kScalar) {
+          const float upper = of(factors.out, r), lower = of(factors.out, r + 8), old_upper = before * upper,
+                      old_lower = before * lower;
+#pragma unroll
+          for (int h = 0; h < 2; ++h) {
+            const float even = of(factors.in, 8 * h + c), odd = of(factors.in, 8 * h + c + 1);
+            scores[h][0] *= upper * even, scores[h][1] *= upper * odd;
+            scores[h][2] *= lower * even, scores[h][3] *= lower * odd;
+            out[h][0] *= old_upper, out[h][1] *= old_upper, out[h][2] *= old_lower, out[h][3] *= old_lower;
+          }
+        }
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
             const int query = r + (i & 2) * 4, key = 8 * h + c + (i & 1);
-            if constexpr (kDecays == Decays::Scalar)
-              scores[h][i] *= out_factors()[row + query] * in_factors()[row + key];
             if (kBackwards ? key < query : key > query) scores[h][i] = 0;
           }
         }
-        if constexpr (kDecays == Decays::Scalar) {
-          const float upper = out_factors()[row + r], lower = out_factors()[row + r + 8];
-#pragma unroll
-          for (int h = 0; h < 2; ++h) out[h][0] *= upper, out[h][1] *= upper, out[h][2] *= lower, out[h][3] *= lower;
-        }
         typename Math::B low, high;
-        Math::b(low, high, v, at.value_stride);
+        Math::template b<Besides::Accumulators>(low, high, v, at.value_stride);
         const auto weights = Math::a(scores[0], scores[1]);
         Math::multiply(out[0], weights, low);
         Math::multiply(out[1], weights, high);
+        const int64_t place = out_place(time + r) + column + c;
 #pragma unroll
         for (int i = 0; i < 2; ++i) {  // rows r and r + 8
           const int token = r + 8 * i;
@@ -399,24 +413,24 @@ struct Scan {
                                                                 warp * kBlock + 8 * h + c);
               x *= f.x, y *= f.y;
             }
-            if (column + 8 * h + c < a.dv)
-              store_two(a.out.data, a.out_float32, sizeof(T) == 2, out_place(time + token) + column + 8 * h + c, x, y);
+            if (column + 8 * h < a.dv)  // rows of results have multiples of 8 columns
+              store_two<T>(a.out.data, a.out_float32, place + i * (8 * int64_t(a.out.time)) + 8 * h, x, y);
           }
         }
       }
       auto columns = Math::a_transposed(v, at.value_stride);
-      if constexpr (kDecays == Decays::Scalar) {
-        const float* f = in_factors() + row + c;
-        Math::scale_columns(columns, {f[0], f[1], f[8], f[9]});
+      if constexpr (kScalar) {
+        Math::scale_columns(columns, [&](int token) { return rest * of(factors.in, token); });
+        scale_state(before * rest);
       }
 #pragma unroll
       for (int x = 0; x < kKeys / 16; ++x) {
         typename Math::B low, high;
-        Math::b(low, high, k + 16 * x, kKeyStride);
+        Math::template b<Besides::Tile>(low, high, k + 16 * x, kKeyStride);
         add_product(state[2 * x], columns, low);
         add_product(state[2 * x + 1], columns, high);
       }
-      if constexpr (kDecays != Decays::None) scale_state(post() + block * at.decay_width);
+      if constexpr (kVectors) scale_state(post() + block * at.decay_width);
     }
   }
 
@@ -492,12 +506,13 @@ struct Scan {
       __syncthreads();
       fetch_step(step + kStages - 1);
       if (at_boundary && !a.crosses) store_boundary(time);
-      bool tokens = a.recurrent;
-      if constexpr (kDecays != Decays::None) tokens = apply_decays(stage);
-      if (tokens)
+      Factors factors{.tokens = a.recurrent};
+      if constexpr (kDecays == Decays::Scalar) factors = scalar_factors(stage);
+      if constexpr (kDecays == Decays::Key || kDecays == Decays::Value) factors.tokens = apply_vectors(stage);
+      if (factors.tokens)
         by_tokens(tile, stage);
       else
-        by_blocks(tile, stage);
+        by_blocks(tile, stage, factors);
       if (at_boundary && a.crosses) cross_boundary(time);
     }
     store_state();
@@ -512,7 +527,8 @@ struct Scan {
 };
 
 template <class Math, int kKeys, Decays kDecays, bool kBackwards>
-__global__ void __launch_bounds__(kMostWarps * 32) scan_kernel(const __grid_constant__ ScanStart a) {
+__global__ void __launch_bounds__(kMostWarps * 32, kKeys <= 64 ? 2 : 1)
+    scan_kernel(const __grid_constant__ ScanStart a) {
   extern __shared__ __align__(16) char memory[];
   Scan<Math, kKeys, kDecays, kBackwards>(a, memory).run();
 }

@@ -31,8 +31,10 @@ __device__ void wait_for_copies() {
 
 __device__ inline float to_float(float x) { return x; }
 __device__ inline float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
-__device__ inline void store_two(void* data, bool float32, bool bfloat16, int64_t at, float x, float y) {
-  if (float32 || !bfloat16)
+/// Of a result that is float32, or else of type T.
+template <class T>
+__device__ void store_two(void* data, bool float32, int64_t at, float x, float y) {
+  if (sizeof(T) == 4 || float32)
     *reinterpret_cast<float2*>(static_cast<float*>(data) + at) = make_float2(x, y);
   else
     *reinterpret_cast<__nv_bfloat162*>(static_cast<__nv_bfloat16*>(data) + at) = __floats2bfloat162_rn(x, y);
@@ -41,10 +43,11 @@ __device__ inline void store_two(void* data, bool float32, bool bfloat16, int64_
 template <class Math, int kKeys, Decays kDecays>
 struct Layout {
   using T = typename Math::T;
-  static constexpr int kTile = kKeys * sizeof(T) >= 1024 ? 16 : 32;  // tokens
+  static constexpr int kTile = kKeys * sizeof(T) >= 1024 || (sizeof(T) == 4 && kKeys == 64) ? 16 : 32;  // tokens
   static constexpr int kBlocks = kTile / kBlock;
-  // Tiles in memory at a time: as many as keep it busy and leave room for two blocks of threads on a multiprocessor.
-  static constexpr int kStages = kKeys > 64 ? 2 : sizeof(T) == 2 ? 4 : 3;
+  // Tiles in memory at a time. What keeps it busy are many blocks of threads on a multiprocessor, not long queues of
+  // one.
+  static constexpr int kStages = 2;
   static constexpr int kKeyStride = kKeys + Math::kPad;
   int decay_width;  // log decays of a token
   int value_stride, k, v, decay, stage, pre, post, sums,
@@ -64,7 +67,7 @@ struct Layout {
     pre = kStages * stage;
     post = pre + kBlocks * decay_width * int(sizeof(float));
     sums = 2 * post - pre;
-    bytes = sums + decay_width * int(sizeof(float)) + (kDecays == Decays::Scalar ? 2 * kTile * int(sizeof(float)) : 0);
+    bytes = sums + decay_width * int(sizeof(float));
   }
 };
 
