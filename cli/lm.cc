@@ -63,6 +63,12 @@ OpenModel open_model(const ModelOptions& o) {
   return model;
 }
 
+void warn_beyond_context(std::int64_t tokens, const engine::DecoderConfig& config) {
+  if (tokens > config.context)
+    fmt::print(stderr, "unbend: warning: {} tokens are more than the {} that the model was made for\n", tokens,
+               config.context);
+}
+
 int thread_count(const ModelOptions& o) {
   if (o.threads < 0) fail_usage("--threads must be 0 or more, not {}", o.threads);
   return o.threads > 0 ? o.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));

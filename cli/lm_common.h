@@ -54,6 +54,10 @@ struct BackendOption {
 /// A model for the engine; with an adapter, the student's export in a temporary file that is gone when it is open.
 std::shared_ptr<const engine::Model> open_engine_model(const ModelOptions& options);
 
+/// Says on stderr that texts of so many tokens go beyond what the model was made for. Not an error: recurrences have no
+/// end, but nobody trained those positions.
+void warn_beyond_context(std::int64_t tokens, const engine::DecoderConfig& config);
+
 /// The number of threads that --threads means.
 int thread_count(const ModelOptions& options);
 

@@ -89,6 +89,7 @@ EvalData eval_data(const EvalArguments& a, const engine::Gguf& file, const engin
                                           : frozen_windows(a, file, length, a.windows);
     data.windows = lm::behind_bos(windows, tokenizer);
     data.context = length;
+    warn_beyond_context(length, engine::read_config(file));
     return data;
   }
   const auto& task = lm::find_task(a.task);
@@ -114,6 +115,7 @@ EvalData eval_data(const EvalArguments& a, const engine::Gguf& file, const engin
                data.probes.size(), options.count, options.size);
   if (data.window > 0) data.within = lm::share_within(data.probes, data.window);
   for (const auto& probe : data.probes) data.context = std::max(data.context, std::ssize(probe.ids));
+  warn_beyond_context(data.context, engine::read_config(file));
   return data;
 }
 

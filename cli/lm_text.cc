@@ -53,16 +53,20 @@ void generate(GenerateArguments a) {
     std::fwrite(piece.data(), 1, piece.size(), stdout);
     std::fflush(stdout);
   };
+  const auto tokens = static_cast<std::int64_t>(prompt.size()) + a.options.max_tokens;
   catch_interrupts();
   lm::Generation result;
   if (a.backend.engine(a.model)) {
     engine::EngineOptions options;
     options.threads = thread_count(a.model);
-    options.context = static_cast<std::int64_t>(prompt.size()) + a.options.max_tokens;
-    engine::Engine runner(open_engine_model(a.model), options);
+    options.context = tokens;
+    const auto model = open_engine_model(a.model);
+    warn_beyond_context(tokens, model->config());
+    engine::Engine runner(model, options);
     result = engine::generate(runner, tokenizer, prompt, a.options, stream);
   } else {
     const auto model = open_model(a.model);
+    warn_beyond_context(tokens, model.decoder().config);
     result = lm::generate(model.decoder(), tokenizer, prompt, a.options, stream);
   }
   // The first token comes out of the prompt: a single one has no rate.

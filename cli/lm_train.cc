@@ -172,6 +172,7 @@ void distill(const DistillArguments& a) {
   lm::BatchOptions batch;
   const auto window = options.at("window").get<std::int64_t>();
   batch.length = a.length > 0 ? a.length : std::max<std::int64_t>(512, 4 * window);
+  warn_beyond_context(batch.length, model.teacher.config);
   batch.rows = a.run.rows;
   // What is not longer than a window teaches nothing about what lies beyond it.
   batch.least = a.shortest > 0 ? a.shortest : std::min(batch.length - 1, window > 0 ? 2 * window : batch.length / 8);

@@ -238,7 +238,7 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"lizard", {{"window", 9}, {"feature_dim", 5}, {"map_start", "random"}, {"alpha_per_head", true}}},
         Case{"lizard", {{"window", 9}, {"learn_alpha", false}, {"alpha", .3}, {"meta_spread", 2.0}}},
         Case{"supra", Json::object()}, Case{"supra", {{"decay", "retnet"}, {"rope", "none"}, {"lora_rank", 2}}},
-        Case{"supra", {{"slopes", {.7, .1, 0., 3., .5, .5}}, {"kernel_init", "identity"}}},
+        Case{"supra", {{"slopes", {.7, .1, 0., 3., .5, .5}}, {"kernel_init", "identity"}, {"rope_base", 300.}}},
         Case{"supra", {{"slopes", {.5, .5, .5, .1, .1, .1}}}}, Case{"regla", Json::object()},
         Case{"regla", {{"gate_axis", "key"}, {"gate_rank", 3}}},
         Case{"regla", {{"gate", "sigmoid"}, {"norm", "none"}, {"rope", false}}},

@@ -98,6 +98,21 @@ TEST(Supra, LimitsOfTheDecay) {
   EXPECT_LT(difference(of({1e3, 1e3, 1e3, 1e3}), alone), 1e-10);
 }
 
+TEST(Supra, RotatesByTheBaseThatIsAskedFor) {
+  const auto c = config_of(2, 1, 8);
+  auto other = c;
+  other.rope_base = 1e6;
+  const auto q = normal({30, 16}, 1), k = normal({30, 8}, 2), v = normal({30, 8}, 3);
+  for (const auto* rope : {"after", "before"}) {
+    const auto own = mixer_of(c, {{"rope", rope}}), changed = mixer_of(c, {{"rope", rope}, {"rope_base", 1e6}});
+    EXPECT_TRUE(at::equal(heads_of(*changed, c, q, k, v), heads_of(*own, other, q, k, v))) << rope;
+    EXPECT_GT(difference(heads_of(*changed, c, q, k, v), heads_of(*own, c, q, k, v)), 1e-3) << rope;
+  }
+  for (const Json& wrong :
+       {Json{{"rope_base", 1}}, Json{{"rope_base", -1e4}}, Json{{"rope_base", 1e6}, {"rope", "none"}}})
+    EXPECT_NE(error_message([&] { mixer_of(c, wrong); }).find("rope_base"), std::string::npos) << wrong;
+}
+
 TEST(Supra, GroupNormForgetsTheScaleOfAHead) {
   const auto c = config_of(2, 2, 8);
   const auto mixer = mixer_of(c, Json::object());

@@ -156,13 +156,13 @@ struct Engine::Impl {
                     weight);
   }
 
-  ggml_tensor* rotated(ggml_tensor* x) const {
+  ggml_tensor* rotated(ggml_tensor* x, double base) const {
     const auto& c = model->config();
     const bool yarn = c.rope.kind == RopeScaling::Kind::Yarn;
     const float frequency_scale = c.rope.kind == RopeScaling::Kind::None ? 1 : static_cast<float>(1 / c.rope.factor);
     return ggml_rope_ext(context.get(), x, positions, model->rope_factors(), static_cast<int>(c.head_dim),
                          c.architecture == "llama" ? GGML_ROPE_TYPE_NORMAL : GGML_ROPE_TYPE_NEOX,
-                         static_cast<int>(yarn ? c.rope.original_context : c.context), static_cast<float>(c.rope_base),
+                         static_cast<int>(yarn ? c.rope.original_context : c.context), static_cast<float>(base),
                          frequency_scale, yarn ? 1.f : 0.f, static_cast<float>(yarn ? c.rope.attention_factor : 1),
                          static_cast<float>(c.rope.beta_fast), static_cast<float>(c.rope.beta_slow));
   }
@@ -280,7 +280,10 @@ struct Engine::Impl {
         q = features(raw_q, w.query_kernel, w.query_kernel_bias);
         k = features(raw_k, w.key_kernel, w.key_kernel_bias);
       }
-      if (!mixer.by_settings() || mixer.recurrence.rotated) q = rotated(q), k = rotated(k);
+      if (!mixer.by_settings() || mixer.recurrence.rotated) {
+        const double base = mixer.recurrence.rope_base > 0 ? mixer.recurrence.rope_base : model->config().rope_base;
+        q = rotated(q, base), k = rotated(k, base);
+      }
       for (auto* t : {q, k, v}) ggml_build_forward_expand(graph, t);
       auto* heads =
           mixer.kind == MixerKind::Softmax ? softmax(i, q, k, v) : constant_memory(i, normed, q, k, v, raw_q, raw_k);

@@ -47,6 +47,7 @@ struct RecurrenceSettings {
   bool scalar_gate = false;    ///< one number for all channels
   bool rotated = false;        ///< queries and keys have positions (Lizard: those of its window, not of its features)
   bool silu = false;           ///< after a convolution
+  double rope_base = 0;        ///< of those positions; 0 = the model's
   std::int64_t gates = 1;      ///< per token, shared by consecutive heads
   std::int64_t width = 0;      ///< f
   std::int64_t taps = 0;       ///< tokens that convolutions see; 0 = there are none

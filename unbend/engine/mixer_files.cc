@@ -68,6 +68,9 @@ MixerSettings read_supra(const std::string& where, const DecoderConfig& config, 
   s.gate = RecurrenceSettings::Gate::Fixed;
   s.scale = config.scale();
   s.rotated = known(where, options, "rope", {"after", "none"}) == "after";
+  s.rope_base = json_get<double>(options, "rope_base", where, 0);
+  require(s.rope_base == 0 || (std::isfinite(s.rope_base) && s.rope_base > 1), "{}: rope_base is {}", where,
+          s.rope_base);
   require(!json_get<bool>(options, "normalise", where) && !json_get<bool>(options, "qk_norm", where),
           "{}: the engine runs SUPRA without normalise and qk_norm only", where);
   s.slopes = json_get<std::vector<double>>(options, "slopes", where);

@@ -50,6 +50,10 @@ class SupraMixer : public Mixer {
     rope_ = o.at("rope").get<std::string>();
     require(rope_ == "after" || rope_ == "before" || rope_ == "none",
             "supra: rope must be after, before or none, not '{}'", rope_);
+    rope_base_ = o.at("rope_base").get<double>();
+    require(rope_base_ == 0 || (rope_base_ > 1 && std::isfinite(rope_base_)),
+            "supra: rope_base must be above 1, or 0 for the model's own, not {}", rope_base_);
+    require(rope_base_ == 0 || rope_ != "none", "supra: rope_base has no use without rotation (rope=none)");
     normalise_ = o.at("normalise").get<bool>();
     const auto init = o.at("kernel_init").get<std::string>();
     require(init == "default" || init == "identity", "supra: kernel_init must be default or identity, not '{}'", init);
@@ -136,13 +140,21 @@ class SupraMixer : public Mixer {
     return at::relu(at::linear(x, weight, bias));
   }
 
+  RopeTable angles(const MixerInput& in) const {
+    if (rope_base_ == 0) return in.rope;
+    DecoderConfig config = in.config;
+    config.rope_base = rope_base_;
+    return rope_table(config, in.position, in.tokens(), in.rope.cos.options());
+  }
+
   /// q, k and v as the kernels take them, [B, T, heads * d] each.
   std::vector<at::Tensor> kernel_inputs(const MixerInput& in) const {
     const auto& c = in.config;
     const std::int64_t q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
     at::Tensor flat = in.qkv.to(query_weight_.scalar_type());
     if (rope_ == "before") {
-      const auto rotated = in.heads();
+      const auto rope = angles(in);
+      const auto rotated = MixerInput{c, rope, in.x, in.qkv, in.position}.heads();
       const auto joined = [](const at::Tensor& x) { return x.transpose(1, 2).flatten(2); };
       flat = at::cat({joined(rotated.q), joined(rotated.k), joined(rotated.v)}, -1);
     }
@@ -157,7 +169,8 @@ class SupraMixer : public Mixer {
     };
     const auto queries = normed(kernel(parts[0], query_weight_, query_bias_), query_gain_);
     const auto keys = normed(kernel(parts[1], key_weight(), key_bias()), key_gain_) * in.config.scale();
-    const MixerInput out{in.config, in.rope, in.x, at::cat({queries, keys, parts[2]}, -1), in.position};
+    const auto rope = angles(in);
+    const MixerInput out{in.config, rope, in.x, at::cat({queries, keys, parts[2]}, -1), in.position};
     return rope_ == "after" ? out.heads() : out.unrotated();
   }
 
@@ -192,6 +205,7 @@ class SupraMixer : public Mixer {
 
   std::vector<double> slopes_;
   std::string rope_;
+  double rope_base_;
   bool normalise_, shared_ = true;                                // shared: one state per key head
   at::Tensor query_weight_, query_bias_, key_weight_, key_bias_;  // [H d, H d], [H d], [Hkv d, Hkv d], [Hkv d]
   at::Tensor query_gain_, key_gain_;                              // [H d], [Hkv d]; qk_norm only
@@ -230,6 +244,7 @@ Recipe supra_recipe() {
                           {"kernel_init", "default"},
                           {"qk_norm", false},
                           {"rope", "after"},
+                          {"rope_base", 0.},
                           {"normalise", false},
                           {"transfer", false},
                           {"two_step", false},

@@ -22,6 +22,7 @@ namespace unbend::lm {
 ///   kernel_init   default (uniform, as linear layers start) or identity (a = b = 0)
 ///   qk_norm       normalise phi over all heads, with a gain, before the rotation
 ///   rope          after the kernel, before it, or none
+///   rope_base     of the rotation's angles, in place of the model's own (0); the paper takes 1e6 for long sequences
 ///   normalise     true: divide by max(sum of the weights, 1e-7) instead of GroupNorm. With decay=none and rope=before
 ///                 this is T2R (Kasai et al. 2021, arXiv 2103.13076), the paper's baseline
 ///   transfer      a stage before the others that fits the features to the teacher's heads (not in the paper)
