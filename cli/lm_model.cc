@@ -84,6 +84,8 @@ void logits(const ModelOptions& options, const std::string& ids_path, const std:
   if (backend != "torch" && backend != "llama") fail_usage("--backend: '{}' is not torch or llama", backend);
   if (backend == "llama" && !options.adapter.empty())
     fail_usage("--backend llama runs no --adapter: merge it into the model with `unbend lm merge`, or take torch");
+  if (backend == "llama" && !options.type.empty())
+    fail_usage("--type {} does nothing for --backend llama, whose weights are as in the file", options.type);
   check_output(out, {ids_path, options.model, options.adapter});
   const auto ids = load_npy(ids_path);
   require(ids.dim() == 1 && ids.numel() > 0 && at::isIntegralType(ids.scalar_type(), false),
@@ -138,6 +140,9 @@ void merge(const std::string& path, const std::string& adapter, const std::strin
 
 void export_model(const ModelOptions& options, const std::string& type, const std::string& out, bool as_json) {
   if (options.adapter.empty()) fail_usage("export: give the student's delta with --adapter");
+  if (!options.type.empty())
+    fail_usage("export: --type {} does nothing, it computes in f32; --weights is the type of what is written",
+               options.type);
   check_output(out, options.files());
   auto full = options;
   full.type = "f32";

@@ -12,7 +12,9 @@ set(CMAKE_CUDA_FLAGS "${cuda_flags}")  # a LibTorch with CUDA adds all processor
 
 file(WRITE ${CMAKE_BINARY_DIR}/pch.cc "")
 add_library(unbend_pch STATIC ${CMAKE_BINARY_DIR}/pch.cc)
-target_link_libraries(unbend_pch PUBLIC unbend_flags fmt::fmt nlohmann_json::nlohmann_json ${TORCH_LIBRARIES})
+# Some wheels (2.11 with CUDA) hand out their own std::filesystem, which crashes in remove_all: ours comes first.
+target_link_libraries(unbend_pch PUBLIC unbend_flags $<$<CXX_COMPILER_ID:GNU>:stdc++> fmt::fmt
+  nlohmann_json::nlohmann_json ${TORCH_LIBRARIES})
 target_compile_options(unbend_pch PUBLIC ${TORCH_CXX_FLAGS})
 # at::parallel_for is a template: it runs on LibTorch's threads only where the code that calls it is compiled with OpenMP,
 # and silently on one thread otherwise. The runtime must be the wheel's own, which LibTorch uses: not the compiler's.

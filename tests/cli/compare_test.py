@@ -218,6 +218,8 @@ class Compare(unittest.TestCase):
         for verb in (prompt, ["bench", self.model], ["linearize", self.model, *text],
                      ["logits", self.model, "--ids", "a", "--out", "b"]):
             self.refused("half", *verb, "--type", "half")
+        self.refused("--weights", "export", self.model, "--adapter", "a", "--out", "b", "--type", "f32")
+        self.refused("llama", "logits", self.model, "--ids", "a", "--out", "b", "--backend", "llama", "--type", "f32")
         for verb in (prompt, ["bench", self.model]):
             for backend in ([], ["--backend", "engine"]):
                 self.refused("--backend torch", *verb, *backend, "--type", "f32")
