@@ -55,6 +55,16 @@ class Train(unittest.TestCase):
         for task in ("recall-ids", "mqar-ids", "passkey-ids", "passkey", "niah1"):
             self.assertGreater(self.run_json("eval", model, "--task", task, "--count", 2)["questions"], 0)
 
+    def test_texts_beyond_what_a_model_was_made_for_are_said(self):
+        model = self.path / "short.gguf"
+        self.run_json("train", "--text", "README.md", "--length", 32, "--context", 48, "--tokens", 64, "--quiet", "--out", model, *SMALL)
+        for backend in ("engine", "torch"):
+            for call in (["generate", model, "--prompt", "A"], ["eval", model, "--text", "README.md", "--windows", 1]):
+                size = "--tokens" if call[0] == "generate" else "--length"
+                with self.subTest(call=call[0], backend=backend):
+                    self.assertIn("more than the 48 that", unbend(*call, size, 64, "--json", "--backend", backend).stderr)
+                    self.assertNotIn("more than", unbend(*call, size, 32, "--json", "--backend", backend).stderr)
+
     def test_text_is_trained_and_generated(self):
         model = self.path / "text.gguf"
         made = self.run_json("train", "--text", "README.md", "--held-out", "0.1", "--length", 64, "--tokens", 32768, "--quiet",
