@@ -8,8 +8,9 @@
 //
 // Inside a block decays become factors of the rows, measured from token 7: exp(c_t - c_7) for the queries and its
 // inverse for the keys, c the sum of the log decays after token 0, and the state gets exp(g_0 + c_7) before and
-// exp(c_15 - c_7) after (backwards in time the other way round). Where a sum over eight tokens is below kStrong the
-// whole tile goes token by token instead: strong decays cost speed and never accuracy.
+// exp(c_15 - c_7) after (backwards in time the other way round). A scalar's go into the rows of products, and the state
+// gets both at once. Where a sum over eight tokens is below kStrong the whole tile goes token by token instead: strong
+// decays cost speed and never accuracy.
 #pragma once
 
 #include <cstdint>
